@@ -1,0 +1,49 @@
+"""Makes trained Keras models small and says what it cost.
+
+`import keras_compress` loads neither TensorFlow nor Keras: each public name loads its module when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {  # public name: the module that defines it
+    "Calibration": "keras_compress.calibration.calibration",
+    "Equispaced": "keras_compress.quantization.alphabets",
+    "GPFQ": "keras_compress.quantization.quantizers",
+    "InputError": "keras_compress.errors",
+    "Integer": "keras_compress.quantization.alphabets",
+    "MSQ": "keras_compress.quantization.quantizers",
+    "Midtread": "keras_compress.quantization.alphabets",
+    "QuantizedKernel": "keras_compress.result",
+    "Quantizer": "keras_compress.quantization.quantizers",
+    "Report": "keras_compress.report",
+    "Result": "keras_compress.result",
+    "StorageError": "keras_compress.errors",
+    "UserError": "keras_compress.errors",
+    "evaluate": "keras_compress.measurement.evaluation",
+    "fold_batch_normalization": "keras_compress.quantization.folding",
+    "load_model": "keras_compress.bridge.loading",
+    "load_result": "keras_compress.result",
+    "measure": "keras_compress.measurement.counts",
+    "quantize": "keras_compress.quantization.quantize",
+}
+_WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.report")
+
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _MODULES[name]
+    if module not in _WITHOUT_KERAS:
+        from keras_compress.backend import check_backend
+
+        check_backend()
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
