@@ -1,0 +1,53 @@
+# `make help` lists the targets. VENV=folder uses another virtual environment, PYTHON=python3.12 makes it with another Python.
+VENV ?= .venv
+PYTHON ?= python3
+
+RUN := $(VENV)/bin/python
+# Programs that the environment holds: rebuilt only when the package's requirements change.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart install test test-fast lint format docker-test clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+quickstart: $(INSTALLED)  ## train the digits CNN, quantize it with GPFQ and MSQ, say where the table and the pictures lie
+	$(RUN) train/train_baseline.py --dataset=digits --architecture=cnn
+	$(RUN) quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --levels=3 --num_samples=500
+
+install: $(INSTALLED_DEV)  ## make the virtual environment with all that development needs
+
+test: lint  ## check style and types, then run every test
+	$(RUN) -m pytest
+
+test-fast: $(INSTALLED_DEV)  ## run the tests that train no network and need no command run end to end
+	$(RUN) -m pytest -m "not slow"
+
+lint: $(INSTALLED_DEV)  ## check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(INSTALLED_DEV)  ## lay out the code and mend what ruff can mend
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+docker-test:  ## build the image and run both commands in it as a foreign user (needs a docker engine, or root on Debian)
+	bash tests/docker/build_and_run.sh
+
+clean:  ## remove caches and build products; trained models and results stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(RUN):
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): setup.cfg | $(RUN)
+	$(RUN) -m pip install --quiet --editable .
+	touch $@
+
+$(INSTALLED_DEV): setup.cfg | $(RUN)
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $(INSTALLED) $@
