@@ -1,0 +1,224 @@
+"""New models with the layers of old ones: equal, or with some layers replaced or left out."""
+
+import tempfile
+import types
+import warnings
+from collections.abc import Callable, Collection
+from typing import Any
+
+import keras
+
+# Keras exports neither the class of `keras.Model(inputs, outputs)` nor its test for a constructor with these arguments.
+from keras.src.models.functional import Functional, functional_like_constructor
+
+from keras_compress.errors import InputError
+from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+
+LayerCloner = Callable[[str, keras.Layer], keras.Layer | None]
+
+
+def clone_model(model: keras.Model) -> keras.Model:
+    """A model equal to `model` that shares no layer, weight or node with it.
+
+    Class, names, structure of inputs and outputs, weights, random seeds and trainable flags are the same. Layers that
+    were shared stay shared, nested models are cloned, a Lambda layer gets the same Python function.
+
+    Two things cannot always cross. A class derived from Functional or Sequential with a constructor of its own becomes
+    a plain Functional or Sequential model. A compiled model is compiled alike, with a new optimizer, if Keras can
+    serialize how it was compiled; otherwise (a custom loss that is not registered) the clone is not compiled.
+
+    Raises:
+        InputError: a subclassed model, one that is not built, or a layer that its configuration does not describe.
+    """
+    return rebuild(model)
+
+
+def rebuild(model: keras.Model, clone_layer: LayerCloner | None = None, skip: Collection[str] = ()) -> keras.Model:
+    """A new model in which some layers are replaced by others, and some are left out.
+
+    Args:
+        model: a built Functional or Sequential model; not written to.
+        clone_layer: gets each layer's path and the layer; returns the new layer that takes its place (unbuilt, or with
+            weights that are kept), or `None` for an equal layer.
+        skip: paths of layers to leave out. Each must read one tensor, which takes the place of its output.
+
+    Raises:
+        InputError: as `clone_model`.
+    """
+    functional_graph(model)  # refuses what cannot be rebuilt, before any work starts
+    paths = {id(layer): path for path, layer in layers_by_path(model).items()}
+    return _Rebuild(paths, clone_layer or (lambda path, layer: None), set(skip)).run(model)
+
+
+def copy_layer(layer: keras.Layer, **changes: Any) -> keras.Layer:
+    """A new, unbuilt layer with the configuration of `layer`, some entries changed.
+
+    Raises:
+        InputError: the configuration does not lead back to such a layer.
+    """
+    if type(layer) is keras.layers.Lambda:
+        return _copy_lambda(layer, **changes)
+    if type(layer) is keras.layers.TimeDistributed:  # its configuration would hold the code of a Lambda within
+        inner = rebuild(layer.layer) if is_graph(layer.layer) else copy_layer(layer.layer)
+        return keras.layers.TimeDistributed(inner, **(keras.Layer.get_config(layer) | changes))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a lambda as an activation is not serialized in the end: see below
+            config = layer.get_config() | changes
+        # A function of the user's own need not be registered with Keras: the very same object is handed over.
+        for name in config.keys() - changes.keys():
+            if isinstance(getattr(layer, name, None), types.FunctionType):
+                config[name] = getattr(layer, name)
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: {reason} "
+            "Its get_config() and from_config() must lead back to an equal layer; register the custom objects in it "
+            "with @keras.saving.register_keras_serializable."
+        ) from error
+
+
+def _copy_lambda(layer: keras.layers.Lambda, **changes: Any) -> keras.layers.Lambda:
+    """The same Python function in a new layer: the configuration would hold its byte code."""
+    config = keras.Layer.get_config(layer) | {
+        "function": layer.function,
+        "output_shape": layer._output_shape,  # private: kept nowhere else
+        "mask": layer.mask,
+        "arguments": dict(layer.arguments),
+    }
+    return keras.layers.Lambda(**(config | changes))
+
+
+def _copy_operation(operation: keras.Operation) -> keras.Operation:
+    """A new operation (`x + y`, `keras.ops.relu(x)`) with the same attributes and no calls.
+
+    Not through its configuration: Keras makes one only of plain numbers and strings, and an operation such as
+    `keras.ops.cond` holds functions.
+    """
+    twin = object.__new__(type(operation))
+    vars(twin).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return twin
+
+
+class _Rebuild:
+    """One run of `rebuild`: remembers the twin of every layer, so that what was shared stays shared."""
+
+    def __init__(self, paths: dict[int, str], clone_layer: LayerCloner, skip: Collection[str]):
+        self.paths = paths
+        self.clone_layer = clone_layer
+        self.skip = skip
+        self.twins: dict[int, Any] = {}
+        self.copies: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def run(self, model: keras.Model) -> keras.Model:
+        twin = self.graph(model)
+        for old, new in self.copies:
+            _copy_state(old, new)
+        self.copy_trainable(model, twin)
+        _copy_compile_state(model, twin)
+        return twin
+
+    def graph(self, model: keras.Model) -> keras.Model:
+        build = self.sequential if isinstance(model, keras.Sequential) else self.functional
+        twin = build(model)
+        twin.dtype_policy = model.dtype_policy
+        return twin
+
+    def sequential(self, model: keras.Sequential) -> keras.Sequential:
+        kind = type(model) if type(model).__init__ is keras.Sequential.__init__ else keras.Sequential
+        (source,) = functional_graph(model).inputs
+        layers = [self.twin(layer) for layer in model.layers if self.paths.get(id(layer)) not in self.skip]
+        return kind([_copy_input(source), *layers], name=model.name)
+
+    def functional(self, model: Functional) -> Functional:
+        inputs = keras.tree.map_structure(_copy_input, model.input)
+        tensors = {
+            id(old): new for old, new in zip(keras.tree.flatten(model.input), keras.tree.flatten(inputs), strict=True)
+        }
+        for node in nodes_in_order(model):
+            if self.paths.get(id(node.operation)) in self.skip:
+                (source,) = node.input_tensors
+                tensors[id(node.output_tensors[0])] = tensors[id(source)]
+                continue
+            _check_arguments(model, node)
+            args, kwargs = node.arguments.fill_in(tensors)
+            results = self.twin(node.operation)(*args, **kwargs)
+            tensors |= {id(old): new for old, new in zip(node.output_tensors, keras.tree.flatten(results), strict=True)}
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)
+        kind = type(model) if functional_like_constructor(type(model)) else keras.Model
+        return kind(inputs, outputs, name=model.name)
+
+    def twin(self, operation: keras.Operation) -> keras.Operation:
+        if id(operation) not in self.twins:
+            self.twins[id(operation)] = self.new_twin(operation)
+        return self.twins[id(operation)]
+
+    def new_twin(self, operation: keras.Operation) -> keras.Operation:
+        if not isinstance(operation, keras.Layer):
+            return _copy_operation(operation)
+        if is_graph(operation):
+            return self.graph(operation)
+        replacement = self.clone_layer(self.paths[id(operation)], operation)
+        if replacement is not None:
+            return replacement
+        twin = copy_layer(operation)
+        self.copies.append((operation, twin))
+        return twin
+
+    def copy_trainable(self, old: keras.Layer, new: keras.Layer) -> None:
+        """From the outside in, since setting the flag of a model sets it in all of its layers."""
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+        if not is_graph(old):
+            for old_variable, new_variable in zip(old.variables, new.variables, strict=False):
+                new_variable.trainable = old_variable.trainable
+            return
+        for layer in old.layers:
+            if id(layer) in self.twins:
+                self.copy_trainable(layer, self.twins[id(layer)])
+
+
+def _copy_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    source = tensor._keras_history.operation  # private: no other way from a tensor to its InputLayer
+    return keras.layers.InputLayer(**source.get_config()).output
+
+
+def _check_arguments(model: keras.Model, node: Any) -> None:
+    for argument in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+        if isinstance(argument, keras.Variable):
+            raise InputError(
+                f"Operation {node.operation.name!r} in model {model.name!r} reads variable {argument.path!r} itself: "
+                "a copy of the model would share it. Put the operation into a layer that owns the variable."
+            )
+
+
+def _copy_state(old: keras.Layer, new: keras.Layer) -> None:
+    """Weights, seeds, and what a layer keeps beside its variables (statistics, vocabularies)."""
+    if [variable.shape for variable in old.variables] != [variable.shape for variable in new.variables]:
+        raise InputError(
+            f"Layer {old.name!r} ({type(old).__name__}) has other weights when it is rebuilt from its configuration: "
+            f"{[tuple(variable.shape) for variable in old.variables]} became "
+            f"{[tuple(variable.shape) for variable in new.variables]}. Its get_config() must describe all of them."
+        )
+    for old_variable, new_variable in zip(old.variables, new.variables, strict=True):
+        new_variable.assign(old_variable.value)
+    if type(old).load_own_variables is not keras.Layer.load_own_variables:
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        new.load_own_variables(store)
+    if hasattr(old, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
+    if not old.compiled:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a loss that cannot be serialized, or a compile() of the user's own
+            new.compile_from_config(old.get_compile_config())
+    except Exception:  # whatever the user's own loss, metric or optimizer raises when Keras serializes it
+        return
