@@ -1,0 +1,54 @@
+"""What every test starts from: one seed, quiet libraries, and the data sets that this machine has."""
+
+import os
+import pathlib
+import random
+import sys
+from collections.abc import Callable
+
+# Before any test module can import TensorFlow or matplotlib.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
+
+import numpy as np
+import pytest
+
+DATA_VARIABLE = "KERAS_COMPRESS_DATA"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state, alone or among others."""
+    random.seed(0)
+    np.random.seed(0)
+    if "keras" in sys.modules:  # a test of the numerics need not wait for TensorFlow
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data_file() -> Callable[[str], pathlib.Path]:
+    """A function from a file name such as "mnist.npz" to its path; the test is skipped where the file is missing."""
+
+    def find(name: str) -> pathlib.Path:
+        folder = os.environ.get(DATA_VARIABLE)
+        if not folder:
+            pytest.skip(f"{DATA_VARIABLE} names no folder with {name}")
+        path = pathlib.Path(folder, name)
+        if not path.is_file():
+            pytest.skip(f"{path} is not there")
+        return path
+
+    return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "data_file" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
