@@ -1,0 +1,197 @@
+"""The training behind `train/train_baseline.py`: seeded splits and batches, a one-cycle schedule, the best epoch."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.errors import InputError, UserError
+from keras_compress.zoo.preprocessing import Preprocessing
+from keras_compress.zoo.samples import Dataset, split_by_class
+
+AUGMENTATIONS = ("none", "shift", "flip_shift")
+WARMUP = 0.2  # share of the steps in which the learning rate rises
+EVALUATION_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Settings of a training."""
+
+    epochs: int = 15
+    batch_size: int = 64
+    learning_rate: float = 0.001  # at its peak
+    validation_fraction: float = 0.1  # of the training samples
+    augment: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise InputError(
+                f"epochs and batch_size must be at least 1. Received: {self.epochs} and {self.batch_size}."
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be a number above 0. Received: {self.learning_rate}.")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must lie between 0 and 1. Received: {self.validation_fraction}.")
+        if self.augment not in AUGMENTATIONS:
+            raise InputError(f"augment must be one of {', '.join(AUGMENTATIONS)}. Received: {self.augment!r}.")
+
+
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate that rises from a tenth of `peak` to it and falls to zero, in half cosines (Smith & Topin, 2019).
+
+    Args:
+        peak: learning rate after the first `WARMUP` of the steps.
+        steps: number of all steps.
+    """
+
+    def __init__(self, peak: float, steps: int) -> None:
+        self.peak = peak
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        done = keras.ops.cast(step, "float32") / self.steps
+        rise = 0.55 - 0.45 * keras.ops.cos(math.pi * done / WARMUP)
+        fall = 0.5 + 0.5 * keras.ops.cos(math.pi * keras.ops.minimum((done - WARMUP) / (1 - WARMUP), 1.0))
+        return self.peak * keras.ops.where(done < WARMUP, rise, fall)
+
+    def get_config(self) -> dict[str, float]:
+        return {"peak": self.peak, "steps": self.steps}
+
+
+class Batches(keras.utils.PyDataset):
+    """Preprocessed, augmented batches, shuffled anew for each epoch in an order that depends on the seed alone."""
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        *,
+        augment: str = "none",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.epoch = 0
+        self.order = np.arange(len(x))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.x) / self.batch_size)
+
+    def on_epoch_begin(self) -> None:
+        self.epoch += 1
+        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.x))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        generator = np.random.default_rng((self.seed, self.epoch, index))
+        return augment_images(self.preprocessing(self.x[rows]), self.augment, generator), self.y[rows]
+
+
+def augment_images(images: np.ndarray, kind: str, generator: np.random.Generator) -> np.ndarray:
+    """Mirrors half of the images and shifts each by up to an eighth of its size; the border repeats its last pixels.
+
+    Args:
+        images: (n, height, width, channels).
+        kind: one of `AUGMENTATIONS`; "none" returns `images`, and "shift" does not mirror.
+        generator: decides on mirroring and shifts.
+    """
+    if kind == "none":
+        return images
+    n, height, width, _ = images.shape
+    if kind == "flip_shift":
+        mirrored = generator.integers(0, 2, n).astype(bool)
+        images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    rows, columns = max(1, height // 8), max(1, width // 8)
+    padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    top = generator.integers(0, 2 * rows + 1, n)
+    left = generator.integers(0, 2 * columns + 1, n)
+    return np.ascontiguousarray(np.moveaxis(windows[np.arange(n), top, left], 1, -1))
+
+
+def train(
+    model: keras.Model,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    log_csv: pathlib.Path,
+    tensorboard: pathlib.Path,
+    verbose: int | str = "auto",
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Trains `model` in place and leaves it with the weights of the epoch of best validation accuracy.
+
+    The test samples are looked at once, by the weights that were kept.
+
+    Args:
+        model: a classifier with a softmax output.
+        dataset: a part of its training samples becomes the validation split.
+        preprocessing: what is done to the samples.
+        recipe: settings.
+        log_csv: file for one row an epoch.
+        tensorboard: folder for TensorBoard.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The history of each figure, one number an epoch; and the accuracy on the "train", "validation" and "test"
+        samples, without augmentation and dropout.
+
+    Raises:
+        InputError: augmentation of a table, or a class of one training sample.
+        UserError: the loss became NaN.
+    """
+    if recipe.augment != "none" and dataset.kind != "image":
+        raise InputError(
+            f"Augmentation {recipe.augment!r} wants images; {dataset.name!r} is a table. Use augment 'none'."
+        )
+    x, y = dataset.x_train, dataset.y_train
+    training, validation = split_by_class(y, recipe.validation_fraction, recipe.seed, names=dataset.class_names)
+    batches = Batches(
+        x[training], y[training], preprocessing, recipe.batch_size, augment=recipe.augment, seed=recipe.seed
+    )
+    parts = {
+        "train": Batches(x[training], y[training], preprocessing, EVALUATION_BATCH),
+        "validation": Batches(x[validation], y[validation], preprocessing, EVALUATION_BATCH),
+        "test": Batches(dataset.x_test, dataset.y_test, preprocessing, EVALUATION_BATCH),
+    }
+    schedule = OneCycle(recipe.learning_rate, recipe.epochs * len(batches))
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(
+        batches,
+        epochs=recipe.epochs,
+        validation_data=parts["validation"],
+        callbacks=[
+            keras.callbacks.EarlyStopping(  # never stops; it brings back the best weights
+                "val_accuracy", mode="max", patience=recipe.epochs, restore_best_weights=True
+            ),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.CSVLogger(log_csv),
+            keras.callbacks.TensorBoard(tensorboard),
+        ],
+        shuffle=False,  # `Batches` does
+        verbose=verbose,
+    ).history
+    if not np.isfinite(history["loss"]).all():
+        raise UserError(
+            f"The loss became NaN in epoch {len(history['loss'])}. Use a smaller --learning_rate "
+            f"(it was {recipe.learning_rate}), or --preprocessing=unit or standardize."
+        )
+    # An optimizer without moments: the file is a third as large, and loads where the schedule's class is not known.
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)  # else Keras warns at loading that its two variables are missing
+    accuracy = {
+        split: round(float(model.evaluate(samples, verbose=0, return_dict=True)["accuracy"]), 6)
+        for split, samples in parts.items()
+    }
+    return {name: [float(value) for value in values] for name, values in history.items()}, accuracy

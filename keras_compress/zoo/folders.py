@@ -1,0 +1,99 @@
+"""A folder of images per class: ROOT/CLASS/*.png, or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."""
+
+import pathlib
+
+import numpy as np
+
+from keras_compress.errors import InputError
+from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+
+
+def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_fraction: float) -> Dataset:
+    """Reads images as bytes: (n, height, width) where all are grey, otherwise (n, height, width, 3).
+
+    Args:
+        root: the folder. Classes are its folders in the order of their names; with folders `train` and `test` (and no
+            others) these hold the classes, and otherwise the images are split class by class.
+        seed: of the split.
+        image_size: height and width to which images are resized; None wants images of one size.
+        test_fraction: share of the images that become test images, where there is no folder `test`.
+
+    Raises:
+        InputError: there are no classes or images, they cannot be read, or their sizes differ and `image_size` is None.
+    """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size must be at least 1. Received: {image_size}.")
+    folders = _folders(root)
+    if [folder.name for folder in folders] == ["test", "train"]:
+        class_names = [folder.name for folder in _folders(root / "train")]
+        parts = {split: _paths(root / split, class_names) for split in ("train", "test")}
+    else:
+        class_names = [folder.name for folder in folders]
+        paths, labels = _paths(root, class_names)
+        first, second = split_by_class(labels, test_fraction, seed, names=class_names)
+        parts = {
+            "train": ([paths[index] for index in first], labels[first]),
+            "test": ([paths[index] for index in second], labels[second]),
+        }
+    every_path = parts["train"][0] + parts["test"][0]
+    pixels = _read_images(every_path, image_size)
+    num_train = len(parts["train"][0])
+    arrays = {
+        "x_train": pixels[:num_train],
+        "y_train": parts["train"][1],
+        "x_test": pixels[num_train:],
+        "y_test": parts["test"][1],
+    }
+    return check_dataset(root.resolve().name, arrays, repr(str(root)), class_names=class_names)
+
+
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _paths(root: pathlib.Path, class_names: list[str]) -> tuple[list[pathlib.Path], np.ndarray]:
+    found = [folder.name for folder in _folders(root)]
+    if found != class_names or len(found) < 2:
+        wanted = f": {', '.join(class_names)}" if len(class_names) > 1 else ", at least two"
+        raise InputError(
+            f"{str(root)!r} must hold one folder of images for each class{wanted}. "
+            f"Received the folders: {', '.join(found) or 'none'}."
+        )
+    paths: list[pathlib.Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        images = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
+        if not images:
+            raise InputError(f"The folder {str(root / name)!r} holds no images ({', '.join(SUFFIXES)}).")
+        paths += images
+        labels += [label] * len(images)
+    return paths, np.asarray(labels)
+
+
+def _read_images(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
+    from PIL import Image
+
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as file:
+                image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
+                if image_size is not None:
+                    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+                images.append(np.asarray(image))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"The image {str(path)!r} cannot be read: {error}.") from error
+        if images[-1].shape[:2] != images[0].shape[:2]:
+            raise InputError(
+                f"Images must be of one size: {str(paths[0])!r} has {_size(images[0])} pixels, {str(path)!r} has "
+                f"{_size(images[-1])}. Give --image_size to resize them."
+            )
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
+    return np.stack(images)
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
