@@ -1,0 +1,120 @@
+"""Trains a network to quantize, and writes serialized_models/NAME.keras with its model card NAME.json beside it.
+
+    python train/train_baseline.py
+    python train/train_baseline.py --dataset=mnist --architecture=mlp
+    python train/train_baseline.py --dataset=cifar10 --epochs=16 --learning_rate=0.002 --dropout_scale=0.5
+    python train/train_baseline.py --dataset=my_table.csv --label_column=species --architecture=mlp
+    python train/train_baseline.py --dataset=my_images/ --image_size=32 --architecture=resnet18 --width_multiplier=0.5
+
+The training is Adam with a one-cycle learning rate. The epoch with the best accuracy on a validation split of the
+training samples is kept; the test samples are looked at once, at the end. Data sets: keras_compress/zoo/datasets.py.
+"""
+
+import pathlib
+import shlex
+import sys
+import time
+
+from absl import flags
+
+from keras_compress import cli
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, or the path of an .npz, .csv or folder."
+)
+flags.DEFINE_alias("ds", "dataset")
+flags.DEFINE_string("label_column", None, "Column of the labels of a .csv. Default: label, target, class, or the last.")
+flags.DEFINE_integer("image_size", None, "Height and width to which the images of a folder are resized.")
+flags.DEFINE_string("architecture", "cnn", "mlp, cnn, lenet, resnet18, vgg16 or vgg16_bn.")
+flags.DEFINE_alias("model", "architecture")
+flags.DEFINE_float("width_multiplier", 1.0, "Factor on the numbers of filters and units.")
+flags.DEFINE_float("dropout_scale", 1.0, "Factor on the dropout rates, 0 to 1. A short training wants less dropout.")
+flags.DEFINE_string(
+    "preprocessing", None, "unit, raw or standardize. Default: unit for images, standardize for tables."
+)
+flags.DEFINE_string("augment", "auto", "none, shift or flip_shift. auto: flip_shift for cifar10, otherwise none.")
+flags.DEFINE_integer("epochs", 15, "Passes over the training samples.")
+flags.DEFINE_integer("batch_size", 64, "Samples in a step.")
+flags.DEFINE_alias("bs", "batch_size")
+flags.DEFINE_float("learning_rate", 0.001, "Learning rate at its peak.")
+flags.DEFINE_float("validation_fraction", 0.1, "Share of the training samples that choose the epoch.")
+flags.DEFINE_integer("seed", 0, "Of splits, first weights, order of samples, augmentation and dropout.")
+flags.DEFINE_string("name", None, "Name of the files. Default: DATASET_ARCHITECTURE.")
+flags.DEFINE_string("models_dir", "serialized_models", "Where NAME.keras and NAME.json go.")
+flags.DEFINE_string("logs_dir", "train_logs", "Where NAME.csv and the folder NAME for TensorBoard go.")
+
+
+def main(argv: list[str]) -> None:
+    cli.take_arguments(argv)
+    cli.import_tensorflow()
+    import keras
+
+    from keras_compress.files import check_writable_folder, replacing
+    from keras_compress.zoo import architectures, baseline, cards, datasets, preprocessing
+
+    started = time.perf_counter()
+    keras.utils.set_random_seed(FLAGS.seed)
+    options = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
+    dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **options)
+    recipe = baseline.Recipe(
+        epochs=FLAGS.epochs,
+        batch_size=FLAGS.batch_size,
+        learning_rate=FLAGS.learning_rate,
+        validation_fraction=FLAGS.validation_fraction,
+        augment=("flip_shift" if dataset.name == "cifar10" else "none") if FLAGS.augment == "auto" else FLAGS.augment,
+        seed=FLAGS.seed,
+    )
+    kind = FLAGS.preprocessing or ("unit" if dataset.kind == "image" else "standardize")
+    prepare = preprocessing.fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)
+    model = architectures.build_architecture(
+        FLAGS.architecture,
+        prepare.shape,
+        dataset.num_classes,
+        width_multiplier=FLAGS.width_multiplier,
+        dropout_scale=FLAGS.dropout_scale,
+        seed=FLAGS.seed,
+    )
+    name = FLAGS.name or f"{dataset.name}_{FLAGS.architecture}"
+    model_path, card_path = cards.model_paths(pathlib.Path(FLAGS.models_dir), name)
+    log_path = pathlib.Path(FLAGS.logs_dir) / name
+    check_writable_folder(model_path.parent)
+    check_writable_folder(log_path)
+
+    history, accuracy = baseline.train(
+        model,
+        dataset,
+        prepare,
+        recipe,
+        log_csv=log_path.with_name(f"{name}.csv"),
+        tensorboard=log_path,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    card = cards.ModelCard(
+        dataset=FLAGS.dataset,
+        dataset_options=options,
+        architecture=FLAGS.architecture,
+        preprocessing=prepare,
+        table=dataset.table,
+        class_names=dataset.class_names,
+        seed=FLAGS.seed,
+        settings=vars(recipe),
+        accuracy=accuracy,
+        history=history,
+        command=shlex.join(["python", *sys.argv]),
+    )
+    with replacing(model_path) as part:
+        model.save(part)
+    card.write(card_path)
+
+    figures = "   ".join(f"{split} {share:.4f}" for split, share in accuracy.items())
+    print(f"{name}: {FLAGS.architecture} with {model.count_params():,} parameters on {dataset.name}")
+    print(f"accuracy: {figures}")
+    print(
+        f"{time.perf_counter() - started:.0f} seconds; written: {model_path}, {card_path}, {log_path}.csv, {log_path}/"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
