@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 
 RUN := $(VENV)/bin/python
-# Programs that the environment holds: rebuilt only when the package's requirements change.
+# Stamps: the environment is brought up to date only when the package's requirements change.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
@@ -42,6 +42,8 @@ clean:  ## remove caches and build products; trained models and results stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
+	    "Python 3.11 to 3.13 is needed. Received: " + sys.version.split()[0] + ". Name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): setup.cfg | $(RUN)
