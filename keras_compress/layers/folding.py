@@ -1,0 +1,185 @@
+"""Batch normalization folded into the layer before it, where the folded model computes the same function.
+
+In inference, BatchNormalization is `(z - mean) * factor + beta` with `factor = gamma / sqrt(variance + epsilon)`, one
+of each a channel. Where z = XW + b goes nowhere else, that is XW' + b' with W' = W * factor and
+b' = (b - mean) * factor + beta.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.layers.clone import copy_layer, rebuild
+from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """What a layer took over from the BatchNormalization behind it.
+
+    Attributes:
+        batch_normalization: path of the layer that is gone.
+        factor: (n_out,) float64: what each output channel of the kernel was multiplied by.
+    """
+
+    batch_normalization: str
+    factor: np.ndarray
+
+
+def _along_last_axis(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return factor
+
+
+def _along_last_but_one(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return factor[:, np.newaxis]
+
+
+def _along_both(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return factor.reshape(shape[-2:])  # output channel of input channel c and multiplier m: c * depth_multiplier + m
+
+
+# Exact type: name of the kernel that makes the outputs, and how a factor for each output channel lies along its axes.
+FOLDABLE: dict[type, tuple[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]]] = {
+    keras.layers.Dense: ("kernel", _along_last_axis),
+    keras.layers.Conv1D: ("kernel", _along_last_axis),
+    keras.layers.Conv2D: ("kernel", _along_last_axis),
+    keras.layers.Conv2DTranspose: ("kernel", _along_last_but_one),
+    keras.layers.DepthwiseConv2D: ("kernel", _along_both),
+    keras.layers.SeparableConv2D: ("pointwise_kernel", _along_last_axis),
+}
+
+
+def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
+    """A new model that computes the same as `model` in inference, with fewer BatchNormalization layers.
+
+    Args:
+        model: a built Functional or Sequential model; not written to.
+
+    Returns:
+        The new model, in which each folded layer has a bias; what was folded, by the path of the layer with the kernel;
+        and why the other BatchNormalization layers stay, by their path.
+
+    Raises:
+        InputError: a subclassed model, one that is not built, or a layer that its configuration does not describe.
+    """
+    plan = _Plan(model)
+    layers = layers_by_path(model)
+    gone = [folded.batch_normalization for folded in plan.folds.values()]
+
+    def with_bias(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return copy_layer(layer, use_bias=True) if path in plan.folds else None
+
+    folded_model = rebuild(model, with_bias, skip=gone)
+    twins = layers_by_path(folded_model)
+    for path, folded in plan.folds.items():
+        _write(layers[path], layers[folded.batch_normalization], folded.factor, twins[path])
+    return folded_model, plan.folds, plan.reasons
+
+
+def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, twin: keras.Layer) -> None:
+    """Gives `twin` the weights of `layer` with `normalization` behind it."""
+    name, align = FOLDABLE[type(layer)]
+    bias = _float64(layer.bias) if layer.use_bias else 0.0
+    offset = _float64(normalization.beta) if normalization.center else 0.0
+    weights = {variable.name: variable.numpy() for variable in layer.weights}
+    weights[name] = _float64(getattr(layer, name)) * align(factor, getattr(layer, name).shape)
+    weights["bias"] = (bias - _float64(normalization.moving_mean)) * factor + offset
+    for variable in twin.weights:
+        variable.assign(weights[variable.name].astype(variable.dtype))
+
+
+def _factor(normalization: keras.Layer) -> np.ndarray:
+    scale = _float64(normalization.gamma) if normalization.scale else 1.0
+    with np.errstate(invalid="ignore", divide="ignore"):  # what is not finite gets a reason to stay
+        return scale / np.sqrt(_float64(normalization.moving_variance) + normalization.epsilon)
+
+
+def _float64(variable: Any) -> np.ndarray:
+    return variable.numpy().astype(np.float64)
+
+
+class _Plan:
+    """Which BatchNormalization layers of a model can be folded, and why the others cannot."""
+
+    def __init__(self, model: keras.Model):
+        self.folds: dict[str, Fold] = {}
+        self.reasons: dict[str, str] = {}
+        self.paths = {id(layer): path for path, layer in layers_by_path(model).items()}
+        self.graphs: dict[int, keras.Model] = {}
+        self.trained: set[int] = set()  # graphs that are somewhere called with training=True
+        self.calls: collections.Counter[int] = collections.Counter()
+        self._open(model, training=False)
+        for graph in self.graphs.values():
+            self.calls.update(id(node.operation) for node in nodes_in_order(graph))
+        for graph in self.graphs.values():
+            self._visit(graph)
+
+    def _open(self, graph: keras.Model, training: bool) -> None:
+        if id(graph) in self.graphs and (not training or id(graph) in self.trained):
+            return
+        self.graphs[id(graph)] = graph
+        if training:
+            self.trained.add(id(graph))
+        for node in nodes_in_order(graph):
+            if is_graph(node.operation):
+                own = node.arguments.kwargs.get("training")
+                self._open(node.operation, training if own is None else bool(own))
+
+    def _visit(self, graph: keras.Model) -> None:
+        nodes = nodes_in_order(graph)
+        producers = {id(tensor): node for node in nodes for tensor in node.output_tensors}
+        readers = collections.defaultdict(list)
+        for node in nodes:
+            for tensor in {id(tensor): tensor for tensor in node.input_tensors}.values():
+                readers[id(tensor)].append(self._name(node.operation))
+        for tensor in functional_graph(graph).outputs:
+            readers[id(tensor)].append(f"the outputs of model {graph.name!r}")
+        for node in nodes:
+            if type(node.operation) is not keras.layers.BatchNormalization:
+                continue
+            path = self.paths[id(node.operation)]
+            producer: Any = producers.get(id(node.input_tensors[0]))
+            reason = self._reason_to_stay(graph, node, producer, readers[id(node.input_tensors[0])])
+            if reason:
+                self.reasons[path] = reason
+            else:
+                self.folds[self.paths[id(producer.operation)]] = Fold(path, _factor(node.operation))
+
+    def _reason_to_stay(self, graph: keras.Model, node: Any, producer: Any, readers: list[str]) -> str | None:
+        """The first thing that makes folding inexact, said of the layer; `None` if there is none."""
+        normalization = node.operation
+        if self.calls[id(normalization)] > 1:
+            return "it is called more than once"
+        if node.arguments.kwargs.get("training") or id(graph) in self.trained:
+            return "it is called with training=True, so that it normalizes by each batch"
+        if normalization.axis not in (-1, len(node.input_tensors[0].shape) - 1):
+            return f"it normalizes axis {normalization.axis}, and only the last axis can be folded"
+        if producer is None:
+            return f"it reads an input of model {graph.name!r}, and no kernel comes before"
+        layer = producer.operation
+        before = f"it comes after {self._name(layer)}"
+        if type(layer) not in FOLDABLE:
+            return f"{before}, which has no kernel to fold into"
+        if layer.activation not in (None, keras.activations.linear):
+            return f"{before}, whose activation lies between"
+        if self.calls[id(layer)] > 1:
+            return f"{before}, which is called more than once"
+        if len(readers) > 1:
+            others = [reader for reader in readers if reader != self._name(normalization)]
+            return f"{before}, whose output also goes to {' and '.join(others)}"
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            return f"{before}, whose data format is channels_first"
+        if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+            return f"{before}, whose kernel Keras has quantized or extended by LoRA"
+        if layer.compute_dtype != normalization.compute_dtype:
+            return f"{before}, which computes in {layer.compute_dtype} and not in {normalization.compute_dtype}"
+        if not np.isfinite(_factor(normalization)).all():
+            return "its moving variance or gamma holds numbers that cannot be folded (NaN, Inf or a negative variance)"
+        return None
+
+    def _name(self, operation: keras.Operation) -> str:
+        return f"{type(operation).__name__} {self.paths.get(id(operation), operation.name)!r}"
