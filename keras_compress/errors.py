@@ -1,0 +1,16 @@
+"""What a user can mend: every message says what came, what was wanted and what to do.
+
+Commands print these as one line and exit with code 2; any other exception is a fault of ours and exits with code 1.
+"""
+
+
+class UserError(Exception):
+    """Something that the user can mend."""
+
+
+class InputError(UserError, ValueError):
+    """A model, data or setting that cannot be used, found before any work starts."""
+
+
+class StorageError(UserError, OSError):
+    """A file or folder that cannot be read or written, or a disk that is full."""

@@ -1,0 +1,60 @@
+"""Files that are either whole or not there: written beside their place, then renamed."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+from keras_compress.errors import StorageError
+
+
+def check_writable_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Makes `folder` if it is missing and returns its path.
+
+    Raises:
+        StorageError: `folder` cannot be made or written to.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"The folder {str(folder)!r} cannot be written to ({error.strerror}). "
+            "Name another folder, or change its owner or permissions."
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a path beside `path` to write to, which takes the place of `path` when the block ends without an error.
+
+    The temporary name keeps the suffix of `path`, since Keras chooses its format by the suffix. After an error nothing
+    is left, and what was at `path` before is as it was.
+
+    Raises:
+        StorageError: the folder cannot be written to, or the disk is full.
+    """
+    path = pathlib.Path(path)
+    folder = check_writable_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=folder)
+    os.close(handle)
+    part = pathlib.Path(name)
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is an ordinary file
+        part.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(
+                errno.ENOSPC, f"The disk is full while writing {str(path)!r}. Free some space or name another folder."
+            ) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
