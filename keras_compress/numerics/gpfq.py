@@ -1,0 +1,131 @@
+"""GPFQ, greedy path following quantization, for all neurons of a layer at once.
+
+    q_t = Q( <X~_t, u_{t-1} + w_t X_t> / ||X~_t||^2 ),    u_t = u_{t-1} + w_t X_t - q_t X~_t,    u_0 = 0
+
+Lybrand & Saab (JMLR 22(156), 2021) and Zhang, Zhou & Saab (SIMODS 5(2), 2023). Two forms
+give the same codes. The Gram form needs only G = X~^T X~ and H = X~^T X, since
+<X~_t, u_{t-1} + w_t X_t> = sum_{s<=t} H_ts w_s - sum_{s<t} G_ts q_s. The direct form keeps the residual u, which is
+smaller when a layer has fewer rows than features. Both work in blocks of features: what earlier blocks contribute is a
+matrix product, and only the feedback inside a block is sequential.
+"""
+
+import numpy as np
+
+from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.statistics import CONSTANT, LayerSamples, LayerStatistics
+
+BLOCK_SIZE = 128  # features whose arguments one matrix product prepares
+INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
+
+
+def gpfq(
+    matrix: np.ndarray,
+    statistics: LayerStatistics,
+    alphabet: Alphabet,
+    *,
+    keep: np.ndarray | None = None,
+    block_size: int = BLOCK_SIZE,
+) -> np.ndarray:
+    """Codes of GPFQ, Gram form.
+
+    Args:
+        matrix: (N, n_out) weights, columns are neurons.
+        statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
+        alphabet: letters, one scale a channel or one in all.
+        keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
+
+    Returns:
+        (N, n_out) integer codes.
+    """
+    gram, cross, same = statistics.gram, statistics.cross, statistics.same_inputs
+    num_features, num_units = matrix.shape
+    weights = matrix / alphabet.unit  # in units of the alphabet's step
+    letters = np.zeros((num_features, num_units))  # index + shift: what the network will compute with
+    for start in range(0, num_features, block_size):
+        block = slice(start, min(start + block_size, num_features))
+        targets = np.tril(cross[block, block]) @ weights[block]
+        if same:
+            targets += gram[block, :start] @ (weights[:start] - letters[:start])
+        else:
+            targets += cross[block, :start] @ weights[:start]
+            targets -= gram[block, :start] @ letters[:start]
+        _follow_path(targets, gram[block, block], alphabet, letters[block], None if keep is None else keep[block])
+    return alphabet.to_codes(letters - alphabet.shift)
+
+
+def gpfq_direct(
+    matrix: np.ndarray,
+    samples: LayerSamples,
+    alphabet: Alphabet,
+    *,
+    centered: bool = False,
+    keep: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of GPFQ and the residual, direct form; `centered` takes each column's mean away first.
+
+    Args:
+        matrix: (N, n_out) weights.
+        samples: X and X~ by blocks of columns.
+        keep: as for `gpfq`.
+
+    Returns:
+        (N, n_out) integer codes, and u_N = XW - X~Q, (m, n_out) float64.
+    """
+    weights = matrix / alphabet.unit
+    letters = np.zeros(matrix.shape)
+    residual = np.zeros((samples.count, matrix.shape[1]))
+    means = samples.sum_analog / samples.count, samples.sum_compressed / samples.count
+    for start, analog, compressed in samples.blocks():
+        block = slice(start, start + compressed.shape[1])
+        same = analog is compressed
+        compressed = compressed.astype(np.float64)
+        analog = compressed if same else analog.astype(np.float64)
+        if centered:
+            compressed, analog = _without_means(compressed, analog, means[1][block], means[0][block])
+        gram = compressed.T @ compressed
+        cross = gram if same else compressed.T @ analog
+        targets = np.tril(cross) @ weights[block] + compressed.T @ residual
+        _follow_path(targets, gram, alphabet, letters[block], None if keep is None else keep[block])
+        residual += analog @ weights[block] - compressed @ letters[block]
+    return alphabet.to_codes(letters - alphabet.shift), residual * alphabet.unit
+
+
+def _without_means(
+    compressed: np.ndarray, analog: np.ndarray, mean_compressed: np.ndarray, mean_analog: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    moments = np.einsum("ij,ij->j", compressed, compressed)
+    centered = compressed - mean_compressed
+    constant = np.einsum("ij,ij->j", centered, centered) <= CONSTANT * moments
+    centered[:, constant] = 0.0
+    return centered, centered if analog is compressed else analog - mean_analog
+
+
+def _follow_path(
+    targets: np.ndarray, gram: np.ndarray, alphabet: Alphabet, letters: np.ndarray, keep: np.ndarray | None
+) -> None:
+    """Fills `letters` (b, n_out) of a block, given <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters."""
+    norms = np.diagonal(gram)
+    inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[:, None]
+    targets = targets * inverse  # a dead feature's argument becomes 0, whose letter is the one nearest to zero
+    feedback = np.tril(gram, -1) * inverse
+    low, high = alphabet.bounds
+    shift = alphabet.shift
+    row = np.empty(targets.shape[1])
+    for start in range(0, len(targets), INNER_SIZE):
+        inner = slice(start, min(start + INNER_SIZE, len(targets)))
+        if start:
+            targets[inner] -= feedback[inner, :start] @ letters[:start]
+        lower, chosen = np.ascontiguousarray(feedback[inner, inner]), letters[inner]
+        for offset, (target, weights) in enumerate(zip(targets[inner], lower, strict=True)):
+            letter = chosen[offset]
+            np.dot(weights, chosen, out=row)  # later letters are still zero, and so are their weights
+            np.subtract(target, row, out=row)
+            if shift:
+                row -= shift
+            np.rint(row, out=row)
+            np.maximum(row, low, out=row)
+            np.minimum(row, high, out=letter)
+            if shift:
+                letter += shift
+            if keep is not None:
+                letter *= keep[start + offset]
