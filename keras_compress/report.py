@@ -1,0 +1,140 @@
+"""What happened to a model: one report, which a person prints, a program loads and a plot uses."""
+
+import dataclasses
+import math
+from typing import Any
+
+
+@dataclasses.dataclass
+class LayerRow:
+    """What one technique did to one layer. `None` stands for "does not apply" or "not measured"."""
+
+    path: str
+    kind: str  # class of the layer
+    action: str  # "quantized", "float", "folded", "kept", ...
+    reason: str = ""  # why a layer was left as it was
+    parameters: int = 0  # numbers in all weights of the layer
+    alphabet: str = ""  # constructor call of the alphabet
+    num_levels: int | None = None
+    bits: float | None = None  # log2(num_levels)
+    radius: float | None = None  # largest weight that the alphabet holds, mean over channels
+    relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets
+    zeros: float | None = None  # share of weights that are zero
+    features: int | None = None  # N, inputs of one neuron
+    rows: int | None = None  # m, rows that the statistics sum over
+    form: str = ""  # "gram", "direct", or "" where no solver ran
+    bias: str = ""  # "kept", "corrected", "centered"
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {field: value for field, value in dataclasses.asdict(self).items() if value not in (None, "")}
+
+
+@dataclasses.dataclass
+class Step:
+    """One technique's part of a report."""
+
+    technique: str  # "quantize", "fold_batch_normalization", ...
+    settings: dict[str, Any]
+    rows: list[LayerRow] = dataclasses.field(default_factory=list)
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)  # seconds, samples, walks, ...
+
+    def add(self, row: LayerRow) -> None:
+        self.rows.append(row)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "technique": self.technique,
+            "settings": self.settings,
+            "figures": self.figures,
+            "layers": [row.to_dict() for row in self.rows],
+        }
+
+
+COLUMNS = (
+    ("layer", lambda row: row.path, str),
+    ("type", lambda row: row.kind, str),
+    ("done", lambda row: row.action, str),
+    ("params", lambda row: row.parameters, "{:,}".format),
+    ("levels", lambda row: row.num_levels, str),
+    ("bits", lambda row: row.bits, "{:.2f}".format),
+    ("radius", lambda row: row.radius, "{:.4g}".format),
+    ("error", lambda row: row.relative_error, "{:.2%}".format),
+    ("zeros", lambda row: row.zeros, "{:.1%}".format),
+    ("form", lambda row: row.form or None, str),
+    ("bias", lambda row: row.bias or None, str),
+    ("time", lambda row: row.seconds, "{:.2f} s".format),
+)
+
+
+class Report:
+    """All steps that led to a result, oldest first."""
+
+    def __init__(self, steps: tuple[Step, ...] = ()):
+        self.steps = tuple(steps)
+
+    def extended(self, step: Step) -> "Report":
+        """A new report with one more step; this one stays as it is."""
+        return Report((*self.steps, step))
+
+    def row(self, path: str) -> LayerRow:
+        """The newest row of the layer at `path`.
+
+        Raises:
+            KeyError: no step names this layer.
+        """
+        for step in reversed(self.steps):
+            for row in step.rows:
+                if row.path == path:
+                    return row
+        raise KeyError(path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dictionaries, for JSON."""
+        return {"steps": [step.to_dict() for step in self.steps]}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Report":
+        return cls(
+            tuple(
+                Step(
+                    step["technique"],
+                    step["settings"],
+                    [LayerRow(**row) for row in step["layers"]],
+                    step["figures"],
+                )
+                for step in state["steps"]
+            )
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Report) and self.to_dict() == other.to_dict()
+
+    def __str__(self) -> str:
+        return "\n\n".join(_step_text(step) for step in self.steps) or "nothing was done"
+
+
+def _step_text(step: Step) -> str:
+    settings = ", ".join(f"{name}={value}" for name, value in step.settings.items())
+    used = [column for column in COLUMNS if any(column[1](row) is not None for row in step.rows)]
+    cells = [[name for name, _, _ in used]]
+    cells += [["" if get(row) is None else show(get(row)) for _, get, show in used] for row in step.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [f"{step.technique}({settings})"]
+    for row in cells:
+        texts = [
+            text.ljust(width) if get_name[0] in ("layer", "type", "done", "form", "bias") else text.rjust(width)
+            for text, width, get_name in zip(row, widths, used, strict=True)
+        ]
+        lines.append("  ".join(texts).rstrip())
+    reasons: dict[str, list[str]] = {}
+    for row in step.rows:
+        if row.reason:
+            reasons.setdefault(row.reason, []).append(row.path)
+    lines += [f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items()]
+    lines += [f"{name}: {_figure_text(value)}" for name, value in step.figures.items()]
+    return "\n".join(lines)
+
+
+def _figure_text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
