@@ -1,0 +1,124 @@
+"""Calibration data of one model, and what the analog network makes of it, for one call of `quantize` or for a grid."""
+
+import os
+from types import TracebackType
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
+from keras_compress.calibration.store import ActivationStore
+from keras_compress.errors import InputError
+from keras_compress.layers.graph import Graph
+from keras_compress.numerics.statistics import LayerStatistics, Moments
+
+MAX_ROWS = 256  # samples at a time: more gain nothing
+MIN_ROWS = 8
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(size: int | str) -> int:
+    """Bytes of a number, or of text such as "512MB" or "2 GiB".
+
+    Raises:
+        InputError: neither, or less than a megabyte.
+    """
+    value: float = -1
+    if isinstance(size, str):
+        number = size.strip().upper().rstrip("BGIKM ")
+        unit = size.strip().upper()[len(number) :].strip() or "B"
+        if unit in UNITS and number.replace(".", "", 1).isdigit():
+            value = float(number) * UNITS[unit]
+    elif isinstance(size, (int, np.integer)) and not isinstance(size, bool):
+        value = int(size)
+    if value < 10**6:
+        raise InputError(
+            f'memory_budget must be bytes, at least a million, or text such as "512MB". Received: {size!r}.'
+        )
+    return int(value)
+
+
+class Calibration:
+    """Calibration data, read once; a context manager.
+
+    Pass it to `quantize` in place of the data when several quantizers are to be compared on one model: the analog
+    network then runs once for all of them.
+
+        with kc.Calibration(model, images) as calibration:
+            results = [kc.quantize(model, quantizer, calibration) for quantizer in quantizers]
+
+    Args:
+        model: a built Functional or Sequential model; it is not written to.
+        data: an array, a list or dictionary of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator
+            of batches; with or without labels; one pass is made.
+        memory_budget: bytes, or text such as "512MB": activations beyond half of it go to disk, statistics beyond it
+            make way for the direct form.
+        batch_size: samples that go through the networks at a time; None chooses by the budget.
+        work_dir: where activations go that do not fit; default: the system's folder for temporary files.
+
+    Raises:
+        InputError: see `checked_batches`; a subclassed model, or one that is not built.
+        StorageError: `work_dir` cannot be written to, or its disk is full.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        *,
+        memory_budget: int | str = "2GB",
+        batch_size: int | None = None,
+        work_dir: str | os.PathLike[str] | None = None,
+    ):
+        if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+            raise InputError(f"batch_size must be a positive integer or None. Received: {batch_size!r}.")
+        self.model = model
+        self.data = data
+        self.batch_size = batch_size
+        self.memory_budget = parse_bytes(memory_budget)
+        self.graph = Graph(model)
+        self.store = ActivationStore(self.memory_budget // 2, work_dir)
+        self.num_samples = 0
+        self.keep = True  # the analog network's activations, for the next call of `quantize`
+        self.shared_statistics: dict[Any, list[Moments | LayerStatistics]] = {}
+
+    def __enter__(self) -> "Calibration":
+        self.store.__enter__()
+        try:
+            self._read()
+        except BaseException:
+            self.store.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.__exit__(kind, error, trace)
+        self.shared_statistics.clear()
+
+    @property
+    def num_chunks(self) -> int:
+        if self.store.num_chunks is None:
+            raise InputError("A Calibration must be used inside of its `with` block.")
+        return self.store.num_chunks
+
+    def shape_of(self, tensor: int) -> tuple[int | None, ...]:
+        """Shape of one of the graph's tensors."""
+        return self.graph.shapes[tensor]
+
+    def _read(self) -> None:
+        batches = checked_batches(self.data, input_specs(self.model))
+        chunk = -1
+        for chunk, arrays in enumerate(in_chunks(batches, self.batch_size or self._rows())):
+            for tensor, array in zip(self.graph.inputs, arrays, strict=True):
+                self.store.write(("analog", tensor), chunk, array)
+            self.num_samples += len(arrays[0])
+        self.store.num_chunks = chunk + 1
+        self.data = None  # a generator has ended; an array need not be held twice
+
+    def _rows(self) -> int:
+        """Samples at a time, so that the widest tensor takes a small share of the budget."""
+        widest = max(int(np.prod([size or 1 for size in shape[1:]])) for shape in self.graph.shapes)
+        return int(np.clip(self.memory_budget // 32 // (4 * widest), MIN_ROWS, MAX_ROWS))

@@ -1,0 +1,169 @@
+"""Gram matrices of convolutions without patches.
+
+At stride 1, the block of X~^T X between two taps d and e of a kernel depends, but for the image's border, only on
+their distance D = e - d: it is S[D] = sum_u x~[u]^T x[u + D]. All S[D] together are one filter gradient. The pixels
+that tap d never reads lie in border rows and columns; their share is measured apart and taken away, so that the result
+is exact. Everything is a sum over images, so only these sums are kept, and the matrix is put together once, at the end.
+
+For other strides, each tap's strided window gives one filter gradient with all taps: exact without border terms.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.layers.convolution import ConvolutionGeometry
+
+
+def filter_gradient(images: Any, windows: Any, size: tuple[int, int], strides: tuple[int, int], dilation: Any) -> Any:
+    """sum_u windows[u]^T images[u * strides + p * dilation] for each p of `size`: (*size, C_windows, C_images)."""
+    gradient = tf.raw_ops.Conv2DBackpropFilter(
+        input=images,
+        filter_sizes=[*size, images.shape[3], windows.shape[3]],
+        out_backprop=windows,
+        strides=[1, *strides, 1],
+        padding="VALID",
+        dilations=[1, *dilation, 1],
+    )
+    return tf.transpose(gradient, (0, 1, 3, 2))
+
+
+def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """S[D] = sum_u windows[u]^T images[u + D], zero outside `images`, for D in ((first, last), (first, last))."""
+    paddings, crops = [], []
+    for axis, (first, last) in enumerate(reach):
+        size, other = windows.shape[axis + 1], images.shape[axis + 1]
+        paddings.append((max(-first, 0), max(last + size - other, 0)))
+        crops.append(slice(max(first, 0), None))
+    images = tf.pad(images[:, crops[0], crops[1]], [(0, 0), *paddings, (0, 0)])
+    size = tuple(last - first + 1 for first, last in reach)
+    images = images[:, : windows.shape[1] + size[0] - 1, : windows.shape[2] + size[1] - 1]
+    return filter_gradient(images, windows, size, (1, 1), (1, 1)).numpy().astype(np.float64)
+
+
+class CorrelationSum:
+    """Sums over images from which X~^T X of a stride-1 convolution follows; `symmetric` if both are the same images."""
+
+    def __init__(self, geometry: ConvolutionGeometry, image_shape: tuple[int, int, int], *, symmetric: bool):
+        self.geometry = geometry
+        self.height, self.width, self.channels = image_shape
+        self.symmetric = symmetric
+        self._sums: dict[Any, np.ndarray] = {}
+        kernel = geometry.kernel_size
+        first_row = 0 if symmetric else 1 - kernel[0]  # the lower half of a symmetric matrix needs no work
+        self._reach = ((first_row, kernel[0] - 1), (1 - kernel[1], kernel[1] - 1))
+        # unread[axis][d]: rows (columns) of the image that tap row (column) d never reads
+        self._unread = tuple(
+            [
+                [
+                    index
+                    for index in range(size)
+                    if not 0 <= index + geometry.pad_before(axis, size) - d < geometry.output_size(axis, size)
+                ]
+                for d in range(kernel[axis])
+            ]
+            for axis, size in enumerate((self.height, self.width))
+        )
+        self._borders = tuple(sorted(set(itertools.chain(*lists))) for lists in self._unread)
+
+    def add(self, compressed: Any, analog: Any) -> None:
+        """Adds the sums of a batch of images, each (n, height, width, channels)."""
+        self._add("all", correlate(compressed, analog, self._reach))
+        for row in self._borders[0]:
+            rows = self._strip(0, row)
+            strip = correlate(
+                compressed[:, row : row + 1],
+                analog[:, row + rows[0] : row + rows[1] + 1],
+                ((0, rows[1] - rows[0]), self._reach[1]),
+            )
+            self._add(("row", row), strip)
+        for column in self._borders[1]:
+            columns = self._strip(1, column)
+            strip = correlate(
+                compressed[:, :, column : column + 1],
+                analog[:, :, column + columns[0] : column + columns[1] + 1],
+                (self._reach[0], (0, columns[1] - columns[0])),
+            )
+            self._add(("column", column), strip)
+        for row, column in itertools.product(*self._borders):
+            rows, columns = self._strip(0, row), self._strip(1, column)
+            window = analog[:, row + rows[0] : row + rows[1] + 1, column + columns[0] : column + columns[1] + 1]
+            product = tf.einsum("na,nyxb->yxab", compressed[:, row, column], window)
+            self._add(("pixel", row, column), product.numpy().astype(np.float64))
+
+    def matrix(self) -> np.ndarray:
+        """X~^T X, (number of taps * channels) squared, in float64."""
+        taps, channels = self.geometry.taps, self.channels
+        result = np.empty((len(taps), channels, len(taps), channels))
+        for (i, d), (j, e) in itertools.product(enumerate(taps), enumerate(taps)):
+            if self.symmetric and j < i:
+                result[i, :, j] = result[j, :, i].T
+                continue
+            result[i, :, j] = self._block(d, e)
+        return result.reshape(len(taps) * channels, -1)
+
+    def _add(self, key: Any, value: np.ndarray) -> None:
+        if key in self._sums:
+            self._sums[key] += value
+        else:
+            self._sums[key] = value
+
+    def _strip(self, axis: int, index: int) -> tuple[int, int]:
+        """First and last distance along `axis` that a border row (column) of the image can have to another."""
+        size = (self.height, self.width)[axis]
+        first, last = self._reach[axis]
+        return max(first, -index), min(last, size - 1 - index)
+
+    def _block(self, d: tuple[int, int], e: tuple[int, int]) -> np.ndarray:
+        distance = e[0] - d[0], e[1] - d[1]
+        rows, columns = self._unread[0][d[0]], self._unread[1][d[1]]
+        block = self._at("all", distance, (self._reach[0][0], self._reach[1][0])).copy()
+        for row in rows:
+            block -= self._at(("row", row), distance, (self._strip(0, row)[0], self._reach[1][0]))
+        for column in columns:
+            block -= self._at(("column", column), distance, (self._reach[0][0], self._strip(1, column)[0]))
+        for row, column in itertools.product(rows, columns):
+            block += self._at(("pixel", row, column), distance, (self._strip(0, row)[0], self._strip(1, column)[0]))
+        return block
+
+    def _at(self, key: Any, distance: tuple[int, int], first: tuple[int, int]) -> np.ndarray:
+        """The sum at `distance`; zero where it would reach outside of the image."""
+        sums = self._sums[key]
+        y, x = distance[0] - first[0], distance[1] - first[1]
+        if 0 <= y < sums.shape[0] and 0 <= x < sums.shape[1]:
+            return sums[y, x]
+        return np.zeros(sums.shape[2:])
+
+
+class TapSum:
+    """Sums of X~^T X of a convolution of any stride and dilation: one filter gradient a tap."""
+
+    def __init__(self, geometry: ConvolutionGeometry):
+        self.geometry = geometry
+        self._sum: np.ndarray | None = None
+
+    def add(self, compressed: Any, analog: Any) -> None:
+        """Adds the sums of a batch of images, each (n, height, width, channels)."""
+        geometry = self.geometry
+        padded = geometry.pad(analog)
+        blocks = []
+        for window in geometry.windows(compressed):
+            # columns and rows beyond the last window are not read, and Conv2DBackpropFilter wants sizes that fit
+            height, width = (
+                (size - 1) * geometry.strides[axis] + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis] + 1
+                for axis, size in enumerate(window.shape[1:3])
+            )
+            gradient = filter_gradient(
+                padded[:, :height, :width], window, geometry.kernel_size, geometry.strides, geometry.dilation
+            )
+            blocks.append(tf.transpose(gradient, (2, 0, 1, 3)))
+        total = tf.stack(blocks).numpy().astype(np.float64)
+        self._sum = total if self._sum is None else self._sum + total
+
+    def matrix(self) -> np.ndarray:
+        """X~^T X, (number of taps * channels) squared, in float64."""
+        assert self._sum is not None
+        features = self._sum.shape[0] * self._sum.shape[1]
+        return self._sum.reshape(features, features)

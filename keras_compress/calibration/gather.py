@@ -1,0 +1,261 @@
+"""One layer's statistics, from its inputs in both networks, batch by batch."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.calibration.correlation import CorrelationSum, TapSum
+from keras_compress.calibration.store import ActivationStore
+from keras_compress.layers.convolution import ConvolutionGeometry
+from keras_compress.layers.kernels import Conv2DView, KernelView
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments
+
+ROW_BYTES = 64 << 20  # patches made at once
+WIDE = 400  # features from which NumPy's symmetric product beats TensorFlow's general one (docs/decisions.md)
+
+
+def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
+    """The fastest exact way to X~^T X of a convolution: "correlation", "taps" or "patches" (benchmarks/network.py)."""
+    if max(geometry.kernel_size) == 1 or max(geometry.dilation) > 1:
+        return "patches"
+    if max(geometry.strides) > 1:
+        return "taps"
+    return "correlation" if min(height, width) > max(geometry.kernel_size) else "patches"
+
+
+def row_product(compressed: np.ndarray, analog: np.ndarray) -> np.ndarray:
+    """X~^T X of float32 rows; half the work where both are the same array."""
+    if compressed is analog and compressed.shape[1] >= WIDE:
+        return compressed.T @ compressed
+    return tf.matmul(compressed, analog, transpose_a=True).numpy()
+
+
+class Gatherer:
+    """Statistics of one layer for each of its groups: add batches of its inputs, then ask for the result.
+
+    Args:
+        view: the layer.
+        gram: whether to sum Gram matrices; else moments alone.
+        same: whether both networks give the layer the same inputs.
+        fraction: share of the patches to use, drawn anew for each batch without replacement.
+        seed: of the draw, together with `name`.
+        name: the layer's path.
+        method: "correlation", "taps" or "patches"; None chooses the fastest for a convolution.
+    """
+
+    def __init__(
+        self,
+        view: KernelView,
+        *,
+        gram: bool,
+        same: bool,
+        fraction: float = 1.0,
+        seed: int = 0,
+        name: str = "",
+        method: str | None = None,
+    ):
+        self.view = view
+        self.gram = gram
+        self.same = same
+        self.fraction = fraction
+        self.method = method
+        self.count = 0
+        self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        self._sums: list[dict[str, Any]] = [{} for _ in range(view.groups)]
+
+    def add(self, compressed: Any, analog: Any) -> None:
+        """Adds one batch of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`."""
+        analog = tf.cast(analog, tf.float32)
+        compressed = analog if self.same else tf.cast(compressed, tf.float32)
+        view = self.view
+        if isinstance(view, Conv2DView) and self.fraction == 1.0:
+            method = self.method or gram_method(view.geometry, *compressed.shape[1:3])
+            if not self.gram or method != "patches":
+                self._add_images(view, compressed, analog, method)
+                return
+        per_sample = int(np.prod(compressed.shape[1:])) * 4
+        if isinstance(view, Conv2DView):
+            per_sample *= len(view.geometry.taps)
+        size = max(1, ROW_BYTES // per_sample)
+        for start in range(0, len(compressed), size):
+            self._add_rows(compressed[start : start + size], analog[start : start + size])
+
+    def result(self) -> list[Moments | LayerStatistics]:
+        """Statistics of each group."""
+        return [self._group_result(sums) for sums in self._sums]
+
+    def _add_rows(self, compressed: Any, analog: Any) -> None:
+        rows = self.view.rows(compressed).numpy()
+        analog_rows = rows if self.same else self.view.rows(analog).numpy()
+        if self.fraction < 1.0:
+            count = rows.shape[1]
+            chosen = np.sort(
+                self._generator.choice(count, max(1, round(self.fraction * count)), replace=False, shuffle=False)
+            )
+            rows = rows[:, chosen]
+            analog_rows = rows if self.same else analog_rows[:, chosen]
+        self.count += rows.shape[1]
+        for sums, part, analog_part in zip(self._sums, rows, analog_rows, strict=True):
+            if self.same:
+                analog_part = part
+            _accumulate(sums, "compressed", part.sum(axis=0, dtype=np.float64))
+            _accumulate(sums, "analog", analog_part.sum(axis=0, dtype=np.float64))
+            if self.gram:
+                _accumulate(sums, "gram", row_product(part, part))
+                if not self.same:
+                    _accumulate(sums, "cross", row_product(part, analog_part))
+            else:
+                _accumulate(sums, "squares", np.einsum("ij,ij->j", part, part, dtype=np.float64))
+
+    def _add_images(self, view: Conv2DView, compressed: Any, analog: Any, method: str) -> None:
+        geometry = view.geometry
+        height, width = (geometry.output_size(axis, size) for axis, size in enumerate(compressed.shape[1:3]))
+        self.count += len(compressed) * height * width
+        for index, sums in enumerate(self._sums):
+            part, analog_part = (_channels(images, index, view.groups) for images in (compressed, analog))
+            _accumulate(sums, "image", tf.reduce_sum(part, axis=0).numpy())
+            _accumulate(sums, "analog_image", tf.reduce_sum(analog_part, axis=0).numpy())
+            if not self.gram:
+                _accumulate(sums, "squares_image", tf.reduce_sum(part * part, axis=0).numpy())
+                continue
+            if "gram" not in sums:
+                shape = tuple(part.shape[1:])
+                for name, symmetric in (("gram", True), ("cross", False)):
+                    sums[name] = (
+                        CorrelationSum(geometry, shape, symmetric=symmetric)
+                        if method == "correlation"
+                        else TapSum(geometry)
+                    )
+            sums["gram"].add(part, part)
+            if not self.same:
+                sums["cross"].add(part, analog_part)
+
+    def _group_result(self, sums: dict[str, Any]) -> Moments | LayerStatistics:
+        if "image" in sums:
+            geometry = self.view.geometry  # type: ignore[attr-defined]
+            for name in ("image", "analog_image", "squares_image"):
+                if name in sums:
+                    windows = geometry.windows(tf.constant(sums.pop(name)[None]))
+                    sums[name] = np.concatenate([tf.reduce_sum(window, axis=(0, 1, 2)).numpy() for window in windows])
+            names = {"compressed": "image", "analog": "analog_image", "squares": "squares_image"}
+            sums = {new: sums[old] for new, old in names.items() if old in sums} | {
+                name: sums[name].matrix()
+                for name in ("gram", "cross")
+                if name in sums and (name == "gram" or not self.same)
+            }
+        if not self.gram:
+            return Moments(self.count, sums["analog"], sums["compressed"], sums["squares"])
+        return LayerStatistics(
+            self.count, sums["analog"], sums["compressed"], sums["gram"], sums["gram"] if self.same else sums["cross"]
+        )
+
+
+class StoredSamples:
+    """Columns of one group of a layer's inputs, read from the store: what the direct form needs (`LayerSamples`).
+
+    Args:
+        view: the layer.
+        group: index of the group.
+        moments: of this group.
+        keys: for each call of the layer, the store's keys of its input in the analog and in the compressed network.
+        store: holds the inputs, chunk by chunk.
+        columns_at_once: columns of a Dense layer that are read together.
+        index: features to give, in order; None for all.
+    """
+
+    def __init__(
+        self,
+        view: KernelView,
+        group: int,
+        moments: Moments,
+        keys: list[tuple[Any, Any]],
+        store: ActivationStore,
+        columns_at_once: int,
+        index: np.ndarray | None = None,
+    ):
+        self.view, self.group, self.keys, self.store = view, group, keys, store
+        self.columns_at_once = columns_at_once
+        self.moments = moments
+        self.index = index
+        chosen = slice(None) if index is None else index
+        self.count = moments.count
+        self.sum_analog = moments.sum_analog[chosen]
+        self.sum_compressed = moments.sum_compressed[chosen]
+        self.diagonal = moments.diagonal[chosen]
+        self.num_features = len(self.diagonal)
+
+    def features(self, index: np.ndarray) -> "StoredSamples":
+        """The samples of some of the features."""
+        return StoredSamples(
+            self.view, self.group, self.moments, self.keys, self.store, self.columns_at_once, np.asarray(index)
+        )
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        start = first = 0
+        for width, read in self._parts():
+            chosen: Any = slice(None)
+            if self.index is not None:
+                inside = self.index[(self.index >= first) & (self.index < first + width)]
+                chosen = inside - first
+            first += width
+            if self.index is not None and not len(inside):
+                continue
+            same = all(analog == compressed for analog, compressed in self.keys)
+            compressed_columns = read(1)[:, chosen]
+            analog_columns = compressed_columns if same else read(0)[:, chosen]
+            yield start, analog_columns, compressed_columns
+            start += compressed_columns.shape[1]
+
+    def _parts(self) -> Iterator[tuple[int, Any]]:
+        """Yields (number of columns, function of the network 0 or 1 that reads them)."""
+        assert self.store.num_chunks is not None
+        chunks = [(keys, chunk) for keys in self.keys for chunk in range(self.store.num_chunks)]
+        if isinstance(self.view, Conv2DView):
+            geometry = self.view.geometry
+            for tap in range(len(geometry.taps)):
+
+                def read_tap(network: int, tap: int = tap) -> np.ndarray:
+                    parts = []
+                    for keys, chunk in chunks:
+                        images = _channels(self.store.read(keys[network], chunk), self.group, self.view.groups)
+                        window = geometry.window(tf.constant(images), tap).numpy()
+                        parts.append(window.reshape(-1, window.shape[-1]))
+                    return np.concatenate(parts)
+
+                yield len(self.moments.diagonal) // len(geometry.taps), read_tap
+            return
+        total = len(self.moments.diagonal)
+        for start in range(0, total, self.columns_at_once):
+            columns = slice(start, min(start + self.columns_at_once, total))
+            width = columns.stop - columns.start
+
+            def read_columns(network: int, columns: slice = columns, width: int = width) -> np.ndarray:
+                return np.concatenate(
+                    [
+                        self.store.read_columns(keys[network], chunk, columns).reshape(-1, width)
+                        for keys, chunk in chunks
+                    ]
+                )
+
+            yield width, read_columns
+
+
+def _channels(images: Any, group: int, groups: int) -> Any:
+    """One group's share of the channels."""
+    if groups == 1:
+        return images
+    size = images.shape[-1] // groups
+    return images[..., group * size : (group + 1) * size]
+
+
+def _accumulate(sums: dict[str, Any], name: str, value: np.ndarray) -> None:
+    if name in sums:
+        sums[name] += value
+    else:
+        sums[name] = value.astype(np.float64)
+
+
+_: type[LayerSamples] = StoredSamples

@@ -1,0 +1,147 @@
+"""Activations between two passes: in memory up to a budget, in HDF5 files beyond it."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+import tempfile
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from keras_compress.errors import StorageError
+from keras_compress.files import check_writable_folder
+
+Key = tuple[str, int]  # network and number of a tensor
+
+PREFIX = "keras_compress-"
+LOCK = "lock"
+SPARE = 16 << 20  # bytes that a disk must keep free: files have headers, and others write too
+
+
+class ActivationStore:
+    """Tensors by key, each in the chunks in which it was written; a context manager.
+
+    Files lie in one private folder under `work_dir`, one file a key, so that their room is given back as soon as the
+    key is discarded. The folder goes when the block ends, also by an error or Ctrl-C; one that a killed process left
+    behind is removed by the next store in the same `work_dir`.
+
+    Args:
+        memory_budget: bytes that may stay in memory.
+        work_dir: folder for the private folder; default: the system's place for temporary files.
+    """
+
+    def __init__(self, memory_budget: int, work_dir: str | os.PathLike[str] | None = None):
+        self.memory_budget = memory_budget
+        self.work_dir = pathlib.Path(work_dir or tempfile.gettempdir())
+        self.bytes_in_memory = 0
+        self.num_chunks: int | None = None  # of a whole tensor, once known; tells how much room a tensor will need
+        self._memory: dict[tuple[Key, int], np.ndarray] = {}
+        self._files: dict[Key, h5py.File] = {}
+        self._chunks: dict[Key, set[int]] = {}
+        self._folder: pathlib.Path | None = None
+        self._lock: Any = None
+
+    def __enter__(self) -> "ActivationStore":
+        check_writable_folder(self.work_dir)
+        _remove_leftovers(self.work_dir)
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.work_dir))
+        self._lock = open(self._folder / LOCK, "w")  # held for as long as the store lives
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for key in list(self._chunks):
+            self.discard(key)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.close()
+            self._folder = None
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._chunks
+
+    def keys(self) -> list[Key]:
+        return list(self._chunks)
+
+    def write(self, key: Key, chunk: int, array: np.ndarray) -> None:
+        """Keeps one chunk of a tensor.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        self._chunks.setdefault(key, set()).add(chunk)
+        if self.bytes_in_memory + array.nbytes <= self.memory_budget:
+            self._memory[key, chunk] = array
+            self.bytes_in_memory += array.nbytes
+        else:
+            self._write_file(key, chunk, array)
+
+    def read(self, key: Key, chunk: int) -> np.ndarray:
+        """One chunk of a tensor, as it was written."""
+        if (key, chunk) in self._memory:
+            return self._memory[key, chunk]
+        return self._files[key][str(chunk)][()]
+
+    def read_columns(self, key: Key, chunk: int, columns: slice) -> np.ndarray:
+        """Some columns (last axis) of a chunk."""
+        if (key, chunk) in self._memory:
+            return self._memory[key, chunk][..., columns]
+        return self._files[key][str(chunk)][..., columns]
+
+    def discard(self, key: Key) -> None:
+        """Forgets a tensor and gives back its room."""
+        for chunk in self._chunks.pop(key, ()):
+            self._forget(key, chunk)
+        if key in self._files:
+            file = self._files.pop(key)
+            name = file.filename
+            file.close()
+            os.unlink(name)
+
+    def discard_chunk(self, key: Key, chunk: int) -> None:
+        """Gives back the memory of one chunk that nobody reads again; a file keeps its room until `discard`."""
+        self._forget(key, chunk)
+
+    def _forget(self, key: Key, chunk: int) -> None:
+        array = self._memory.pop((key, chunk), None)
+        if array is not None:
+            self.bytes_in_memory -= array.nbytes
+
+    def _write_file(self, key: Key, chunk: int, array: np.ndarray) -> None:
+        assert self._folder is not None, "the store is used outside of its with block"
+        free = shutil.disk_usage(self._folder).free
+        missing = max((self.num_chunks or chunk + 1) - chunk, 1) * array.nbytes
+        if free < array.nbytes + SPARE:
+            raise StorageError(errno.ENOSPC, self._full(free, missing))
+        try:
+            if key not in self._files:
+                handle, name = tempfile.mkstemp(suffix=".h5", dir=self._folder)
+                os.close(handle)
+                self._files[key] = h5py.File(name, "w")
+            self._files[key].create_dataset(str(chunk), data=array)
+        except OSError as error:
+            raise StorageError(errno.ENOSPC, self._full(free, missing)) from error
+
+    def _full(self, free: int, missing: int) -> str:
+        return (
+            f"The disk under {str(self.work_dir)!r} is full: the activations need at least "
+            f"{(missing + SPARE) / 2**20:,.0f} MiB more there, and {free / 2**20:,.0f} MiB are free. "
+            "Name another work_dir, raise memory_budget, or use fewer samples."
+        )
+
+
+def _remove_leftovers(work_dir: pathlib.Path) -> None:
+    """Removes folders whose process is gone: it no longer holds the lock."""
+    for folder in work_dir.glob(PREFIX + "*"):
+        try:
+            with open(folder / LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another process lives, or the folder is somebody else's
+            continue

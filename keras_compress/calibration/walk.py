@@ -1,0 +1,215 @@
+"""The walk of the two networks: each call runs once in each of them, and each layer's inputs in both are seen together.
+
+The analog network is the model as it came; the compressed network is its twin, whose layers change one by one. A tensor
+that no changed layer has a part in is the same in both, and is computed and kept once. Between two stops only the
+tensors that a later call reads are kept.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_compress.calibration.calibration import Calibration
+from keras_compress.layers.graph import LINEAR, Graph
+
+ANALOG, COMPRESSED = "analog", "compressed"
+Visit = Callable[[list[Any], list[Any]], None]
+
+
+@dataclasses.dataclass
+class _Stage:
+    """What one pass over the samples has to do."""
+
+    analog_calls: list[int]
+    compressed_calls: list[int]
+    analog_reads: list[int]  # tensors from the store
+    compressed_reads: list[int]
+    analog_live: list[int]  # tensors that a later stage reads
+    compressed_live: list[int]
+    sources: list[int]  # tensors to show to the visitor
+    linear: list[int]  # compressed calls whose error is measured
+
+
+class Walk:
+    """One walk over a model, from its inputs to its outputs.
+
+    Args:
+        calibration: the data and the analog network.
+        twin: graph of the compressed network, equal in architecture.
+    """
+
+    def __init__(self, calibration: Calibration, twin: Graph):
+        self.calibration = calibration
+        self.store = calibration.store
+        self.analog = calibration.graph
+        self.twin = twin
+        self.changed: set[str] = set()  # paths of layers that differ between the networks
+        self._squares: dict[str, list[float]] = {}  # path -> sums of squares: of errors, of outputs without bias
+        self._measured: set[int] = set()
+        self._boundary = 0
+
+    def inputs(self, path: str) -> list[int]:
+        """Numbers of the tensors that a layer reads, one for each of its calls."""
+        return [self.analog.calls[index].inputs[0] for index in self.analog.linear_calls(path)]
+
+    def differing(self) -> set[int]:
+        """Tensors that differ between the networks."""
+        tensors: set[int] = set()
+        for call in self.twin.calls:
+            if (call.path in self.changed and call.part != "activation") or tensors.intersection(call.inputs):
+                tensors.update(call.outputs)
+        return tensors
+
+    def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False) -> None:
+        """Moves both networks to the first call of a layer, and shows the inputs of all of its calls.
+
+        A later call that hangs on this layer's output, or on layers in between, is shown as these layers are now.
+
+        Args:
+            visit: called for each chunk with the inputs in the analog and in the compressed network, as tensors; the
+                same object twice where they are the same.
+            keep_inputs: whether the store keeps the inputs until the next call of `advance`.
+        """
+        sources = self.inputs(path)
+        self._run(self._stage(self.analog.linear_calls(path)[0], sources, sources if keep_inputs else []), visit)
+
+    def finish(self) -> None:
+        """Moves the compressed network behind its last changed layer, whose error is then known."""
+        self._run(self._stage(len(self.analog.calls), [], []), None)
+
+    def relative_error(self, path: str) -> float | None:
+        """||Z - Z~|| / ||Z - b||: Z, Z~ are the outputs before the activation in both networks, b the analog bias."""
+        if path not in self._squares:
+            return None
+        error, norm = self._squares[path]
+        return math.sqrt(error / norm) if norm > 0 else (0.0 if error == 0 else math.inf)
+
+    def input_keys(self, path: str) -> list[tuple[Any, Any]]:
+        """Keys in the store of the inputs that `advance(keep_inputs=True)` kept: (analog, compressed) for each call."""
+        differing = self.differing()
+        return [((ANALOG, t), (COMPRESSED, t) if t in differing else (ANALOG, t)) for t in self.inputs(path)]
+
+    def _stage(self, boundary: int, sources: list[int], keep: list[int]) -> _Stage:
+        differing = self.differing()
+        graph = self.analog
+        stored_analog = {key[1] for key in self.store.keys() if key[0] == ANALOG}
+        stored_compressed = {key[1] for key in self.store.keys() if key[0] == COMPRESSED}
+
+        def made_before(tensor: int, limit: int) -> bool:
+            return graph.producer.get(tensor, -1) < limit
+
+        analog_live, compressed_live = set(), set()
+        for tensor in range(len(graph.shapes)):
+            last_use = graph.last_use.get(tensor, -1)
+            if tensor in differing:
+                if made_before(tensor, boundary) and last_use >= boundary:
+                    compressed_live.add(tensor)
+            elif made_before(tensor, boundary) and last_use >= boundary:
+                analog_live.add(tensor)  # the compressed network reads it too
+            if made_before(tensor, boundary + 1) and last_use > boundary:
+                analog_live.add(tensor)  # the analog network is one call ahead
+        linear = [
+            index
+            for index, call in enumerate(graph.calls[:boundary])
+            if call.part == LINEAR and call.path in self.changed and index not in self._measured
+        ]
+        for tensor in keep:
+            analog_live.add(tensor)
+            if tensor in differing:
+                compressed_live.add(tensor)
+        products = [graph.calls[index].outputs[0] for index in linear]
+        compressed_wanted = compressed_live | differing.intersection(sources) | set(products)
+        same = set(range(len(graph.shapes))) - differing
+        compressed_calls = self.twin.needed(compressed_wanted, stored_compressed | same)
+        read_by_compressed = {tensor for index in compressed_calls for tensor in graph.calls[index].inputs}
+        analog_wanted = analog_live | set(sources) | set(products) | (read_by_compressed - differing)
+        analog_calls = graph.needed(analog_wanted, stored_analog)
+        read_by_analog = {tensor for index in analog_calls for tensor in graph.calls[index].inputs}
+        shown = set(sources) | set(products)
+        return _Stage(
+            analog_calls,
+            compressed_calls,
+            sorted(stored_analog & (read_by_analog | shown | (read_by_compressed - differing))),
+            sorted(stored_compressed & (read_by_compressed | shown)),
+            sorted(analog_live),
+            sorted(compressed_live),
+            sources,
+            linear,
+        )
+
+    def _run(self, stage: _Stage, visit: Visit | None) -> None:
+        store = self.store
+        write_analog = [tensor for tensor in stage.analog_live if (ANALOG, tensor) not in store]
+        write_compressed = [tensor for tensor in stage.compressed_live if (COMPRESSED, tensor) not in store]
+        dying = self._dying(stage)
+        differing = self.differing()
+        differ = [tensor in differing for tensor in stage.sources]
+        if stage.analog_calls or stage.compressed_calls or visit or stage.linear:
+            step = self._step(stage, write_analog, write_compressed)
+            for chunk in range(self.calibration.num_chunks):
+                analog_in = [store.read((ANALOG, tensor), chunk) for tensor in stage.analog_reads]
+                compressed_in = [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
+                for key in dying:
+                    store.discard_chunk(key, chunk)
+                shown, kept, squares = step(_tensors(analog_in), _tensors(compressed_in))
+                del analog_in, compressed_in
+                keys = [(ANALOG, tensor) for tensor in write_analog]
+                keys += [(COMPRESSED, tensor) for tensor in write_compressed]
+                for key, value in zip(keys, kept, strict=True):
+                    store.write(key, chunk, value.numpy())
+                for index, pair in zip(stage.linear, squares, strict=True):
+                    sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
+                    sums[0] += float(pair[0])
+                    sums[1] += float(pair[1])
+                if visit is not None:
+                    analog, compressed = shown[: len(stage.sources)], shown[len(stage.sources) :]
+                    pairs = zip(analog, compressed, differ, strict=True)
+                    visit(analog, [theirs if differs else ours for ours, theirs, differs in pairs])
+        for key in dying:
+            store.discard(key)
+        self._measured.update(stage.linear)
+
+    def _dying(self, stage: _Stage) -> list[Any]:
+        """Keys that nobody reads after this stage."""
+        live = {(ANALOG, tensor) for tensor in stage.analog_live}
+        live |= {(COMPRESSED, tensor) for tensor in stage.compressed_live}
+        return [
+            key for key in self.store.keys() if key not in live and not (key[0] == ANALOG and self.calibration.keep)
+        ]
+
+    def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
+        """The stage's work on one chunk, as one traced function for both networks."""
+        differing = self.differing()
+
+        def step(analog_in: list[Any], compressed_in: list[Any]) -> Any:
+            analog = dict(zip(stage.analog_reads, analog_in, strict=True))
+            _execute(self.analog, stage.analog_calls, analog)
+            compressed = {tensor: value for tensor, value in analog.items() if tensor not in differing}
+            compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
+            _execute(self.twin, stage.compressed_calls, compressed)
+            squares = []
+            for index in stage.linear:
+                call = self.analog.calls[index]
+                output = tf.cast(analog[call.outputs[0]], tf.float32)
+                error = output - tf.cast(compressed[call.outputs[0]], tf.float32)
+                layer = call.operation
+                centered = output - tf.cast(layer.bias, tf.float32) if layer.use_bias else output
+                squares.append((tf.reduce_sum(error * error), tf.reduce_sum(centered * centered)))
+            shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]
+            kept = [analog[tensor] for tensor in write_analog] + [compressed[tensor] for tensor in write_compressed]
+            return shown, kept, squares
+
+        return tf.function(step, reduce_retracing=True)
+
+
+def _execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:
+    for index in calls:
+        call = graph.calls[index]
+        values.update(zip(call.outputs, call.run(values), strict=True))
+
+
+def _tensors(arrays: list[Any]) -> list[Any]:
+    return [tf.convert_to_tensor(array) for array in arrays]
