@@ -1,0 +1,351 @@
+"""`quantize()`: every kernel of a model, layer by layer, from the inputs to the outputs."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress import progress as progress_bar
+from keras_compress.calibration.calibration import Calibration, parse_bytes
+from keras_compress.calibration.gather import Gatherer, StoredSamples
+from keras_compress.calibration.walk import Walk
+from keras_compress.errors import InputError
+from keras_compress.layers.absorption import MeanAbsorber, mean_absorber
+from keras_compress.layers.clone import clone_model
+from keras_compress.layers.graph import Graph
+from keras_compress.layers.kernels import Conv2DView, KernelView, refusal
+from keras_compress.layers.paths import layers_by_path
+from keras_compress.numerics.statistics import Moments, mean_error
+from keras_compress.quantization.quantizers import Evidence, Quantizer
+from keras_compress.quantization.selection import Pattern, Patterns, select
+from keras_compress.report import LayerRow, Step
+from keras_compress.result import QuantizedKernel, Result
+
+FORMS = ("auto", "gram", "direct")
+
+
+def quantize(
+    model: keras.Model | Result,
+    quantizer: Quantizer,
+    calibration: Any = None,
+    *,
+    layers: Patterns | None = None,
+    overrides: Mapping[Pattern, Quantizer | None] | None = None,
+    keep_zeros: bool | None = None,
+    form: str = "auto",
+    memory_budget: int | str = "2GB",
+    batch_size: int | None = None,
+    patch_fraction: float = 1.0,
+    work_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Result:
+    """A quantized copy of a model, the integers behind its kernels, and a report.
+
+    Dense and Conv2D layers are quantized in the order in which the model calls them, each one with the inputs that it
+    gets from the layers that are quantized already. Any other layer with weights stays in floating point; the report
+    says why. The model that comes in is not written to.
+
+    Args:
+        model: a built Functional or Sequential model, or the result of an earlier step.
+        quantizer: `MSQ(...)`, `GPFQ(...)`.
+        calibration: a few hundred samples, preprocessed as in training: an array, a list or dictionary of arrays, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a `Calibration`, which several
+            calls can share. Labels are ignored. None is enough for MSQ without bias correction.
+        layers: which layers to quantize: names, paths, regular expressions or a function of the path; None is all.
+        overrides: pattern -> another quantizer for these layers, or None to leave them in floating point; later
+            patterns win.
+        keep_zeros: True: weights that are zero stay zero. None: those that the result's masks name. False: none.
+        form: "gram" keeps N x N matrices, "direct" the residual of all rows; "auto" takes the smaller one.
+        memory_budget: bytes, or text such as "512MB"; what does not fit goes to disk.
+        batch_size: samples that go through the networks at a time; None chooses by the budget.
+        patch_fraction: share of the patches of a convolution that are used, drawn without replacement.
+        work_dir: folder for activations that do not fit.
+        seed: of the patches' draw.
+        progress: whether to show a bar (on a terminal) or lines.
+
+    Raises:
+        InputError: a model, data or setting that cannot be used; found before any work starts.
+        StorageError: `work_dir` cannot be written to, or its disk is full.
+    """
+    started = time.perf_counter()
+    given = Result.of(model)
+    _check_settings(quantizer, form, patch_fraction, keep_zeros)
+    graph = Graph(given.model)
+    plan = _plan(graph, quantizer, layers, overrides)
+    _check_kernels(graph, plan)
+    masks = _masks(graph, plan, given, keep_zeros)
+    needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
+    if needs_data and calibration is None:
+        raise InputError(
+            f"{plan[needs_data[0]]!r} needs calibration data. Pass a few hundred samples, preprocessed as in training."
+        )
+    step = Step("quantize", {"quantizer": repr(quantizer), "form": form, "seed": seed})
+    if patch_fraction < 1:
+        step.settings["patch_fraction"] = patch_fraction
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
+        twin = clone_model(given.model)
+        job = _Job(source, graph if source is None else source.graph, twin, form, patch_fraction, seed, masks)
+        done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
+        kernels: dict[str, QuantizedKernel] = {}
+        rows: dict[str, LayerRow] = {}
+        for path, chosen in plan.items():
+            kernels[path], rows[path] = job.quantize_layer(path, chosen)
+            done(path)
+        if job.walk is not None:
+            job.walk.finish()
+            for path, row in rows.items():
+                row.relative_error = job.walk.relative_error(path)
+    for row in _all_rows(given.model, graph, rows, layers, overrides):
+        step.add(row)
+    step.figures = {"seconds": time.perf_counter() - started}
+    if source is not None:
+        step.figures |= {"samples": source.num_samples, "walks": 1}
+    kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
+    result = Result(twin, kept | kernels, dict(given.masks) | masks, given.report.extended(step))
+    result.check()
+    return result
+
+
+@dataclasses.dataclass
+class _Job:
+    """The state of one call of `quantize`."""
+
+    source: Calibration | None
+    analog: Graph
+    twin: keras.Model
+    form: str
+    patch_fraction: float
+    seed: int
+    masks: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        self.graph = Graph(self.twin)
+        self.walk = None if self.source is None else Walk(self.source, self.graph)
+
+    def quantize_layer(self, path: str, quantizer: Quantizer) -> tuple[QuantizedKernel, LayerRow]:
+        started = time.perf_counter()
+        view = self.graph.views[path]
+        matrices = view.matrices(view.kernel.astype(np.float64))
+        evidence, form = self._evidence(path, quantizer, view)
+        alphabet = quantizer.layer_alphabet(matrices, evidence)
+        absorber = mean_absorber(self.graph, path)
+        centered = quantizer.centers and absorber is not None
+        codes, shifts = [], []
+        units = matrices.shape[2]
+        keep = view.matrices(self.masks[path]) if path in self.masks else None
+        for group, matrix in enumerate(matrices):
+            letters = alphabet.channels(group * units, (group + 1) * units)
+            facts = None if evidence is None else evidence[group]
+            codes.append(
+                quantizer.codes(
+                    matrix,
+                    facts,
+                    letters,
+                    keep=None if keep is None else keep[group],
+                    centered=centered,
+                    channels=_channel_features(view),
+                )
+            )
+            if facts is not None:
+                shifts.append(mean_error(matrix, letters.decode(codes[-1]), facts))
+        axis = view.axis % len(view.layer.kernel.shape)
+        quantized = QuantizedKernel(view.kernel_of(np.stack(codes)), alphabet.levels, alphabet.scale, axis)
+        view.layer.kernel.assign(quantized.decode())
+        if self.walk is not None:
+            self.walk.changed.add(path)
+        bias = self._correct(absorber, np.concatenate(shifts) if shifts else None, quantizer, centered)
+        row = LayerRow(
+            path,
+            type(view.layer).__name__,
+            "quantized",
+            parameters=view.layer.count_params(),
+            alphabet=repr(quantizer.setting),
+            num_levels=len(alphabet.levels),
+            bits=quantized.bits,
+            radius=float(alphabet.radius.mean()),
+            zeros=float(np.mean(quantized.codes == 0)),
+            features=matrices.shape[1],
+            rows=None if evidence is None else evidence[0].count,
+            form=form,
+            bias=bias,
+            seconds=time.perf_counter() - started,
+        )
+        return quantized, row
+
+    def _correct(
+        self, absorber: MeanAbsorber | None, shift: np.ndarray | None, quantizer: Quantizer, centered: bool
+    ) -> str:
+        if not centered and not quantizer.bias_correction:
+            return "kept"
+        if absorber is None:
+            return "none"
+        assert shift is not None
+        absorber.absorb(shift)
+        if self.walk is not None:
+            self.walk.changed.add(absorber.path)
+        return "centered" if centered else "corrected"
+
+    def _evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
+        """What the calibration data says of each group, and the solver's form."""
+        if self.walk is None or self.source is None or quantizer.evidence == "nothing":
+            return None, ""
+        walk, source = self.walk, self.source
+        form = self._form(path, view) if quantizer.evidence == "gram" else ""
+        inputs = walk.inputs(path)
+        same = not walk.differing().intersection(inputs)
+        key = (tuple(inputs), path, form == "gram", self.patch_fraction, self.seed)
+        if same and form != "direct" and key in source.shared_statistics:
+            return list(source.shared_statistics[key]), form
+        gatherer = Gatherer(
+            view, gram=form == "gram", same=same, fraction=self.patch_fraction, seed=self.seed, name=path
+        )
+
+        def visit(analog: list[Any], compressed: list[Any]) -> None:
+            for ours, theirs in zip(analog, compressed, strict=True):
+                gatherer.add(theirs, ours)
+
+        walk.advance(path, visit, keep_inputs=form == "direct")
+        statistics = gatherer.result()
+        evidence: list[Evidence] = list(statistics)
+        if same and source.keep:
+            source.shared_statistics[key] = list(statistics)
+        if form == "direct":
+            columns = max(source.memory_budget // (16 * statistics[0].count), 128)
+            evidence = [
+                StoredSamples(view, group, moments, walk.input_keys(path), source.store, columns)
+                for group, moments in enumerate(statistics)
+                if isinstance(moments, Moments)
+            ]
+        return evidence, form
+
+    def _form(self, path: str, view: KernelView) -> str:
+        """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
+        if self.form != "auto":
+            return self.form
+        assert self.source is not None and self.walk is not None
+        features = int(np.prod(view.layer.kernel.shape[:-1]))
+        rows = self.source.num_samples * sum(
+            view.num_positions(self.source.shape_of(tensor)) for tensor in self.walk.inputs(path)
+        )
+        gram_bytes = 16 * features**2 * view.groups
+        direct_bytes = 8 * rows * (view.layer.kernel.shape[-1] + 2 * features // view.groups)
+        fits = gram_bytes <= self.source.memory_budget or gram_bytes <= direct_bytes
+        return "gram" if features <= rows and fits else "direct"
+
+
+def _check_settings(quantizer: Any, form: str, patch_fraction: float, keep_zeros: Any) -> None:
+    if not isinstance(quantizer, Quantizer):
+        raise InputError(f"quantizer must be a quantizer such as kc.GPFQ(bits=4). Received: {quantizer!r}.")
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
+    if not 0 < patch_fraction <= 1:
+        raise InputError(f"patch_fraction must lie in (0, 1]. Received: {patch_fraction!r}.")
+    if patch_fraction < 1 and form == "direct":
+        raise InputError("patch_fraction below 1 goes with form='gram' or 'auto', not with 'direct'.")
+    if keep_zeros not in (None, True, False):
+        raise InputError(f"keep_zeros must be True, False or None. Received: {keep_zeros!r}.")
+
+
+def _plan(
+    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Pattern, Quantizer | None] | None
+) -> dict[str, Quantizer]:
+    """The quantizer of each layer to quantize, in the order of the walk."""
+    paths = list(graph.views)
+    chosen: dict[str, Quantizer | None] = dict.fromkeys(select(layers, paths, "layers"), quantizer)
+    for pattern, other in (overrides or {}).items():
+        if other is not None and not isinstance(other, Quantizer):
+            raise InputError(f"overrides must map patterns to quantizers or None. Received: {other!r}.")
+        for path in select(pattern, paths, "overrides"):
+            chosen[path] = other
+    plan = {path: other for path in paths if (other := chosen.get(path)) is not None}
+    if not plan:
+        raise InputError(
+            f"There is no layer to quantize: of {len(paths)} Dense and Conv2D layers, the settings leave none."
+        )
+    return plan
+
+
+def _check_kernels(graph: Graph, plan: dict[str, Quantizer]) -> None:
+    for path in plan:
+        bad = int((~np.isfinite(graph.views[path].kernel)).sum())
+        if bad:
+            raise InputError(
+                f"The kernel of layer {path!r} has {bad} weights that are NaN or Inf. The training diverged; train "
+                "again, or leave the layer out with layers= or overrides=."
+            )
+
+
+def _masks(graph: Graph, plan: dict[str, Quantizer], given: Result, keep_zeros: bool | None) -> dict[str, np.ndarray]:
+    """False where a weight must stay zero."""
+    if keep_zeros is None:
+        masks = {path: given.masks[path] for path in plan if path in given.masks}
+    elif keep_zeros:
+        masks = {path: graph.views[path].kernel != 0 for path in plan}
+    else:
+        masks = {}
+    for path in masks:
+        if 0 not in plan[path].setting.levels_array and not masks[path].all():
+            raise InputError(
+                f"Layer {path!r} has zeros to keep, and {plan[path].setting!r} has none. Use an odd number of levels."
+            )
+    return masks
+
+
+def _must_have_data(quantizer: Quantizer) -> bool:
+    """Memoryless quantization without bias correction is better with data, and possible without."""
+    return quantizer.evidence == "gram" or quantizer.bias_correction
+
+
+@contextlib.contextmanager
+def _calibrating(
+    model: keras.Model, data: Any, memory_budget: int | str, batch_size: int | None, work_dir: Any
+) -> Iterator[Calibration | None]:
+    if isinstance(data, Calibration):
+        if data.model is not model:
+            raise InputError(
+                f"The Calibration was made for model {data.model.name!r}, and another one is to be quantized "
+                f"({model.name!r}). Make a Calibration with the very model that is passed."
+            )
+        yield data
+    elif data is None:
+        parse_bytes(memory_budget)
+        yield None
+    else:
+        calibration = Calibration(model, data, memory_budget=memory_budget, batch_size=batch_size, work_dir=work_dir)
+        calibration.keep = False
+        with calibration:
+            yield calibration
+
+
+def _channel_features(view: KernelView) -> list[np.ndarray] | None:
+    """Indices of the features of each input channel of a convolution."""
+    if not isinstance(view, Conv2DView):
+        return None
+    taps = len(view.geometry.taps)
+    channels = view.layer.kernel.shape[2]
+    return [np.arange(taps) * channels + channel for channel in range(channels)]
+
+
+def _all_rows(
+    model: keras.Model,
+    graph: Graph,
+    rows: dict[str, LayerRow],
+    layers: Patterns | None,
+    overrides: Mapping[Pattern, Quantizer | None] | None,
+) -> list[LayerRow]:
+    """A row for each layer that has weights: quantized, or in floating point and why."""
+    found = []
+    for path, layer in layers_by_path(model).items():
+        if path in rows:
+            found.append(rows[path])
+        elif layer.weights:
+            why = "the settings leave it out (layers= or overrides=)" if path in graph.views else refusal(layer)
+            found.append(LayerRow(path, type(layer).__name__, "float", why, parameters=layer.count_params()))
+    return found
