@@ -1,0 +1,161 @@
+"""How often a classifier is right."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.errors import InputError
+from keras_compress.layers.paths import functional_graph
+
+SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
+PROBABILITY_TOLERANCE = 1e-3  # on the sum of a sample's outputs; float16 sums are no better
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a classifier does on labelled samples.
+
+    Attributes:
+        top1: share of samples whose class has the highest score; of equal scores, that of the first class counts as
+            higher. Scores with NaN are wrong.
+        top5: share of samples whose class is among the five highest; `None` with fewer than six classes.
+        loss: mean cross entropy, where the model's outputs are probabilities; else `None`.
+        num_samples: number of samples.
+    """
+
+    top1: float
+    top5: float | None
+    loss: float | None
+    num_samples: int
+
+    def __str__(self) -> str:
+        parts = [f"top-1 {self.top1:.2%}"]
+        parts += [f"top-5 {self.top5:.2%}"] if self.top5 is not None else []
+        parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        return f"{', '.join(parts)} on {self.num_samples:,} samples"
+
+
+def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
+    """Accuracy of a classifier, which gives a score for each class.
+
+    Args:
+        model: a Functional or Sequential model with one output, (n, num_classes).
+        x: (n, ...) array, or a list or dictionary of arrays for a model with several inputs; preprocessed as for
+            training.
+        y: (n,) or (n, 1) integer labels, or (n, num_classes) one-hot labels.
+        batch_size: samples in one call of the model.
+
+    Raises:
+        InputError: inputs or labels that do not fit the model or each other.
+    """
+    num_classes = _num_classes(model)
+    arrays = _aligned_inputs(model, x)
+    num_samples = len(arrays[0])
+    labels = _integer_labels(np.asarray(y), num_samples, num_classes)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
+    judge = _judge(model)
+    parts = []
+    for start in range(0, num_samples, batch_size):
+        batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
+        parts.append([part.numpy() for part in judge(batch, tf.constant(labels[start : start + batch_size]))])
+    ranks, losses, probable = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Evaluation(
+        top1=float(np.mean(ranks < 1)),
+        top5=float(np.mean(ranks < 5)) if num_classes > 5 else None,
+        loss=float(np.mean(losses, dtype=np.float64)) if probable.all() else None,
+        num_samples=num_samples,
+    )
+
+
+def _judge(model: keras.Model) -> Callable[[list[Any], Any], Any]:
+    """A function from a batch and its labels to three values a sample: how many classes have a higher score than the
+    right one, the cross entropy, and whether the outputs are probabilities."""
+    structure = functional_graph(model).input
+
+    @tf.function(reduce_retracing=True)  # a short last batch is traced once, not for every length
+    def judge(batch: list[Any], labels: Any) -> Any:
+        outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
+        scores = tf.cast(keras.tree.flatten(outputs)[0], tf.float32)
+        own = tf.gather(scores, labels, axis=1, batch_dims=1)[:, tf.newaxis]
+        classes = tf.range(tf.shape(scores)[1], dtype=labels.dtype)
+        higher = (scores > own) | ((scores == own) & (classes < labels[:, tf.newaxis]))
+        undefined = tf.reduce_any(tf.math.is_nan(scores), axis=1)
+        ranks = tf.where(undefined, tf.shape(scores)[1], tf.reduce_sum(tf.cast(higher, tf.int32), axis=1))
+        losses = -tf.math.log(tf.clip_by_value(own[:, 0], SMALLEST_PROBABILITY, 1.0))
+        sums_to_one = tf.abs(tf.reduce_sum(scores, axis=1) - 1) <= PROBABILITY_TOLERANCE
+        return ranks, losses, sums_to_one & tf.reduce_all(scores >= 0, axis=1)
+
+    return judge
+
+
+def _num_classes(model: keras.Model) -> int:
+    shapes = [tuple(tensor.shape) for tensor in functional_graph(model).outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
+        raise InputError(
+            f"A classifier with one output of shape (n, num_classes), two classes or more, is wanted. "
+            f"Received: model {model.name!r} with outputs of shape {', '.join(map(str, shapes))}."
+        )
+    return int(shapes[0][1])
+
+
+def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
+    """One array for each input of the model, in the model's order."""
+    graph = functional_graph(model)
+    names = sorted(graph.input) if isinstance(graph.input, dict) else [tensor.name for tensor in graph.inputs]
+    if isinstance(x, dict):
+        if x.keys() != set(names):
+            raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
+        arrays = [np.asarray(x[name]) for name in names]
+    else:
+        arrays = [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
+    if len(arrays) != len(graph.inputs):
+        raise InputError(
+            f"The model has {len(graph.inputs)} inputs ({', '.join(names)}). Received: {len(arrays)} arrays."
+        )
+    for name, tensor, array in zip(names, graph.inputs, arrays, strict=True):
+        wanted = tuple(tensor.shape)
+        fits = len(wanted) == array.ndim and all(
+            length in (None, received) for length, received in zip(wanted[1:], array.shape[1:], strict=True)
+        )
+        if not fits or len(array) == 0:
+            raise InputError(
+                f"Input {name!r} must have the shape {('n', *wanted[1:])} with n of at least 1. "
+                f"Received: {array.shape}. Preprocess the samples as for training."
+            )
+        if array.dtype.kind not in "biuf" and tensor.dtype != "string":
+            raise InputError(f"Input {name!r} must hold numbers. Received: an array of {array.dtype}.")
+        if len(array) != len(arrays[0]):
+            raise InputError(f"Inputs must have one length. Received: {len(arrays[0])} and {len(array)} samples.")
+    return arrays
+
+
+def _integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndarray:
+    """(n,) integer labels, each a class of the model."""
+    if y.ndim not in (1, 2) or len(y) != num_samples:
+        raise InputError(
+            f"Wanted is one label for each sample: shape ({num_samples},), or one-hot ({num_samples}, {num_classes}). "
+            f"Received: {y.shape}."
+        )
+    if y.dtype.kind not in "biuf" or (y.dtype.kind == "f" and not np.array_equal(y, np.floor(y))):
+        raise InputError(f"Labels must be whole numbers, the indices of classes. Received: an array of {y.dtype}.")
+    if y.ndim == 2 and y.shape[1] != 1:
+        if y.shape[1] != num_classes:
+            raise InputError(
+                f"The labels are one-hot for {y.shape[1]} classes, and the model has {num_classes}. "
+                "Is it the model of another data set?"
+            )
+        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise InputError("One-hot labels must have a single 1 in each row and zeros beside it.")
+        return y.argmax(axis=1)
+    labels = y.reshape(-1).astype(np.int64)
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise InputError(
+            f"Labels must lie in 0 to {num_classes - 1}, since the model has {num_classes} classes. "
+            f"Received: {labels.min()} to {labels.max()}. Is it the model of another data set?"
+        )
+    return labels

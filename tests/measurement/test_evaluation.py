@@ -1,0 +1,160 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_compress.errors import InputError
+from keras_compress.measurement.evaluation import evaluate
+
+L = keras.layers
+
+
+def scores_as_they_are(num_classes: int) -> keras.Model:
+    """A model whose outputs are its inputs."""
+    return keras.Sequential([keras.Input((num_classes,)), L.Identity()])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_accuracy_is_counted_over_all_samples(rng, batch_size):
+    scores, labels = rng.normal(size=(100, 10)), rng.integers(0, 10, 100)
+    found = evaluate(scores_as_they_are(10), scores, labels, batch_size=batch_size)
+    ranked = np.argsort(-scores, axis=1)
+    assert found.top1 == np.mean(ranked[:, 0] == labels)
+    assert found.top5 == np.mean((ranked[:, :5] == labels[:, None]).any(axis=1))
+    assert found.num_samples == 100
+
+
+def test_of_equal_scores_the_first_class_is_higher():
+    scores = np.zeros((8, 8))
+    found = evaluate(scores_as_they_are(8), scores, np.arange(8))
+    assert (found.top1, found.top5) == (1 / 8, 5 / 8)
+    assert found.top1 == np.mean(scores.argmax(axis=1) == np.arange(8))
+
+
+def test_nan_is_wrong():
+    scores = np.eye(6)
+    scores[2] = np.nan
+    scores[3, 0] = np.nan
+    found = evaluate(scores_as_they_are(6), scores, np.arange(6))
+    assert (found.top1, found.top5, found.loss) == (4 / 6, 4 / 6, None)
+
+
+def test_loss_is_keras_cross_entropy_of_probabilities(rng):
+    logits, labels = rng.normal(size=(50, 4)), rng.integers(0, 4, 50)
+    model = keras.Sequential([keras.Input((4,)), L.Softmax()])
+    found = evaluate(model, logits, labels, batch_size=16)
+    expected = keras.losses.SparseCategoricalCrossentropy()(labels, model(logits))
+    assert found.loss == pytest.approx(float(expected), rel=1e-5)
+    assert found.top5 is None
+    assert evaluate(scores_as_they_are(4), logits, labels).loss is None
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_labels_may_be_a_column_or_one_hot(rng, dtype):
+    scores, labels = rng.normal(size=(20, 7)), rng.integers(0, 7, 20)
+    model = scores_as_they_are(7)
+    expected = evaluate(model, scores, labels)
+    assert evaluate(model, scores, labels.astype(dtype)[:, None]) == expected
+    assert evaluate(model, scores, np.eye(7, dtype=dtype)[labels]) == expected
+    assert evaluate(model, scores, np.eye(7, dtype=bool)[labels]) == expected
+    assert evaluate(model, scores, labels.tolist()) == expected
+
+
+def two_inputs(as_dictionary: bool) -> keras.Model:
+    first, second = keras.Input((3,), name="zebra"), keras.Input((3,), name="ant")
+    inputs = {"zebra": first, "ant": second} if as_dictionary else [first, second]
+    return keras.Model(inputs, first * 2 - second)
+
+
+@pytest.mark.parametrize("as_dictionary", [True, False])
+def test_several_inputs(rng, as_dictionary):
+    zebra, ant = rng.normal(size=(2, 30, 3))
+    labels = (2 * zebra - ant).argmax(axis=1)
+    model = two_inputs(as_dictionary)
+    assert evaluate(model, {"ant": ant, "zebra": zebra}, labels, batch_size=8).top1 == 1
+    if not as_dictionary:
+        assert evaluate(model, [zebra, ant], labels, batch_size=8).top1 == 1
+
+
+def test_dropout_sleeps_and_the_model_is_left_alone(rng):
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.9), L.BatchNormalization()])
+    weights, nodes = model.get_weights(), len(model.layers[1]._inbound_nodes)
+    scores = rng.normal(size=(40, 5)) + 3
+    assert evaluate(model, scores, scores.argmax(axis=1)).top1 == 1
+    assert len(model.layers[1]._inbound_nodes) == nodes
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_integers_in_bytes_are_inputs_too():
+    images = np.eye(4, dtype="uint8") * 255
+    assert evaluate(scores_as_they_are(4), images, np.arange(4)).top1 == 1
+
+
+def test_it_reads_as_a_line(rng):
+    found = evaluate(scores_as_they_are(6), np.eye(6), np.arange(6))
+    assert str(found) == "top-1 100.00%, top-5 100.00%, loss 0.0000 on 6 samples"
+    assert str(evaluate(scores_as_they_are(2), -np.eye(2), np.arange(2))) == "top-1 0.00% on 2 samples"
+
+
+MODEL = scores_as_they_are(4)
+X = np.ones((6, 4))
+Y = np.zeros(6, int)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, np.full(6, 4), r"must lie in 0 to 3.*Received: 4 to 4"),
+        (X, np.full(6, -1), r"must lie in 0 to 3.*Received: -1 to -1"),
+        (X, np.full(6, 0.5), r"whole numbers.*float64"),
+        (X, np.full(6, np.nan), r"whole numbers"),
+        (X, np.array(["cat"] * 6), r"whole numbers.*<U3"),
+        (X, Y[:5], r"one label for each sample: shape \(6,\).*Received: \(5,\)"),
+        (X, 3, r"one label for each sample.*Received: \(\)"),
+        (X, np.zeros((6, 2, 2)), r"one label for each sample.*Received: \(6, 2, 2\)"),
+        (X, np.eye(10)[Y], r"one-hot for 10 classes, and the model has 4"),
+        (X, np.ones((6, 4)), r"a single 1 in each row"),
+        (X, np.full((6, 4), 0.25), r"whole numbers"),
+        (np.ones((6, 5)), Y, r"must have the shape \('n', 4\).*Received: \(6, 5\).*Preprocess"),
+        (np.ones((6, 4, 1)), Y, r"Received: \(6, 4, 1\)"),
+        (np.ones((0, 4)), Y[:0], r"n of at least 1.*Received: \(0, 4\)"),
+        (np.full((6, 4), "a"), Y, r"must hold numbers"),
+        ([X, X], Y, r"has 1 inputs.*Received: 2 arrays"),
+        ({"image": X}, Y, r"Inputs must be named.*Received: \['image'\]"),
+    ],
+)
+def test_what_does_not_fit_is_named(x, y, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(MODEL, x, y)
+
+
+def test_inputs_of_two_lengths():
+    with pytest.raises(InputError, match="6 and 5 samples"):
+        evaluate(two_inputs(False), [np.ones((6, 3)), np.ones((5, 3))], Y)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        keras.Sequential([keras.Input((4,)), L.Dense(1)]),
+        keras.Sequential([keras.Input((3, 4)), L.Dense(5)]),
+        keras.Model(inputs := keras.Input((4,)), [L.Dense(3)(inputs), L.Dense(3)(inputs)]),
+    ],
+)
+def test_what_is_no_classifier_is_refused(model):
+    with pytest.raises(InputError, match="A classifier with one output"):
+        evaluate(model, X, Y)
+
+
+def test_other_bad_arguments():
+    with pytest.raises(InputError, match=r"batch_size must be at least 1\. Received: 0"):
+        evaluate(MODEL, X, Y, batch_size=0)
+    with pytest.raises(InputError, match=r"A keras\.Model is wanted"):
+        evaluate("model.keras", X, Y)
+
+
+def test_the_accuracy_of_a_network_of_others(data_file):
+    model = keras.saving.load_model(data_file("models/mlperf_ic_resnet8.h5"), compile=False)
+    with np.load(data_file("cifar10.npz")) as arrays:
+        found = evaluate(model, arrays["x_test"], arrays["y_test"])
+    assert found.top1 == 0.8719
