@@ -15,7 +15,7 @@ L = keras.layers
 def counted_by_loops(layer: keras.Layer, shape: tuple[int, ...]) -> int:
     """Multiplications of a layer on one sample, found by asking how often each weight is used.
 
-    With all weights and inputs 1, the sum of a linear layer's outputs is the number of products of a weight and an input.
+    With all weights and inputs 1, the outputs of a linear layer sum to its number of multiplications.
     """
     inputs = keras.Input(shape)
     model = keras.Model(inputs, layer(inputs))
