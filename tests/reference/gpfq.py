@@ -1,0 +1,54 @@
+"""GPFQ as the papers write it, in plain loops; imports nothing of ours.
+
+E. Lybrand and R. Saab, "A greedy algorithm for quantizing neural networks", JMLR 22(156), 2021, equations 2 and 3.
+"""
+
+import numpy as np
+
+
+def gpfq(
+    weights: np.ndarray, analog: np.ndarray, compressed: np.ndarray, letters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """q_t = argmin_p ||u_{t-1} + w_t X_t - p X~_t||, u_t = u_{t-1} + w_t X_t - q_t X~_t, one neuron after the other.
+
+    Args:
+        weights: (N, n_out).
+        analog: (m, N) X.
+        compressed: (m, N) X~.
+        letters: (n_out, num_letters), increasing; what each neuron may take.
+
+    Returns:
+        (N, n_out) chosen letters; (m, n_out) residuals u_N; and the closest decision: the least difference of the
+        distances to the best letter and to the next one, in steps of the alphabet (0 is a tie).
+    """
+    num_features, num_units = weights.shape
+    chosen = np.zeros((num_features, num_units))
+    residuals = np.zeros((len(analog), num_units))
+    closest = np.inf
+    for neuron in range(num_units):
+        u = np.zeros(len(analog))
+        step = letters[neuron, 1] - letters[neuron, 0]
+        for t in range(num_features):
+            wanted = u + weights[t, neuron] * analog[:, t]
+            column = compressed[:, t]
+            if not column.any():  # every letter is as good: the one nearest to zero, of two the positive one
+                letter = min(letters[neuron], key=lambda p: (abs(p), -p))
+            else:
+                letter = min(letters[neuron], key=lambda p: np.sum((wanted - p * column) ** 2))
+                argument = np.dot(column, wanted) / np.dot(column, column)
+                best, second = sorted(abs(argument - letters[neuron]))[:2]
+                closest = min(closest, (second - best) / step)
+            chosen[t, neuron] = letter
+            u = wanted - letter * column
+        residuals[:, neuron] = u
+    return chosen, residuals, float(closest)
+
+
+def gram(compressed: np.ndarray, analog: np.ndarray) -> np.ndarray:
+    """H_ts = <X~_t, X_s>, (N, N), one entry after the other."""
+    num_features = compressed.shape[1]
+    products = np.zeros((num_features, num_features))
+    for t in range(num_features):
+        for s in range(num_features):
+            products[t, s] = sum(float(a) * float(b) for a, b in zip(compressed[:, t], analog[:, s], strict=True))
+    return products
