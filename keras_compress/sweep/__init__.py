@@ -1,0 +1,34 @@
+"""Grids of quantizations: one record for each configuration, a table and pictures; what dies is resumed.
+
+from keras_compress import sweep
+
+grid = sweep.Grid(methods=["gpfq", "msq"], bits=[2, 3, 4], num_samples=[500])
+samples = sweep.Samples(x_train, y_train, x_test, y_test)  # as the network wants them
+rows = sweep.run(model, grid, samples, name="my_network", metrics_dir="model_metrics")
+print(sweep.table(rows))
+sweep.draw(rows, "model_metrics/my_network")
+"""
+
+import importlib
+from typing import Any
+
+_MODULES = {  # public name: the module that defines it
+    "COLUMNS": "records",
+    "Configuration": "grid",
+    "Grid": "grid",
+    "METHODS": "grid",
+    "Records": "records",
+    "Samples": "samples",
+    "draw": "pictures",
+    "run": "run",
+    "table": "table",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when used: a program that only reads records need not load TensorFlow.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,135 @@
+"""Grids: the product of lists of settings, as quantizers."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from keras_compress.errors import InputError
+from keras_compress.quantization.alphabets import AlphabetSetting, Equispaced, Integer, Midtread, Radius
+from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
+
+# Name of a method: its class and what it is called with. The order is that of tables and legends.
+METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
+    "gpfq": (GPFQ, {"centered": True}),
+    "gpfq_uncentered": (GPFQ, {"centered": False}),
+    "gpfq_bias": (GPFQ, {"centered": False, "bias_correction": True}),
+    "msq_bias": (MSQ, {"bias_correction": True}),
+    "msq": (MSQ, {}),
+}
+ALPHABETS: dict[str, Callable[..., AlphabetSetting]] = {
+    "integer": Integer,
+    "integer_full": functools.partial(Integer, narrow_range=False),
+    "equispaced": Equispaced,
+    "midtread": Midtread,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """One point of a grid. `bits` or `levels` is None."""
+
+    method: str
+    alphabet: str
+    bits: int | None
+    levels: int | None
+    scalar: float
+    dense_scalar: float
+    num_samples: int
+    radius: Radius | None = None
+    patches: str = "joint"
+
+    def quantizer(self, *, dense: bool = False) -> Quantizer:
+        """The quantizer of convolutional layers, or of Dense layers."""
+        build, settings = METHODS[self.method]
+        if build is GPFQ:
+            settings = settings | {"patches": self.patches}
+        return build(
+            alphabet=self._alphabet(self.dense_scalar if dense else self.scalar), radius=self.radius, **settings
+        )
+
+    @property
+    def width(self) -> str:
+        """ "4 bits" or "3 levels"."""
+        if self.levels is not None:
+            return f"{self.levels} levels"
+        return f"{self.bits} bit{'s' if self.bits != 1 else ''}"
+
+    def __str__(self) -> str:
+        scalars = f"C {self.scalar:g}" + (f" dense {self.dense_scalar:g}" if self.dense_scalar != self.scalar else "")
+        return f"{self.method} {self.alphabet} {self.width} {scalars} {self.num_samples} samples"
+
+    def _alphabet(self, scalar: float) -> AlphabetSetting:
+        build = ALPHABETS[self.alphabet]
+        if self.levels is None:
+            return build(self.bits, scalar=scalar)
+        if build is not Midtread:
+            return build(levels=self.levels, scalar=scalar)
+        bits = (self.levels - 1).bit_length() - 1
+        if self.levels != 2**bits + 1 or bits < 1:
+            raise InputError(f"The alphabet midtread has 2^b + 1 levels: 3, 5, 9, 17, ... Received: {self.levels}.")
+        return Midtread(bits, scalar=scalar)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The product of lists; each value is checked when the grid is made.
+
+    Attributes:
+        methods: names from `METHODS`.
+        bits: bits of a weight.
+        levels: numbers of levels; they join `bits`.
+        alphabets: names from `ALPHABETS`; "integer_full" is the one with -2^(b-1).
+        scalars: C, factors on the radius.
+        dense_scalars: C of Dense layers; None is the same as that of the other layers, in pairs.
+        num_samples: calibration samples.
+        radius: rule for the radius; None is the alphabet's own.
+        patches: of convolutions, for GPFQ: "joint" or "per_channel".
+
+    Raises:
+        InputError: a value out of range, an unknown name, or a list that leaves nothing.
+    """
+
+    methods: Sequence[str] = ("gpfq", "msq")
+    bits: Sequence[int] = ()
+    levels: Sequence[int] = ()
+    alphabets: Sequence[str] = ("integer",)
+    scalars: Sequence[float] = (1.0,)
+    dense_scalars: Sequence[float] | None = None
+    num_samples: Sequence[int] = (500,)
+    radius: Radius | None = None
+    patches: str = "joint"
+
+    def __post_init__(self) -> None:
+        for field, known in (("methods", METHODS), ("alphabets", ALPHABETS)):
+            for name in getattr(self, field):
+                if name not in known:
+                    raise InputError(f"Unknown entry in {field}: {name!r}. Known: {', '.join(known)}.")
+        if not self.bits and not self.levels:
+            raise InputError("A grid needs bits or levels, such as bits=[2, 3, 4] or levels=[3]. Received: neither.")
+        for field in ("methods", "alphabets", "scalars", "num_samples"):
+            if not getattr(self, field):
+                raise InputError(f"A grid needs at least one entry in {field}. Received: none.")
+        for number in self.num_samples:
+            if number < 1:
+                raise InputError(f"num_samples must be at least 1. Received: {number}.")
+        for configuration in self:
+            configuration.quantizer(), configuration.quantizer(dense=True)  # their constructors check
+
+    def __iter__(self) -> Iterator[Configuration]:
+        """Every configuration once; those that share their samples follow each other."""
+        widths = [(bits, None) for bits in self.bits] + [(None, levels) for levels in self.levels]
+        pairs = (
+            [(scalar, scalar) for scalar in self.scalars]
+            if self.dense_scalars is None
+            else list(itertools.product(self.scalars, self.dense_scalars))
+        )
+        product = itertools.product(self.num_samples, self.alphabets, widths, pairs, self.methods)
+        yield from dict.fromkeys(
+            Configuration(method, alphabet, bits, levels, float(conv), float(dense), count, self.radius, self.patches)
+            for count, alphabet, (bits, levels), (conv, dense), method in product
+        )
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

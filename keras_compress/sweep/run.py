@@ -1,0 +1,262 @@
+"""Runs a grid: what it shares is computed once, what is known is written at once, what was written is not repeated."""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_compress import progress as progress_bar
+from keras_compress.calibration.calibration import Calibration, parse_bytes
+from keras_compress.errors import InputError
+from keras_compress.files import check_writable_folder
+from keras_compress.layers.graph import Graph
+from keras_compress.layers.paths import layers_by_path
+from keras_compress.measurement.counts import measure
+from keras_compress.measurement.evaluation import Evaluation, evaluate
+from keras_compress.quantization.folding import fold_batch_normalization
+from keras_compress.quantization.quantize import FORMS, quantize
+from keras_compress.quantization.quantizers import Quantizer
+from keras_compress.quantization.selection import Pattern, select
+from keras_compress.result import Result
+from keras_compress.sweep.grid import Configuration, Grid
+from keras_compress.sweep.memory import peak_bytes, reset_peak
+from keras_compress.sweep.records import Key, Records, Row, key_of
+from keras_compress.sweep.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    model: keras.Model,
+    grid: Grid,
+    samples: Samples,
+    *,
+    name: str,
+    dataset: str = "",
+    metrics_dir: str | os.PathLike[str] = "model_metrics",
+    output_dir: str | os.PathLike[str] | None = None,
+    ignore_layers: Sequence[str] = (),
+    fold: bool = True,
+    form: str = "auto",
+    memory_budget: int | str = "2GB",
+    batch_size: int | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[Row]:
+    """Quantizes a model with every configuration of a grid, and records what each one cost.
+
+    Each row is in `metrics_dir/NAME.csv` the moment it is known. A call that was killed is made again with the same
+    arguments: configurations that have a row are not computed again.
+
+    Args:
+        model: a built Functional or Sequential classifier with one input and one output; it is not written to.
+        grid: what to try.
+        samples: to calibrate on and to test on.
+        name: of the model, in file names and in the column `model`.
+        dataset: name of the data set, for its column.
+        metrics_dir: where NAME.csv goes.
+        output_dir: where quantized models go (`Result.save`); None saves none.
+        ignore_layers: names, paths or regular expressions of layers that stay in floating point.
+        fold: whether BatchNorm layers are folded first, wherever that is exact.
+        form: see `quantize`.
+        memory_budget: see `quantize`.
+        batch_size: see `quantize`.
+        work_dir: see `quantize`.
+        seed: of the choice of calibration samples.
+        overwrite: compute the configurations of this grid again and replace their rows.
+        progress: whether to show a bar (on a terminal) or lines.
+
+    Returns:
+        The rows of this grid, in its order: the columns are those of `COLUMNS`.
+
+    Raises:
+        InputError: a model, data or setting that cannot be used; found before any work starts.
+        StorageError: a folder cannot be written to, or a disk is full.
+    """
+    _check_settings(name, form, memory_budget, batch_size)
+    samples.check(model, max(grid.num_samples))
+    paths = list(Graph(model).views)
+    ignored = select(ignore_layers, paths, "ignore_layers") if ignore_layers else set()
+    if ignored >= set(paths):
+        raise InputError(f"There is no layer to quantize: ignore_layers leaves none of {', '.join(paths) or 'none'}.")
+    records = Records(pathlib.Path(metrics_dir) / f"{name}.csv")
+    check_writable_folder(metrics_dir)
+    if output_dir is not None:
+        check_writable_folder(output_dir)
+    start = fold_batch_normalization(model) if fold else Result(model)
+    common: Row = {
+        "dataset": dataset,
+        "model": name,
+        "batch_size": batch_size,
+        "seed": seed,
+        "folded": start.report.steps[-1].figures["folded"] if fold else 0,
+        "ignored_layers": " ".join(ignore_layers),
+    }
+    fingerprints = {count: samples.fingerprint(model, count, seed) for count in dict.fromkeys(grid.num_samples)}
+    settings = {
+        configuration: common
+        | setting_cells(configuration, form)
+        | {"fingerprint": fingerprints[configuration.num_samples]}
+        for configuration in grid
+    }
+    pending = [
+        configuration
+        for configuration, row in settings.items()
+        if overwrite or not _done(records, key_of(row), output_dir)
+    ]
+    if len(pending) < len(settings):
+        logger.info("%d of %d configurations are recorded already", len(settings) - len(pending), len(settings))
+    records.drop(key_of(settings[configuration]) for configuration in pending)
+    if pending:
+        job = _Job(start, samples, ignored, form, batch_size, seed, output_dir)
+        job.evaluate_float(model)
+        with progress_bar.tasks("quantize", len(pending), enabled=progress) as done:
+            for count in dict.fromkeys(configuration.num_samples for configuration in pending):
+                images = samples.calibration(count, seed)
+                with Calibration(
+                    start.model, images, memory_budget=memory_budget, batch_size=batch_size, work_dir=work_dir
+                ) as calibration:
+                    for configuration in pending:
+                        if configuration.num_samples == count:
+                            row = settings[configuration] | job.measured(
+                                configuration, calibration, settings[configuration]
+                            )
+                            records.append(row)
+                            logger.info("%s: %s", configuration, summary(row))
+                            done(f"{configuration}: top-1 {row['top1']:.2%}")
+    rows = [records.find(key_of(row)) for row in settings.values()]
+    return [row for row in rows if row is not None]
+
+
+def setting_cells(configuration: Configuration, form: str) -> Row:
+    """The cells of a configuration's own settings."""
+    quantizer = configuration.quantizer()
+    solves = quantizer.evidence == "gram"
+    return {
+        "method": configuration.method,
+        "alphabet": configuration.alphabet,
+        "bits": quantizer.setting.true_bits if configuration.bits is None else configuration.bits,
+        "levels": quantizer.setting.num_levels,
+        "scalar": configuration.scalar,
+        "dense_scalar": configuration.dense_scalar,
+        "radius": "" if configuration.radius is None else str(configuration.radius),
+        "patches": configuration.patches if solves else "",
+        "samples": configuration.num_samples,
+        "form": form if solves else "",
+    }
+
+
+def summary(row: Row) -> str:
+    """One line of what a row says."""
+    return (
+        f"top-1 {row['top1']:.2%} (float {row['float_top1']:.2%}), layer error {row['layer_error']:.2%}, "
+        f"{row['ideal_bytes']:,} bytes, {row['seconds']:.1f} s"
+    )
+
+
+@dataclasses.dataclass
+class _Job:
+    """What all configurations share."""
+
+    start: Result
+    samples: Samples
+    ignored: set[str]
+    form: str
+    batch_size: int | None
+    seed: int
+    output_dir: str | os.PathLike[str] | None
+
+    def evaluate_float(self, model: keras.Model) -> None:
+        self.float = self._evaluate(model, *self.samples.test())
+        logger.info("float: %s", self.float)
+
+    def measured(self, configuration: Configuration, calibration: Calibration, settings: Row) -> Row:
+        """Quantizes, saves, and returns the cells of what came out."""
+        reset_peak()
+        result = self._quantized(configuration, calibration)
+        peak = peak_bytes()
+        step = result.report.steps[-1]
+        errors = {row.path: row.relative_error for row in step.rows if row.path in result.kernels}
+        known = [error for error in errors.values() if error is not None and np.isfinite(error)]
+        codes = [kernel.codes for kernel in result.kernels.values()]
+        costs = measure(result)
+        quantized = self._evaluate(result.model, *self.samples.test())
+        selection = self.samples.selection(configuration.num_samples, self.seed)
+        file = ""
+        if self.output_dir is not None:
+            file = file_name(settings)
+            result.save(pathlib.Path(self.output_dir) / file)
+        return {
+            "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "float_top1": self.float.top1,
+            "float_top5": self.float.top5,
+            "top1": quantized.top1,
+            "top5": quantized.top5,
+            "selection_top1": None if selection is None else self._evaluate(result.model, *selection).top1,
+            "test_samples": quantized.num_samples,
+            "layer_error": float(np.mean(known)) if known else None,
+            "layer_errors": errors,
+            "zeros": sum(int((code == 0).sum()) for code in codes) / sum(code.size for code in codes),
+            "parameters": costs.parameters,
+            "nonzeros": costs.nonzeros,
+            "macs": costs.macs,
+            "raw_bytes": costs.raw_bytes,
+            "gzipped_bytes": costs.gzipped_bytes,
+            "ideal_bytes": costs.ideal_bytes,
+            "seconds": round(step.figures["seconds"], 3),
+            "peak_memory_mb": round(peak / 1e6, 1),
+            "file": file,
+        }
+
+    def _quantized(self, configuration: Configuration, calibration: Calibration) -> Result:
+        overrides: dict[Pattern, Quantizer | None] = {}
+        if configuration.dense_scalar != configuration.scalar:
+            quantizer = configuration.quantizer(dense=True)
+            layers = layers_by_path(self.start.model)
+            for path in Graph(self.start.model).views:
+                if type(layers[path]) is keras.layers.Dense:
+                    overrides[re.compile(re.escape(path))] = quantizer
+        overrides.update((re.compile(re.escape(path)), None) for path in self.ignored)
+        return quantize(
+            self.start, configuration.quantizer(), calibration, overrides=overrides, form=self.form, seed=self.seed
+        )
+
+    def _evaluate(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> Evaluation:
+        return evaluate(model, x, y)
+
+
+def file_name(settings: Row) -> str:
+    """Name of a quantized model: readable, and another one for other settings."""
+    digest = hashlib.sha256(json.dumps(key_of(settings)).encode()).hexdigest()[:8]
+    parts = (settings["model"], settings["method"], settings["alphabet"], f"{settings['levels']}levels")
+    return "_".join((*parts, f"{settings['samples']}samples", digest))
+
+
+def _done(records: Records, key: Key, output_dir: str | os.PathLike[str] | None) -> bool:
+    row = records.find(key)
+    if row is None or output_dir is None:
+        return row is not None
+    stem = pathlib.Path(output_dir) / row["file"]
+    return bool(row["file"]) and all(
+        stem.with_name(stem.name + suffix).is_file() for suffix in (".keras", ".codes.npz", ".json")
+    )
+
+
+def _check_settings(name: str, form: str, memory_budget: int | str, batch_size: int | None) -> None:
+    if not name or name.startswith(".") or pathlib.Path(name).name != name or ":" in name:
+        raise InputError(f"name must be a file name without dots in front, colons or slashes. Received: {name!r}.")
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size must be a positive integer. Received: {batch_size!r}.")
+    parse_bytes(memory_budget)

@@ -1,0 +1,233 @@
+"""Quantizes a trained network with every combination of the settings, and writes down what each one cost.
+
+    python quantize/quantize_pretrained.py digits_cnn
+    python quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --levels=3 --num_samples=100,500
+    python quantize/quantize_pretrained.py my_network.keras --dataset=cifar10 --scale=0.00392157
+    python quantize/quantize_pretrained.py digits_cnn --alphabet=equispaced --levels=3 --alphabet_scalars=1,2,3,4,5,6
+
+MODEL is a path, or the name of a network in serialized_models/. Its model card NAME.json, which train_baseline.py
+writes, says which data set it belongs to and how samples are preprocessed; a network without one needs --dataset, and
+--scale, --mean and --std, unless it wants the numbers of the data set as they are.
+
+One row for each configuration is in model_metrics/NAME.csv the moment it is known, pictures are in model_metrics/NAME/,
+quantized networks with their integers in quantized_models/, and the log in train_logs/model_quantizing.log. After a
+kill, the same command goes on where it stopped. Calibration samples are drawn from the training samples.
+"""
+
+import contextlib
+import logging
+import pathlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from keras_compress import cli
+from keras_compress.errors import InputError
+
+if TYPE_CHECKING:
+    from keras_compress.zoo import Dataset, Preprocessing
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", None, "The same as MODEL.")
+flags.DEFINE_list("methods", ["gpfq", "msq"], "gpfq, gpfq_uncentered, gpfq_bias, msq_bias, msq.")
+flags.DEFINE_list("bits", None, "Bits of a weight. Default: 2,3,4 if no --levels are given.")
+flags.DEFINE_alias("b", "bits")
+flags.DEFINE_list("levels", [], "Numbers of levels, such as 3 for ternary weights; they join the bits.")
+flags.DEFINE_list("alphabet", ["integer"], "integer, integer_full (with -2^(b-1)), equispaced, midtread.")
+flags.DEFINE_list("alphabet_scalars", ["1"], "C, factors on the radius of the alphabet.")
+flags.DEFINE_alias("s", "alphabet_scalars")
+flags.DEFINE_list(
+    "dense_alphabet_scalars", None, "C of Dense layers. Default: the same as --alphabet_scalars, in pairs."
+)
+flags.DEFINE_list("num_samples", ["500"], "Calibration samples, drawn from the training samples.")
+flags.DEFINE_integer("batch_size", None, "Samples that go through the networks at a time. Default: by memory.")
+flags.DEFINE_alias("bs", "batch_size")
+flags.DEFINE_list("ignore_layers", [], "Names, paths or regular expressions of layers to leave in floating point.")
+flags.DEFINE_string("radius", None, "median, max, mse, quantile, or a quantile in (0, 1]. Default: the alphabet's own.")
+flags.DEFINE_bool("centered", True, "Whether gpfq leaves the mean error to the bias; --nocentered: gpfq_uncentered.")
+flags.DEFINE_bool("bias_correction", False, "msq becomes msq_bias, and gpfq_uncentered becomes gpfq_bias.")
+flags.DEFINE_enum("patches", "joint", ["joint", "per_channel"], "Patches of convolutions, for GPFQ.")
+flags.DEFINE_enum("form", "auto", ["auto", "gram", "direct"], "Form of GPFQ's solver.")
+flags.DEFINE_string("memory_budget", "2GB", "Memory for activations and statistics; what does not fit goes to disk.")
+flags.DEFINE_bool("fold_batch_normalization", True, "Whether BatchNorm layers are folded first, where that is exact.")
+flags.DEFINE_integer("seed", 0, "Of the choice of calibration samples.", lower_bound=0)
+flags.DEFINE_string("dataset", None, "digits, mnist, fashion_mnist, cifar10, or a path. Default: the model card's.")
+flags.DEFINE_alias("ds", "dataset")
+flags.DEFINE_float("scale", None, "Without a model card: the network sees (x * scale - mean) / std.")
+flags.DEFINE_list("mean", None, "Without a model card: one number, or one for each channel.")
+flags.DEFINE_list("std", None, "Without a model card: one number, or one for each channel.")
+flags.DEFINE_bool("allow_lambda", False, "Load a model with Lambda layers, whose code then runs.")
+flags.DEFINE_bool("save_models", True, "Whether to save the quantized networks. Pictures of layers need them.")
+flags.DEFINE_bool("overwrite", False, "Compute again what is recorded, and replace its rows.")
+flags.DEFINE_string("models_dir", "serialized_models", "Where a MODEL without a folder is looked for.")
+flags.DEFINE_string("output_dir", "quantized_models", "Where quantized networks go.")
+flags.DEFINE_string("metrics_dir", "model_metrics", "Where NAME.csv and the folder NAME with pictures go.")
+flags.DEFINE_string("logs_dir", "train_logs", "Where model_quantizing.log goes.")
+
+
+def main(argv: list[str]) -> None:
+    started = time.perf_counter()
+    path = model_path(argv)
+    settings = grid_settings()
+    cli.import_tensorflow()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each quantized network is traced: that is no news
+    from keras_compress import sweep
+    from keras_compress.bridge.loading import load_model
+    from keras_compress.files import check_writable_folder
+
+    grid = sweep.Grid(**settings)
+    model = load_model(path, allow_lambda=FLAGS.allow_lambda)
+    dataset, preprocessing = load_samples(path, model)
+    samples = sweep.Samples(
+        dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, preprocessing, dataset.num_classes
+    )
+    log_path = check_writable_folder(FLAGS.logs_dir) / "model_quantizing.log"
+    name = path.stem
+    log = open_log(log_path)
+    try:
+        rows = sweep.run(
+            model,
+            grid,
+            samples,
+            name=name,
+            dataset=dataset.name,
+            metrics_dir=FLAGS.metrics_dir,
+            output_dir=FLAGS.output_dir if FLAGS.save_models else None,
+            ignore_layers=FLAGS.ignore_layers,
+            fold=FLAGS.fold_batch_normalization,
+            form=FLAGS.form,
+            memory_budget=FLAGS.memory_budget,
+            batch_size=FLAGS.batch_size,
+            seed=FLAGS.seed,
+            overwrite=FLAGS.overwrite,
+            progress=True,
+        )
+        print(sweep.table(rows))
+        print(f"table:    {pathlib.Path(FLAGS.metrics_dir) / name}.csv")
+    finally:
+        close_log(log)
+    print(f"log:      {log_path}   {time.perf_counter() - started:.0f} seconds")
+
+
+def model_path(argv: list[str]) -> pathlib.Path:
+    """Path of the model that the arguments or --model name."""
+    text = FLAGS.model if FLAGS.model is not None and len(argv) == 1 else cli.take_arguments(argv, "model")[0]
+    path = pathlib.Path(text)
+    if path.name != text or path.is_file():  # a folder in front, or a file right here
+        return path
+    folder = pathlib.Path(FLAGS.models_dir)
+    candidates = [folder / text, *(folder / f"{text}{suffix}" for suffix in (".keras", ".h5"))]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        known = sorted(file.stem for file in folder.glob("*.keras"))
+        raise InputError(
+            f"There is no model {text!r} in {str(folder)!r}. Known: {', '.join(known) or 'none'}. "
+            "Give a path, or train one with train/train_baseline.py."
+        )
+    return found
+
+
+def grid_settings() -> dict[str, Any]:
+    """The arguments of the grid, from the flags."""
+    levels = numbers("levels", int)
+    bits = numbers("bits", int) if FLAGS.bits is not None else [] if levels else [2, 3, 4]
+    dense = None if FLAGS.dense_alphabet_scalars is None else numbers("dense_alphabet_scalars", float)
+    renamed = {} if FLAGS.centered else {"gpfq": "gpfq_uncentered"}
+    methods = [renamed.get(method, method) for method in FLAGS.methods]
+    if FLAGS.bias_correction:
+        corrected = {"msq": "msq_bias", "gpfq_uncentered": "gpfq_bias"}
+        methods = [corrected.get(method, method) for method in methods]
+    radius = FLAGS.radius
+    with contextlib.suppress(TypeError, ValueError):  # the name of a rule, or none
+        radius = float(radius)
+    return {
+        "methods": methods,
+        "bits": bits,
+        "levels": levels,
+        "alphabets": FLAGS.alphabet,
+        "scalars": numbers("alphabet_scalars", float),
+        "dense_scalars": dense,
+        "num_samples": numbers("num_samples", int),
+        "radius": radius,
+        "patches": FLAGS.patches,
+    }
+
+
+def numbers(flag: str, kind: Callable[[str], Any]) -> list[Any]:
+    """The numbers in a flag that holds a list."""
+    try:
+        return [kind(text) for text in FLAGS[flag].value]
+    except ValueError:
+        wanted = "whole numbers" if kind is int else "numbers"
+        raise InputError(
+            f"--{flag} takes {wanted} with commas between. Received: {','.join(FLAGS[flag].value)}."
+        ) from None
+
+
+def load_samples(path: pathlib.Path, model: Any) -> "tuple[Dataset, Preprocessing]":
+    """The data set, and the preprocessing of the model card or of the flags."""
+    from keras_compress.zoo import ModelCard, Preprocessing, load_dataset
+
+    card_path = path.with_suffix(".json")
+    described = [flag for flag in ("scale", "mean", "std") if FLAGS[flag].value is not None]
+    if card_path.is_file():
+        if described:
+            raise InputError(f"The model card {str(card_path)!r} holds the preprocessing. Leave out --{described[0]}.")
+        card = ModelCard.read(card_path)
+        same = FLAGS.dataset in (None, card.dataset)
+        dataset = card.load_dataset() if same else load_dataset(FLAGS.dataset, seed=FLAGS.seed)
+        return dataset, card.preprocessing
+    if FLAGS.dataset is None:
+        raise InputError(
+            f"There is no model card {str(card_path)!r}. Name the data set with --dataset, and the preprocessing with "
+            "--scale, --mean and --std if the network does not want the samples as they are."
+        )
+    dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed)
+    mean = numbers("mean", float) if FLAGS.mean is not None else [0.0]
+    std = numbers("std", float) if FLAGS.std is not None else [1.0]
+    for flag, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, dataset.x_train.shape[-1]):
+            raise InputError(
+                f"--{flag} takes one number, or {dataset.x_train.shape[-1]}. Received: {len(values)} numbers."
+            )
+    if 0.0 in std:
+        raise InputError("--std divides and must not be 0.")
+    return dataset, Preprocessing(
+        scale=1.0 if FLAGS.scale is None else FLAGS.scale,
+        mean=mean if len(mean) > 1 else mean[0],
+        std=std if len(std) > 1 else std[0],
+        shape=input_shape(model, dataset.x_train.shape[1:]),
+    )
+
+
+def input_shape(model: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The model's input shape where samples differ from it by axes of one channel, or by being flat; else None."""
+    wanted = model.input_shape[1:] if isinstance(model.input_shape, tuple) else ()
+    if None in wanted or [size for size in wanted if size != 1] == [size for size in shape if size != 1]:
+        return wanted if None not in wanted else None
+    flat = 1
+    for size in shape:
+        flat *= size
+    return wanted if wanted == (flat,) else None
+
+
+def open_log(path: pathlib.Path) -> logging.Handler:
+    """Sends the log of the package to a file, line by line."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("keras_compress")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    return handler
+
+
+def close_log(handler: logging.Handler) -> None:
+    logging.getLogger("keras_compress").removeHandler(handler)
+    handler.close()
+
+
+if __name__ == "__main__":
+    cli.run(main)
