@@ -128,9 +128,9 @@ def _step_text(step: Step) -> str:
         ]
         lines.append("  ".join(texts).rstrip())
     reasons: dict[str, list[str]] = {}
-    for row in step.rows:
-        if row.reason:
-            reasons.setdefault(row.reason, []).append(row.path)
+    for layer in step.rows:
+        if layer.reason:
+            reasons.setdefault(layer.reason, []).append(layer.path)
     lines += [f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items()]
     lines += [f"{name}: {_figure_text(value)}" for name, value in step.figures.items()]
     return "\n".join(lines)

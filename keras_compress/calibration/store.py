@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -66,8 +67,8 @@ class ActivationStore:
     def __contains__(self, key: Key) -> bool:
         return key in self._chunks
 
-    def keys(self) -> list[Key]:
-        return list(self._chunks)
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self._chunks))
 
     def write(self, key: Key, chunk: int, array: np.ndarray) -> None:
         """Keeps one chunk of a tensor.

@@ -95,8 +95,8 @@ class Walk:
     def _stage(self, boundary: int, sources: list[int], keep: list[int]) -> _Stage:
         differing = self.differing()
         graph = self.analog
-        stored_analog = {key[1] for key in self.store.keys() if key[0] == ANALOG}
-        stored_compressed = {key[1] for key in self.store.keys() if key[0] == COMPRESSED}
+        stored_analog = {key[1] for key in self.store if key[0] == ANALOG}
+        stored_compressed = {key[1] for key in self.store if key[0] == COMPRESSED}
 
         def made_before(tensor: int, limit: int) -> bool:
             return graph.producer.get(tensor, -1) < limit
@@ -177,7 +177,7 @@ class Walk:
         live = {(ANALOG, tensor) for tensor in stage.analog_live}
         live |= {(COMPRESSED, tensor) for tensor in stage.compressed_live}
         return [
-            key for key in self.store.keys() if key not in live and not (key[0] == ANALOG and self.calibration.keep)
+            key for key in self.store if key not in live and not (key[0] == ANALOG and self.calibration.keep)
         ]
 
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:

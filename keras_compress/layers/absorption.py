@@ -5,7 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_compress.layers.graph import ACTIVATION, Graph, is_linear
+from keras_compress.layers.folding import foldable
+from keras_compress.layers.graph import Graph
+from keras_compress.layers.paths import layers_by_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +17,7 @@ class MeanAbsorber:
     Attributes:
         path: of the layer that holds the variable.
         variable: bias or moving mean, (n_out,).
-        sign: 1 where the constant is added to the variable, -1 where the variable is subtracted from the outputs.
+        sign: 1 where the variable is added to the outputs, -1 where it is subtracted from them.
     """
 
     path: str
@@ -28,33 +30,18 @@ class MeanAbsorber:
         self.variable.assign(value.astype(np.float32))
 
 
-def mean_absorber(graph: Graph, path: str) -> MeanAbsorber | None:
-    """What takes the mean error of the layer at `path`; None if nothing can.
+def mean_absorbers(model: keras.Model, graph: Graph) -> dict[str, MeanAbsorber]:
+    """What takes the mean error of each layer with a kernel view, by path; a layer with nothing to take it is missing.
 
-    A BatchNorm takes it if it alone reads the layer's outputs, they have no activation, and neither of both is shared.
+    A layer without a bias leaves it to the BatchNorm that follows, wherever that one could also be folded into it.
     """
-    layer = graph.views[path].layer
-    if layer.use_bias:
-        return MeanAbsorber(path, layer.bias, 1)
-    reader = sole_batch_normalization(graph, path)
-    return None if reader is None else MeanAbsorber(reader[0], reader[1].moving_mean, -1)
-
-
-def sole_batch_normalization(graph: Graph, path: str) -> tuple[str, keras.layers.BatchNormalization] | None:
-    """Path and layer of the BatchNorm over channels that alone reads the layer's outputs; None if there is none."""
-    calls = [call for call in graph.calls if call.path == path and call.part == ACTIVATION]
-    if len(calls) != 1 or not is_linear(calls[0].operation):
-        return None
-    (output,) = calls[0].outputs
-    readers = graph.consumers(output)
-    if len(readers) != 1 or output in graph.outputs:
-        return None
-    call = graph.calls[readers[0]]
-    normalization = call.operation
-    if type(normalization) is not keras.layers.BatchNormalization:
-        return None
-    last = len(graph.shapes[output]) - 1
-    shared = sum(other.path == call.path for other in graph.calls) > 1
-    if shared or normalization.axis not in (-1, last):
-        return None
-    return call.path, normalization
+    layers = layers_by_path(model)
+    folds = foldable(model)
+    absorbers = {}
+    for path, view in graph.views.items():
+        if view.layer.use_bias:
+            absorbers[path] = MeanAbsorber(path, view.layer.bias, 1)
+        elif path in folds:
+            normalization = folds[path].batch_normalization
+            absorbers[path] = MeanAbsorber(normalization, layers[normalization].moving_mean, -1)
+    return absorbers

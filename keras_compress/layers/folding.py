@@ -80,6 +80,11 @@ def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, st
     return folded_model, plan.folds, plan.reasons
 
 
+def foldable(model: keras.Model) -> dict[str, Fold]:
+    """What `fold` would fold, by the path of the layer with the kernel; nothing is changed."""
+    return _Plan(model).folds
+
+
 def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, twin: keras.Layer) -> None:
     """Gives `twin` the weights of `layer` with `normalization` behind it."""
     name, align = FOLDABLE[type(layer)]

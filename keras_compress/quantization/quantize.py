@@ -15,7 +15,7 @@ from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.calibration.gather import Gatherer, StoredSamples
 from keras_compress.calibration.walk import Walk
 from keras_compress.errors import InputError
-from keras_compress.layers.absorption import MeanAbsorber, mean_absorber
+from keras_compress.layers.absorption import MeanAbsorber, mean_absorbers
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import Conv2DView, KernelView, refusal
@@ -128,6 +128,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.graph = Graph(self.twin)
         self.walk = None if self.source is None else Walk(self.source, self.graph)
+        self.absorbers = mean_absorbers(self.twin, self.graph)
 
     def quantize_layer(self, path: str, quantizer: Quantizer) -> tuple[QuantizedKernel, LayerRow]:
         started = time.perf_counter()
@@ -135,7 +136,7 @@ class _Job:
         matrices = view.matrices(view.kernel.astype(np.float64))
         evidence, form = self._evidence(path, quantizer, view)
         alphabet = quantizer.layer_alphabet(matrices, evidence)
-        absorber = mean_absorber(self.graph, path)
+        absorber = self.absorbers.get(path)
         centered = quantizer.centers and absorber is not None
         codes, shifts = [], []
         units = matrices.shape[2]
