@@ -19,6 +19,7 @@ a traceback for a fault of ours. absl's own `app.run` answers 1 to `--help` and 
         cli.run(main)
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -34,6 +35,9 @@ from keras_compress.errors import InputError, UserError
 EXIT_INPUT = 2
 EXIT_FAULT = 1
 EXIT_INTERRUPT = 130
+
+# A disk or folder that refuses, where no room of the library met it first.
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 HELP = ("-h", "--h", "-help", "--help")
 HELP_FULL = ("-helpfull", "--helpfull")
@@ -66,6 +70,13 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         return _complain(f"{error} See {os.path.basename(argv[0])} --help.")
     except UserError as error:
         return _complain(str(error))
+    except OSError as error:
+        if error.errno in MENDABLE:
+            return _complain(
+                f"{error.strerror}: {error.filename or 'while writing'}. Free space or name another folder."
+            )
+        traceback.print_exc()
+        return EXIT_FAULT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPT

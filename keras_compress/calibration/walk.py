@@ -176,9 +176,7 @@ class Walk:
         """Keys that nobody reads after this stage."""
         live = {(ANALOG, tensor) for tensor in stage.analog_live}
         live |= {(COMPRESSED, tensor) for tensor in stage.compressed_live}
-        return [
-            key for key in self.store if key not in live and not (key[0] == ANALOG and self.calibration.keep)
-        ]
+        return [key for key in self.store if key not in live and not (key[0] == ANALOG and self.calibration.keep)]
 
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
         """The stage's work on one chunk, as one traced function for both networks."""

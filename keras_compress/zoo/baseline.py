@@ -21,9 +21,9 @@ EVALUATION_BATCH = 256
 class Recipe:
     """Settings of a training."""
 
-    epochs: int = 15
+    epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 0.001  # at its peak
+    learning_rate: float = 0.002  # at its peak
     validation_fraction: float = 0.1  # of the training samples
     augment: str = "none"
     seed: int = 0
@@ -152,9 +152,7 @@ def train(
         UserError: the loss became NaN.
     """
     if recipe.augment != "none" and dataset.kind != "image":
-        raise InputError(
-            f"Augmentation {recipe.augment!r} wants images; {dataset.name!r} is a table. Use augment 'none'."
-        )
+        raise InputError(f"augment={recipe.augment!r} wants images; {dataset.name!r} is a table. Use augment='none'.")
     x, y = dataset.x_train, dataset.y_train
     training, validation = split_by_class(y, recipe.validation_fraction, recipe.seed, names=dataset.class_names)
     batches = Batches(

@@ -17,6 +17,7 @@ import os
 import pathlib
 import socket
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -95,7 +96,9 @@ def load_dataset(
 def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
     """Reads an `.npz` file with the keys x_train, y_train, x_test and y_test; the data set is named after the file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{str(path)!r} is not an .npz file, or only a part of one.")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise InputError(
@@ -105,8 +108,7 @@ def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
             arrays = {key: archive[key] for key in KEYS}
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        # AttributeError: np.load returns a bare array for an .npy file under another name
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{str(path)!r} cannot be read as an .npz file: {error or type(error).__name__}.") from error
     dataset = check_dataset(path.stem, arrays, repr(str(path)), max_value=max_value)
     names = CLASS_NAMES.get(dataset.name, [])

@@ -1,12 +1,15 @@
 """A data set as a picture: samples of each class beside the class counts, or a summary of the columns of a table."""
 
 import os
+import pathlib
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from keras_compress.errors import InputError
 from keras_compress.files import replacing
 from keras_compress.zoo.samples import Dataset
 
@@ -29,7 +32,12 @@ def draw_dataset(dataset: Dataset, path: str | os.PathLike[str], *, num_samples:
         path: file to write; its suffix names the format, such as `.png`.
         num_samples: images of each class.
         seed: of the choice of images.
+
+    Raises:
+        InputError: matplotlib writes no files of that suffix.
+        StorageError: the file cannot be written.
     """
+    _check_suffix(pathlib.Path(path).suffix)
     num_rows = min(dataset.num_classes, MAX_CLASSES)
     if dataset.kind == "image":
         height, width = dataset.x_train.shape[1:3]
@@ -55,6 +63,12 @@ def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:
         "train": np.bincount(dataset.y_train, minlength=dataset.num_classes),
         "test": np.bincount(dataset.y_test, minlength=dataset.num_classes),
     }
+
+
+def _check_suffix(suffix: str) -> None:
+    known = FigureCanvasBase.get_supported_filetypes()
+    if suffix.lower().lstrip(".") not in known:
+        raise InputError(f"A picture cannot be written as {suffix!r}. Use one of: {', '.join(sorted(known))}.")
 
 
 def _two_axes(left_width: float, height: float, *, margin: float, gap: float) -> tuple[Figure, Axes, Axes]:

@@ -83,7 +83,7 @@ def check_dataset(
     if class_names is None:
         class_names = [str(label) for label in range(num_classes)]
     if max_value is None:
-        max_value = 255.0 if x_train.dtype == np.uint8 else float(max(x_train.max(), -x_train.min())) or 1.0
+        max_value = 255.0 if x_train.dtype == np.uint8 else max(float(x_train.max()), -float(x_train.min())) or 1.0
     return Dataset(name, x_train, labels["train"], x_test, labels["test"], class_names, max_value, table)
 
 
