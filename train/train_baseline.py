@@ -35,12 +35,12 @@ flags.DEFINE_string(
     "preprocessing", None, "unit, raw or standardize. Default: unit for images, standardize for tables."
 )
 flags.DEFINE_string("augment", "auto", "none, shift or flip_shift. auto: flip_shift for cifar10, otherwise none.")
-flags.DEFINE_integer("epochs", 15, "Passes over the training samples.")
+flags.DEFINE_integer("epochs", 20, "Passes over the training samples.")
 flags.DEFINE_integer("batch_size", 64, "Samples in a step.")
 flags.DEFINE_alias("bs", "batch_size")
-flags.DEFINE_float("learning_rate", 0.001, "Learning rate at its peak.")
+flags.DEFINE_float("learning_rate", 0.002, "Learning rate at its peak.")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training samples that choose the epoch.")
-flags.DEFINE_integer("seed", 0, "Of splits, first weights, order of samples, augmentation and dropout.")
+flags.DEFINE_integer("seed", 0, "Of splits, first weights, order of samples, augmentation and dropout.", lower_bound=0)
 flags.DEFINE_string("name", None, "Name of the files. Default: DATASET_ARCHITECTURE.")
 flags.DEFINE_string("models_dir", "serialized_models", "Where NAME.keras and NAME.json go.")
 flags.DEFINE_string("logs_dir", "train_logs", "Where NAME.csv and the folder NAME for TensorBoard go.")
@@ -48,16 +48,20 @@ flags.DEFINE_string("logs_dir", "train_logs", "Where NAME.csv and the folder NAM
 
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
-    cli.import_tensorflow()
-    import keras
-
-    from keras_compress.files import check_writable_folder, replacing
-    from keras_compress.zoo import architectures, baseline, cards, datasets, preprocessing
-
     started = time.perf_counter()
-    keras.utils.set_random_seed(FLAGS.seed)
+    from keras_compress.files import check_writable_folder, replacing
+    from keras_compress.zoo import cards, datasets, preprocessing
+
     options = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
     dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **options)
+    kind = FLAGS.preprocessing or ("unit" if dataset.kind == "image" else "standardize")
+    prepare = preprocessing.fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)
+    name = FLAGS.name or f"{dataset.name}_{FLAGS.architecture}"
+    model_path, card_path = cards.model_paths(pathlib.Path(FLAGS.models_dir), name)
+    log_path = pathlib.Path(FLAGS.logs_dir) / name
+    cli.import_tensorflow()
+    from keras_compress.zoo import architectures, baseline
+
     recipe = baseline.Recipe(
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
@@ -66,8 +70,6 @@ def main(argv: list[str]) -> None:
         augment=("flip_shift" if dataset.name == "cifar10" else "none") if FLAGS.augment == "auto" else FLAGS.augment,
         seed=FLAGS.seed,
     )
-    kind = FLAGS.preprocessing or ("unit" if dataset.kind == "image" else "standardize")
-    prepare = preprocessing.fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)
     model = architectures.build_architecture(
         FLAGS.architecture,
         prepare.shape,
@@ -76,9 +78,6 @@ def main(argv: list[str]) -> None:
         dropout_scale=FLAGS.dropout_scale,
         seed=FLAGS.seed,
     )
-    name = FLAGS.name or f"{dataset.name}_{FLAGS.architecture}"
-    model_path, card_path = cards.model_paths(pathlib.Path(FLAGS.models_dir), name)
-    log_path = pathlib.Path(FLAGS.logs_dir) / name
     check_writable_folder(model_path.parent)
     check_writable_folder(log_path)
 
@@ -99,7 +98,11 @@ def main(argv: list[str]) -> None:
         table=dataset.table,
         class_names=dataset.class_names,
         seed=FLAGS.seed,
-        settings=vars(recipe),
+        settings={
+            **vars(recipe),
+            "width_multiplier": FLAGS.width_multiplier,
+            "dropout_scale": FLAGS.dropout_scale,
+        },
         accuracy=accuracy,
         history=history,
         command=shlex.join(["python", *sys.argv]),
