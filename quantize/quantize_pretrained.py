@@ -106,7 +106,14 @@ def main(argv: list[str]) -> None:
             progress=True,
         )
         print(sweep.table(rows))
-        print(f"table:    {pathlib.Path(FLAGS.metrics_dir) / name}.csv")
+        metrics = pathlib.Path(FLAGS.metrics_dir) / name
+        pictures = sweep.draw(rows, metrics)
+        if FLAGS.save_models:
+            pictures += sweep.draw_layers(
+                model, rows, samples, FLAGS.output_dir, metrics, allow_lambda=FLAGS.allow_lambda
+            )
+        print(f"table:    {metrics}.csv")
+        print(f"pictures: {', '.join(str(picture) for picture in pictures)}")
     finally:
         close_log(log)
     print(f"log:      {log_path}   {time.perf_counter() - started:.0f} seconds")

@@ -20,6 +20,7 @@ _MODULES = {  # public name: the module that defines it
     "Records": "records",
     "Samples": "samples",
     "draw": "pictures",
+    "draw_layers": "layer_pictures",
     "run": "run",
     "table": "table",
 }

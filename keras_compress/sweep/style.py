@@ -1,0 +1,72 @@
+"""How pictures look: colours that colour-blind people can tell apart (Okabe & Ito), one for each method."""
+
+import pathlib
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_compress.files import replacing
+from keras_compress.sweep.grid import METHODS
+from keras_compress.sweep.records import Row
+
+COLORS = {
+    "gpfq": "#0072B2",
+    "gpfq_uncentered": "#56B4E9",
+    "gpfq_bias": "#009E73",
+    "msq_bias": "#E69F00",
+    "msq": "#D55E00",
+}
+MARKERS = {"gpfq": "o", "gpfq_uncentered": "s", "gpfq_bias": "D", "msq_bias": "^", "msq": "v"}
+LABELS = {
+    "gpfq": "GPFQ, centred",
+    "gpfq_uncentered": "GPFQ, uncentred",
+    "gpfq_bias": "GPFQ, bias corrected",
+    "msq_bias": "MSQ, bias corrected",
+    "msq": "MSQ",
+}
+FLOAT = "#000000"
+GREY = "#999999"
+LONGEST_NAME = 40  # characters of a layer's path
+DPI = 120
+
+
+def in_order(methods: Sequence[str]) -> list[str]:
+    """The methods once each, in the order of tables and legends."""
+    return [method for method in METHODS if method in methods]
+
+
+def width_of(row: Row) -> str:
+    """ "4 bits, 15 levels"; "3 levels" where levels were asked for."""
+    levels = f"{row['levels']} levels"
+    return levels if row["bits"] % 1 else f"{row['bits']:g} bit{'s' if row['bits'] != 1 else ''}, {levels}"
+
+
+def short(path: str) -> str:
+    """A layer's path, its middle left out where it is long."""
+    if len(path) <= LONGEST_NAME:
+        return path
+    half = (LONGEST_NAME - 1) // 2
+    return f"{path[:half]}…{path[-half:]}"
+
+
+def tidy(axes: Axes) -> None:
+    """A light grid behind the data, no box."""
+    axes.grid(True, color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for the figure, outside of the data."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(len(labels), int(figure.get_figwidth() // 1.9)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def save(figure: Figure, folder: pathlib.Path, name: str) -> pathlib.Path:
+    path = folder / f"{name}.png"
+    with replacing(path) as part:
+        figure.savefig(part, dpi=DPI)
+    return path
