@@ -11,7 +11,7 @@ from keras_compress.calibration.correlation import CorrelationSum, TapSum
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.kernels import Conv2DView, KernelView
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments
+from keras_compress.numerics.statistics import LayerStatistics, Moments
 
 ROW_BYTES = 64 << 20  # patches made at once
 WIDE = 400  # features from which NumPy's symmetric product beats TensorFlow's general one (docs/decisions.md)
@@ -256,6 +256,3 @@ def _accumulate(sums: dict[str, Any], name: str, value: np.ndarray) -> None:
         sums[name] += value
     else:
         sums[name] = value.astype(np.float64)
-
-
-_: type[LayerSamples] = StoredSamples

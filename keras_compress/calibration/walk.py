@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_compress.calibration.calibration import Calibration
@@ -47,6 +48,7 @@ class Walk:
         self.analog = calibration.graph
         self.twin = twin
         self.changed: set[str] = set()  # paths of layers that differ between the networks
+        self.offsets: dict[str, np.ndarray] = {}  # path -> what a BatchNorm adds later to the layer's outputs, (n_out,)
         self._squares: dict[str, list[float]] = {}  # path -> sums of squares: of errors, of outputs without bias
         self._measured: set[int] = set()
         self._boundary = 0
@@ -193,6 +195,8 @@ class Walk:
                 call = self.analog.calls[index]
                 output = tf.cast(analog[call.outputs[0]], tf.float32)
                 error = output - tf.cast(compressed[call.outputs[0]], tf.float32)
+                if call.path in self.offsets:
+                    error -= tf.constant(self.offsets[call.path], tf.float32)
                 layer = call.operation
                 centered = output - tf.cast(layer.bias, tf.float32) if layer.use_bias else output
                 squares.append((tf.reduce_sum(error * error), tf.reduce_sum(centered * centered)))

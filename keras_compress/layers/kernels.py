@@ -70,6 +70,8 @@ class KernelView(abc.ABC):
             return f"Keras has quantized it already ({layer.quantization_mode})"
         if getattr(layer, "lora_enabled", False):
             return "it has LoRA weights"
+        if layer.kernel.dtype != "float32":
+            return f"its kernel is {layer.kernel.dtype}, and float32 is wanted"
         return None
 
 

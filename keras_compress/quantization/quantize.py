@@ -102,11 +102,11 @@ def quantize(
             job.walk.finish()
             for path, row in rows.items():
                 row.relative_error = job.walk.relative_error(path)
-    for row in _all_rows(given.model, graph, rows, layers, overrides):
+    for row in _all_rows(given, graph, rows):
         step.add(row)
     step.figures = {"seconds": time.perf_counter() - started}
     if source is not None:
-        step.figures |= {"samples": source.num_samples, "walks": 1}
+        step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
     kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
     result = Result(twin, kept | kernels, dict(given.masks) | masks, given.report.extended(step))
     result.check()
@@ -161,7 +161,7 @@ class _Job:
         view.layer.kernel.assign(quantized.decode())
         if self.walk is not None:
             self.walk.changed.add(path)
-        bias = self._correct(absorber, np.concatenate(shifts) if shifts else None, quantizer, centered)
+        bias = self._correct(path, absorber, np.concatenate(shifts) if shifts else None, quantizer, centered)
         row = LayerRow(
             path,
             type(view.layer).__name__,
@@ -181,7 +181,7 @@ class _Job:
         return quantized, row
 
     def _correct(
-        self, absorber: MeanAbsorber | None, shift: np.ndarray | None, quantizer: Quantizer, centered: bool
+        self, path: str, absorber: MeanAbsorber | None, shift: np.ndarray | None, quantizer: Quantizer, centered: bool
     ) -> str:
         if not centered and not quantizer.bias_correction:
             return "kept"
@@ -191,6 +191,8 @@ class _Job:
         absorber.absorb(shift)
         if self.walk is not None:
             self.walk.changed.add(absorber.path)
+            if absorber.path != path:
+                self.walk.offsets[path] = shift
         return "centered" if centered else "corrected"
 
     def _evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
@@ -334,19 +336,17 @@ def _channel_features(view: KernelView) -> list[np.ndarray] | None:
     return [np.arange(taps) * channels + channel for channel in range(channels)]
 
 
-def _all_rows(
-    model: keras.Model,
-    graph: Graph,
-    rows: dict[str, LayerRow],
-    layers: Patterns | None,
-    overrides: Mapping[Pattern, Quantizer | None] | None,
-) -> list[LayerRow]:
-    """A row for each layer that has weights: quantized, or in floating point and why."""
+def _all_rows(given: Result, graph: Graph, rows: dict[str, LayerRow]) -> list[LayerRow]:
+    """A row for each layer that has weights: quantized, quantized by an earlier step, or in floating point and why."""
     found = []
-    for path, layer in layers_by_path(model).items():
+    for path, layer in layers_by_path(given.model).items():
         if path in rows:
             found.append(rows[path])
         elif layer.weights:
-            why = "the settings leave it out (layers= or overrides=)" if path in graph.views else refusal(layer)
-            found.append(LayerRow(path, type(layer).__name__, "float", why, parameters=layer.count_params()))
+            action, why = "float", "the settings leave it out (layers= or overrides=)"
+            if path in given.kernels:
+                action, why = "kept", "its codes of an earlier step are kept"
+            elif path not in graph.views:
+                why = refusal(layer)
+            found.append(LayerRow(path, type(layer).__name__, action, why, parameters=layer.count_params()))
     return found

@@ -140,7 +140,8 @@ def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path)
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel("share (%)", fontsize=9)
-    figure.supxlabel("weight", fontsize=9)
+    for axes in grid.flat[max(0, len(layers) - columns) : len(layers)]:
+        axes.set_xlabel("weight", fontsize=9)
     more = f", first {len(layers)} of {len(result.kernels)} layers" if len(result.kernels) > len(layers) else ""
     figure.suptitle(
         f"{row['model']}: weights before and after {style.LABELS[row['method']]}{more}\n{settings_text(row)}",

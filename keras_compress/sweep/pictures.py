@@ -1,5 +1,6 @@
 """Pictures of a grid; each is made only where the grid has the data for it."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from keras_compress.files import check_writable_folder
 from keras_compress.sweep import style
 from keras_compress.sweep.records import Row
-from keras_compress.sweep.table import best_rows, is_selected_on_training
+from keras_compress.sweep.table import best_rows, is_selected_on_training, merit
 
 PANEL = (3.2, 2.9)  # inches
 MAX_COLUMNS = 4  # panels side by side
@@ -47,7 +48,7 @@ def draw(rows: Sequence[Row], folder: str | os.PathLike[str]) -> list[pathlib.Pa
 def reference_rows(rows: Sequence[Row]) -> list[Row]:
     """The best GPFQ row (or the best of all, without GPFQ), then the rows of other methods with the same settings."""
     greedy = [row for row in rows if row["method"].startswith("gpfq")] or list(rows)
-    best = max(best_rows(greedy).values(), key=lambda row: (row["selection_top1"] or row["top1"], -row["layer_error"]))
+    best = max(best_rows(greedy).values(), key=merit)
     shared = ("alphabet", "bits", "levels", "scalar", "dense_scalar", "radius", "samples", "seed", "fingerprint")
     return [best] + [
         row for row in rows if row["method"] != best["method"] and all(row[name] == best[name] for name in shared)
@@ -76,7 +77,7 @@ def _by_scalar(rows: list[Row], folder: pathlib.Path, alphabet: str) -> list[pat
         return style.width_of(row) + other
 
     what = "alphabet scalar C" if swept == "scalar" else "alphabet scalar C of Dense layers"
-    figure = _panels(rows, panel, lambda row: row[swept], what, lambda axes, values: _few_ticks(axes))
+    figure = _panels(rows, panel, lambda row: row[swept], what, _few_ticks)
     figure.suptitle(f"{rows[0]['model']}: accuracy by scalar, {alphabet}, {most:,} calibration samples", fontsize=11)
     return [style.save(figure, folder, f"accuracy_by_scalar_{alphabet}")]
 
@@ -99,11 +100,13 @@ def _by_samples(rows: list[Row], folder: pathlib.Path, alphabet: str) -> list[pa
     def logarithmic(axes: Axes, values: list[float]) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
+        apart = (values[-1] / values[0]) ** (1 / MAX_TICKS)  # closer labels would run into each other
         ticks = [values[0]]
-        for value in values[1:]:  # ticks a third of a decade apart do not run into each other
-            if value >= 2.1 * ticks[-1]:
+        for value in values[1:-1]:
+            if apart * ticks[-1] <= value and apart * value <= values[-1]:
                 ticks.append(value)
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=45 if len(ticks) > 4 else 0)
+        ticks.append(values[-1])
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
 
     figure = _panels(chosen, style.width_of, lambda row: row["samples"], "calibration samples", logarithmic)
     figure.suptitle(f"{rows[0]['model']}: accuracy by number of samples, {alphabet}", fontsize=11)
@@ -147,8 +150,13 @@ def _panels(
     return figure
 
 
-def _few_ticks(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS))
+def _few_ticks(axes: Axes, values: list[float]) -> None:
+    """Ticks at the values, unless their labels would run into each other."""
+    gaps = [right - left for left, right in itertools.pairwise(values)]
+    if min(gaps) * MAX_TICKS >= values[-1] - values[0]:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS))
 
 
 def _layer_errors(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
@@ -192,7 +200,7 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
     widths = sorted({(row["levels"], row["bits"], style.width_of(row)) for row in rows})
     methods = style.in_order([row["method"] for row in rows])
     bar = 0.8 / len(methods)
-    figure = Figure(figsize=(max(6.0, 0.55 * len(widths) * len(methods) + 2.0), 4.4), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 0.55 * len(widths) * len(methods) + 2.0), 4.4), layout="constrained")
     axes = figure.subplots()
     for group, (_, _, width) in enumerate(widths):
         best = best_rows(row for row in rows if style.width_of(row) == width)
@@ -202,7 +210,8 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
             x, height = group + (position - (len(methods) - 1) / 2) * bar, 100 * best[method]["top1"]
             label = style.LABELS[method] if group == 0 else None
             axes.bar(x, height, 0.94 * bar, color=style.COLORS[method], label=label)
-            axes.text(x, height + 1, f"{height:.1f}", ha="center", va="bottom", fontsize=8)
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # the line of the float network ends there
+            axes.text(x, height + 1.2, f"{height:.1f}", ha="center", va="bottom", fontsize=8, bbox=behind)
     axes.axhline(100 * rows[0]["float_top1"], color=style.FLOAT, linestyle="--", linewidth=1, label="float", zorder=0)
     axes.set_xticks(range(len(widths)), [width.replace(", ", "\n") for *_, width in widths])
     axes.set_ylim(0, 108)
@@ -213,7 +222,7 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
     chosen_on = "training samples outside of the calibration" if is_selected_on_training(rows) else "these test samples"
     several = len(rows) > sum(1 for _ in {(row["method"], style.width_of(row)) for row in rows})
     note = f"\neach bar: the settings that do best on {chosen_on}" if several else ""
-    figure.suptitle(f"{rows[0]['model']}: accuracy by method{note}", fontsize=11)
+    figure.suptitle(f"{rows[0]['model']}: accuracy by method{note}", fontsize=10)
     style.legend_below(figure, axes)
     return style.save(figure, folder, "methods")
 

@@ -158,8 +158,9 @@ def setting_cells(configuration: Configuration, form: str) -> Row:
 
 def summary(row: Row) -> str:
     """One line of what a row says."""
+    error = "unknown" if row["layer_error"] is None else f"{row['layer_error']:.2%}"
     return (
-        f"top-1 {row['top1']:.2%} (float {row['float_top1']:.2%}), layer error {row['layer_error']:.2%}, "
+        f"top-1 {row['top1']:.2%} (float {row['float_top1']:.2%}), layer error {error}, "
         f"{row['ideal_bytes']:,} bytes, {row['seconds']:.1f} s"
     )
 
@@ -186,8 +187,8 @@ class _Job:
         result = self._quantized(configuration, calibration)
         peak = peak_bytes()
         step = result.report.steps[-1]
-        errors = {row.path: row.relative_error for row in step.rows if row.path in result.kernels}
-        known = [error for error in errors.values() if error is not None and np.isfinite(error)]
+        errors = {row.path: _finite(row.relative_error) for row in step.rows if row.path in result.kernels}
+        known = [error for error in errors.values() if error is not None]
         codes = [kernel.codes for kernel in result.kernels.values()]
         costs = measure(result)
         quantized = self._evaluate(result.model, *self.samples.test())
@@ -240,6 +241,10 @@ def file_name(settings: Row) -> str:
     digest = hashlib.sha256(json.dumps(key_of(settings)).encode()).hexdigest()[:8]
     parts = (settings["model"], settings["method"], settings["alphabet"], f"{settings['levels']}levels")
     return "_".join((*parts, f"{settings['samples']}samples", digest))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
 
 
 def _done(records: Records, key: Key, output_dir: str | os.PathLike[str] | None) -> bool:

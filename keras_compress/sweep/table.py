@@ -15,7 +15,7 @@ def best_rows(rows: Iterable[Row]) -> dict[str, Row]:
     """The best row of each method: by `selection_top1` where it is known, else by top-1 on the test samples."""
     best: dict[str, Row] = {}
     for row in rows:
-        if row["method"] not in best or _merit(row) > _merit(best[row["method"]]):
+        if row["method"] not in best or merit(row) > merit(best[row["method"]]):
             best[row["method"]] = row
     return best
 
@@ -25,7 +25,8 @@ def is_selected_on_training(rows: Iterable[Row]) -> bool:
     return all(row["selection_top1"] is not None for row in rows)
 
 
-def _merit(row: Row) -> tuple[float, float]:
+def merit(row: Row) -> tuple[float, float]:
+    """What makes a row better than another one: accuracy, then a small layer error."""
     selection = row["selection_top1"]
     return (row["top1"] if selection is None else selection, -(row["layer_error"] or 0.0))
 
