@@ -12,7 +12,7 @@ sweep.draw(rows, "model_metrics/my_network")
 import importlib
 from typing import Any
 
-_MODULES = {  # public name: the module that defines it
+_MODULES = {  # public name: the module that defines it; no name may be that of a module
     "COLUMNS": "records",
     "Configuration": "grid",
     "Grid": "grid",
@@ -21,8 +21,8 @@ _MODULES = {  # public name: the module that defines it
     "Samples": "samples",
     "draw": "pictures",
     "draw_layers": "layer_pictures",
-    "run": "run",
-    "table": "table",
+    "run": "runner",
+    "table": "tables",
 }
 
 __all__ = list(_MODULES)

@@ -133,7 +133,7 @@ def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path)
         ):
             axes.hist(weights, bins=bins, weights=np.full(weights.size, 100 / weights.size), **settings)
         axes.set_yscale("log")
-        axes.set_title(style.short(path), fontsize=9)
+        axes.set_title(style.short(path), fontsize=9 if len(path) < 40 else 6)
         axes.tick_params(labelsize=8)
         style.tidy(axes)
     for axes in grid.flat[len(layers) :]:

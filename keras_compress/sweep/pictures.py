@@ -13,11 +13,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from keras_compress.files import check_writable_folder
 from keras_compress.sweep import style
 from keras_compress.sweep.records import Row
-from keras_compress.sweep.table import best_rows, is_selected_on_training, merit
+from keras_compress.sweep.tables import best_rows, is_selected_on_training, merit
 
 PANEL = (3.2, 2.9)  # inches
 MAX_COLUMNS = 4  # panels side by side
 LINE = 0.3  # inches a layer
+CHARACTER = 0.08  # inches a character of its name
 MAX_TICKS = 7
 
 
@@ -121,9 +122,9 @@ def _panels(
     ticks: Callable[[Axes, list[float]], None],
 ) -> Figure:
     """Lines of top-1 over `x`, one for each method, in one panel for each value of `panel`."""
-    names = list(dict.fromkeys(map(panel, rows)))
-    columns = min(len(names), MAX_COLUMNS)
-    lines = -(-len(names) // columns)
+    names = list(dict.fromkeys(map(panel, sorted(rows, key=lambda row: (row["levels"], row["bits"])))))
+    lines = -(-len(names) // MAX_COLUMNS)
+    columns = -(-len(names) // lines)
     figure = Figure(figsize=(max(PANEL[0] * columns, 6.0), PANEL[1] * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
@@ -156,7 +157,7 @@ def _few_ticks(axes: Axes, values: list[float]) -> None:
     if min(gaps) * MAX_TICKS >= values[-1] - values[0]:
         axes.set_xticks(values, [f"{value:g}" for value in values])
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS))
+        axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, steps=[1, 2, 5, 10]))
 
 
 def _layer_errors(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
@@ -188,7 +189,8 @@ def _layer_errors(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
 def layer_figure(layers: Sequence[str], first: Sequence[str] = ()) -> tuple[Figure, Axes]:
     """A figure with layers from top to bottom, so that long names have room."""
     names = [*first, *map(style.short, layers)]
-    figure = Figure(figsize=(7.5, LINE * len(names) + 2.0), layout="constrained")
+    width = 5.5 + CHARACTER * max(map(len, names))
+    figure = Figure(figsize=(width, LINE * len(names) + 2.0), layout="constrained")
     axes = figure.subplots()
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -200,7 +202,7 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
     widths = sorted({(row["levels"], row["bits"], style.width_of(row)) for row in rows})
     methods = style.in_order([row["method"] for row in rows])
     bar = 0.8 / len(methods)
-    figure = Figure(figsize=(max(7.0, 0.55 * len(widths) * len(methods) + 2.0), 4.4), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 0.45 * len(widths) * len(methods) + 2.0), 4.4), layout="constrained")
     axes = figure.subplots()
     for group, (_, _, width) in enumerate(widths):
         best = best_rows(row for row in rows if style.width_of(row) == width)

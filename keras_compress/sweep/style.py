@@ -27,7 +27,7 @@ LABELS = {
 }
 FLOAT = "#000000"
 GREY = "#999999"
-LONGEST_NAME = 40  # characters of a layer's path
+LONGEST_NAME = 64  # characters of a layer's path
 DPI = 120
 
 
@@ -43,11 +43,8 @@ def width_of(row: Row) -> str:
 
 
 def short(path: str) -> str:
-    """A layer's path, its middle left out where it is long."""
-    if len(path) <= LONGEST_NAME:
-        return path
-    half = (LONGEST_NAME - 1) // 2
-    return f"{path[:half]}…{path[-half:]}"
+    """A layer's path, without its beginning where it is very long."""
+    return path if len(path) <= LONGEST_NAME else f"…{path[1 - LONGEST_NAME :]}"
 
 
 def tidy(axes: Axes) -> None:
