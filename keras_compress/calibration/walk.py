@@ -204,7 +204,13 @@ class Walk:
             kept = [analog[tensor] for tensor in write_analog] + [compressed[tensor] for tensor in write_compressed]
             return shown, kept, squares
 
-        return tf.function(step, reduce_retracing=True)
+        signature = [self._specs(ANALOG, stage.analog_reads), self._specs(COMPRESSED, stage.compressed_reads)]
+        return tf.function(step, input_signature=signature, autograph=False)
+
+    def _specs(self, network: str, tensors: list[int]) -> list[Any]:
+        """Of tensors in the store; the number of samples is open, so that a short last chunk is not traced again."""
+        chunks = [self.store.read((network, tensor), 0) for tensor in tensors]
+        return [tf.TensorSpec([None, *chunk.shape[1:]], chunk.dtype) for chunk in chunks]
 
 
 def _execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:
