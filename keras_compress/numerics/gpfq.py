@@ -12,10 +12,12 @@ matrix product, and only the feedback inside a block is sequential.
 import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet
-from keras_compress.numerics.statistics import CONSTANT, LayerSamples, LayerStatistics
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics
 
 BLOCK_SIZE = 128  # features whose arguments one matrix product prepares
 INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
+# A feature whose variance is below this share of its second moment is constant within the rounding of float32 products.
+CONSTANT = 1e-6
 
 
 def gpfq(
@@ -23,10 +25,14 @@ def gpfq(
     statistics: LayerStatistics,
     alphabet: Alphabet,
     *,
+    centered: bool = False,
     keep: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
     """Codes of GPFQ, Gram form.
+
+    `centered` takes each column's mean away first, as G - s~ s~^T / m and H - s~ s^T / m for the column sums s~, s of
+    X~, X: a correction of rank one, which is made block by block so that the matrices need no copy.
 
     Args:
         matrix: (N, n_out) weights, columns are neurons.
@@ -41,15 +47,26 @@ def gpfq(
     num_features, num_units = matrix.shape
     weights = matrix / alphabet.unit  # in units of the alphabet's step
     letters = np.zeros((num_features, num_units))  # index + shift: what the network will compute with
+    mean_outputs = np.zeros(num_units)  # of X w - X~ q over the features so far
     for start in range(0, num_features, block_size):
         block = slice(start, min(start + block_size, num_features))
-        targets = np.tril(cross[block, block]) @ weights[block]
+        gram_block, cross_block = gram[block, block], cross[block, block]
+        if centered:
+            sums = statistics.sum_compressed[block]
+            gram_block = _without_constants(gram_block, np.outer(sums, sums / statistics.count))
+            cross_block = cross_block - np.outer(sums, statistics.sum_analog[block] / statistics.count)
+        targets = np.tril(cross_block) @ weights[block]
         if same:
             targets += gram[block, :start] @ (weights[:start] - letters[:start])
         else:
             targets += cross[block, :start] @ weights[:start]
             targets -= gram[block, :start] @ letters[:start]
-        _follow_path(targets, gram[block, block], alphabet, letters[block], None if keep is None else keep[block])
+        if centered:
+            targets -= np.outer(sums, mean_outputs)
+        _follow_path(targets, gram_block, alphabet, letters[block], None if keep is None else keep[block])
+        if centered:
+            mean_outputs += statistics.sum_analog[block] @ weights[block] / statistics.count
+            mean_outputs -= sums @ letters[block] / statistics.count
     return alphabet.to_codes(letters - alphabet.shift)
 
 
@@ -98,6 +115,15 @@ def _without_means(
     constant = np.einsum("ij,ij->j", centered, centered) <= CONSTANT * moments
     centered[:, constant] = 0.0
     return centered, centered if analog is compressed else analog - mean_analog
+
+
+def _without_constants(gram: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """`gram` (b, b) less its rank-one part; a feature that is constant within rounding becomes dead."""
+    centered = gram - means
+    constant = np.diagonal(centered) <= CONSTANT * np.diagonal(gram)
+    centered[constant] = 0.0
+    centered[:, constant] = 0.0
+    return centered
 
 
 def _follow_path(

@@ -9,9 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-# A feature whose variance is below this share of its second moment is constant within the rounding of float32 products.
-CONSTANT = 1e-6
-
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
@@ -67,19 +64,6 @@ class LayerStatistics:
         gram = self.gram[grid]
         cross = gram if self.same_inputs else self.cross[grid]
         return LayerStatistics(self.count, self.sum_analog[index], self.sum_compressed[index], gram, cross)
-
-    def centered(self) -> "LayerStatistics":
-        """The statistics of X - mean and X~ - mean; a constant feature becomes exactly zero."""
-        gram = self.gram - np.outer(self.sum_compressed, self.sum_compressed / self.count)
-        constant = np.diagonal(gram) <= CONSTANT * self.diagonal
-        cross = gram
-        if not self.same_inputs:
-            cross = self.cross - np.outer(self.sum_compressed, self.sum_analog / self.count)
-            cross[constant] = 0.0
-        gram[constant] = 0.0
-        gram[:, constant] = 0.0
-        zeros = np.zeros_like(self.sum_analog)
-        return LayerStatistics(self.count, zeros, zeros, gram, cross)
 
 
 class LayerSamples(Protocol):

@@ -184,6 +184,6 @@ def _follow(
     matrix: np.ndarray, evidence: Any, alphabet: Alphabet, keep: np.ndarray | None, centered: bool
 ) -> np.ndarray:
     if isinstance(evidence, LayerStatistics):
-        return gpfq(matrix, evidence.centered() if centered else evidence, alphabet, keep=keep)
+        return gpfq(matrix, evidence, alphabet, centered=centered, keep=keep)
     codes, _ = gpfq_direct(matrix, evidence, alphabet, centered=centered, keep=keep)
     return codes

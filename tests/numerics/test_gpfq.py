@@ -100,7 +100,9 @@ def test_the_centered_direct_form_agrees_with_the_centered_gram_form(rng, noise)
     means = compressed - compressed.mean(axis=0, dtype=np.float64), analog - analog.mean(axis=0, dtype=np.float64)
     expected, _, closest = reference.gpfq(weights, means[1], means[0], problems.letters(alphabet, 6))
     assert closest > CLOSE
-    np.testing.assert_array_equal(direct, gpfq(weights, statistics_of(analog, compressed).centered(), alphabet))
+    statistics = statistics_of(analog, compressed)
+    for block_size in (7, 128):
+        np.testing.assert_array_equal(direct, gpfq(weights, statistics, alphabet, centered=True, block_size=block_size))
     np.testing.assert_allclose(problems.decode(alphabet, direct), expected, rtol=0, atol=1e-12)
 
 
@@ -173,10 +175,21 @@ def test_centering_before_quantizing_beats_correcting_the_bias_afterwards(kind, 
         weights = rng.normal(size=(60, 32))
         alphabet = Alphabet(problems.LEVELS[levels], np.array([2.0 / problems.LEVELS[levels].max()]))
         statistics = statistics_of(analog, compressed)
-        for errors, evidence in ((plain, statistics), (centered, statistics.centered())):
-            error = analog @ weights - compressed @ problems.decode(alphabet, gpfq(weights, evidence, alphabet))
+        for errors, centers in ((plain, False), (centered, True)):
+            codes = gpfq(weights, statistics, alphabet, centered=centers)
+            error = analog @ weights - compressed @ problems.decode(alphabet, codes)
             errors.append(np.linalg.norm(error - error.mean(axis=0)))
     assert np.mean(centered) <= np.mean(plain)
+
+
+def test_a_constant_feature_is_dead_when_centered(rng):
+    """0.1 has no finite binary expansion: what rounding leaves of its variance must not become a direction."""
+    analog, compressed = problems.inputs(rng, 200, 12, noise=0.3)
+    analog[:, 5], compressed[:, 5] = 0.1, 0.7
+    weights = rng.uniform(-1, 1, (12, 6))
+    alphabet = problems.alphabet(problems.LEVELS["sixteen"], 6, rng)
+    codes = gpfq(weights, statistics_of(analog, compressed), alphabet, centered=True)
+    assert (codes[5] == alphabet.zero_code).all()
 
 
 # Symmetries

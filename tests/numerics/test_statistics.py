@@ -44,32 +44,6 @@ def test_some_features(rows):
     assert chosen.same_inputs == (analog is compressed)
 
 
-def test_centering_is_that_of_the_rows(rows):
-    analog, compressed = (array.astype(np.float64) for array in rows)
-    centered = statistics_of(*rows).centered()
-    means = analog - analog.mean(axis=0), compressed - compressed.mean(axis=0)
-    np.testing.assert_allclose(centered.gram, means[1].T @ means[1], atol=1e-10)
-    np.testing.assert_allclose(centered.cross, means[1].T @ means[0], atol=1e-10)
-    assert centered.same_inputs == (rows[0] is rows[1])
-
-
-def test_a_constant_feature_is_exactly_dead_when_centered(rows):
-    """0.1 has no finite binary expansion: what rounding leaves must not become a direction."""
-    analog, compressed = (np.array(array) for array in rows)
-    analog[:, 5], compressed[:, 5] = 0.1, 0.7
-    centered = statistics_of(analog, compressed).centered()
-    assert not centered.gram[5].any() and not centered.gram[:, 5].any()
-    assert not centered.cross[5].any()
-
-
-def test_the_input_of_centering_stays(rows):
-    statistics = statistics_of(*rows)
-    before = statistics.gram.copy(), statistics.cross.copy()
-    statistics.centered()
-    np.testing.assert_array_equal(statistics.gram, before[0])
-    np.testing.assert_array_equal(statistics.cross, before[1])
-
-
 def test_the_mean_error_is_that_of_the_outputs(rng, rows):
     analog, compressed = rows
     weights, decoded = rng.normal(size=(12, 4)), rng.normal(size=(12, 4)).astype(np.float32)
