@@ -16,7 +16,7 @@ def mlp() -> keras.Model:
 def cnn() -> keras.Model:
     return keras.Sequential(
         [
-            keras.Input((7, 6, 2)),
+            keras.Input((9, 8, 2)),
             L.Conv2D(4, 3, padding="same", activation="relu", name="conv1"),
             L.MaxPooling2D(),
             L.Conv2D(6, (2, 3), strides=(2, 1), groups=2, name="conv2"),
@@ -24,7 +24,7 @@ def cnn() -> keras.Model:
             L.Conv2D(4, 2, dilation_rate=2, padding="same", use_bias=False, name="conv3"),
             L.BatchNormalization(name="norm"),
             L.Dropout(0.5),
-            L.Dense(5, "tanh", name="pixels"),
+            L.Dense(5, "softplus", name="pixels"),
             L.Flatten(),
             L.Dense(3, name="logits"),
         ],
