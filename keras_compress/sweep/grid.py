@@ -108,8 +108,8 @@ class Grid:
                     raise InputError(f"Unknown entry in {field}: {name!r}. Known: {', '.join(known)}.")
         if not self.bits and not self.levels:
             raise InputError("A grid needs bits or levels, such as bits=[2, 3, 4] or levels=[3]. Received: neither.")
-        for field in ("methods", "alphabets", "scalars", "num_samples"):
-            if not getattr(self, field):
+        for field in ("methods", "alphabets", "scalars", "dense_scalars", "num_samples"):
+            if getattr(self, field) is not None and not getattr(self, field):
                 raise InputError(f"A grid needs at least one entry in {field}. Received: none.")
         for number in self.num_samples:
             if number < 1:

@@ -58,7 +58,7 @@ def tidy(axes: Axes) -> None:
 def legend_below(figure: Figure, axes: Axes) -> None:
     """One legend for the figure, outside of the data."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, min(len(labels), int(figure.get_figwidth() // 1.9)))
+    columns = max(1, min(len(labels), int(figure.get_figwidth() // 1.75)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 

@@ -35,7 +35,7 @@ def _percent(value: float) -> str:
     return f"{value:.2%}"
 
 
-# Heading, cell of a row, whether the column is text.
+# Heading, value of a row, its text.
 _COLUMNS: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("method", lambda row: row["method"], str),
     ("alphabet", lambda row: row["alphabet"], str),
@@ -53,6 +53,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("s", lambda row: row["seconds"], "{:.1f}".format),
 )
 _TEXT = ("method", "alphabet")
+_FIRST_TO_GO = ("zeros", "top-5", "s")  # where a table is too wide; the CSV file has them
+WIDTH = 120
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -60,21 +62,30 @@ def table(rows: Sequence[Row]) -> str:
     if not rows:
         return "no configurations"
     first = rows[0]
-    used = [column for column in _COLUMNS if any(column[1](row) is not None for row in rows)]
     chosen = {id(row) for row in best_rows(rows).values()}
-    cells = [[heading for heading, _, _ in used]]
-    cells += [["" if get(row) is None else show(get(row)) for _, get, show in used] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row, texts in zip([None, *rows], cells, strict=True):
-        aligned = [
-            text.ljust(width) if heading in _TEXT else text.rjust(width)
-            for text, width, (heading, _, _) in zip(texts, widths, used, strict=True)
-        ]
-        lines.append("  ".join(aligned) + (" *" if id(row) in chosen else ""))
+    used = [column for column in _COLUMNS if any(column[1](row) is not None for row in rows)]
+    lines = _aligned(rows, used, chosen)
+    for heading in _FIRST_TO_GO:
+        if max(map(len, lines)) > WIDTH:
+            used = [column for column in used if column[0] != heading]
+            lines = _aligned(rows, used, chosen)
     top5 = "" if first["float_top5"] is None else f", top-5 {first['float_top5']:.2%}"
     title = (
         f"{first['model']} on {first['test_samples']:,} test samples: float top-1 {first['float_top1']:.2%}{top5}, "
         f"{first['raw_bytes'] / 1e3:,.1f} kB"
     )
     return "\n".join([title, *lines, NOTE_SELECTION if is_selected_on_training(rows) else NOTE_TEST])
+
+
+def _aligned(rows: Sequence[Row], columns: Sequence[Any], marked: set[int]) -> list[str]:
+    cells = [[heading for heading, _, _ in columns]]
+    cells += [["" if get(row) is None else show(get(row)) for _, get, show in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row, texts in zip([None, *rows], cells, strict=True):
+        aligned = [
+            text.ljust(width) if heading in _TEXT else text.rjust(width)
+            for text, width, (heading, _, _) in zip(texts, widths, columns, strict=True)
+        ]
+        lines.append("  ".join(aligned) + (" *" if id(row) in marked else ""))
+    return lines
