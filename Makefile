@@ -8,14 +8,14 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast lint format docker-test clean
+.PHONY: help quickstart install test test-fast lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 quickstart: $(INSTALLED)  ## train the digits CNN, quantize it with GPFQ and MSQ, say where the table and the pictures lie
 	$(RUN) train/train_baseline.py --dataset=digits --architecture=cnn
-	$(RUN) quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --levels=3 --num_samples=500
+	$(RUN) quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --alphabet_scalars=0.75,1,1.5
 
 install: $(INSTALLED_DEV)  ## make the virtual environment with all that development needs
 
@@ -36,6 +36,9 @@ format: $(INSTALLED_DEV)  ## lay out the code and mend what ruff can mend
 
 docker-test:  ## build the image and run both commands in it as a foreign user (needs a docker engine, or root on Debian)
 	bash tests/docker/build_and_run.sh
+
+benchmarks: $(INSTALLED)  ## measure speed, memory and accuracy; KERAS_COMPRESS_DATA names the folder with the data sets
+	set -e; for command in benchmarks/*.py; do $(RUN) $$command; done
 
 clean:  ## remove caches and build products; trained models and results stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -140,6 +140,7 @@ if [ "${1:-}" != --train-only ]; then
     expect 'quantized_models/*.keras'
     expect 'quantized_models/*.codes.npz'
     expect 'model_metrics/*.csv'
+    expect 'model_metrics/digits_cnn/*.png'
     expect train_logs/model_quantizing.log
     for folder in "${folders[@]}"; do expect_owner "$folder"; done
 
