@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     folder = pathlib.Path(FLAGS.results_dir) / ("accuracy" if FLAGS.fold_batch_normalization else "accuracy_unfolded")
     if not FLAGS.show:
         run(folder)
-    rows = tables.read(folder, FLAGS.networks)
+    rows = [row for row in tables.read(folder, FLAGS.networks) if row["samples"] == FLAGS.num_samples]
     if not rows:
         raise InputError(f"There are no rows in {str(folder)!r}. Run without --show first.")
     print(tables.readme_block(rows))
