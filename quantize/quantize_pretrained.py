@@ -17,6 +17,7 @@ kill, the same command goes on where it stopped. Calibration samples are drawn f
 import contextlib
 import logging
 import pathlib
+import textwrap
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,18 @@ def main(argv: list[str]) -> None:
             pictures += sweep.draw_layers(
                 model, rows, samples, FLAGS.output_dir, metrics, allow_lambda=FLAGS.allow_lambda
             )
-        print(f"table:    {metrics}.csv")
-        print(f"pictures: {', '.join(str(picture) for picture in pictures)}")
+    except KeyboardInterrupt:
+        logging.getLogger("keras_compress").info("interrupted; the same command goes on from here")
+        raise
     finally:
         close_log(log)
-    print(f"log:      {log_path}   {time.perf_counter() - started:.0f} seconds")
+    names = ", ".join(picture.stem for picture in pictures)
+    print(f"table:    {metrics}.csv")
+    print(textwrap.fill(f"pictures: {metrics}/ ({names})", width=120, subsequent_indent=" " * 10))
+    if FLAGS.save_models:
+        print(f"networks: {FLAGS.output_dir}/")
+    print(f"log:      {log_path}")
+    print(f"{time.perf_counter() - started:.0f} seconds")
 
 
 def model_path(argv: list[str]) -> pathlib.Path:

@@ -85,12 +85,19 @@ def run(
     """
     _check_settings(name, form, memory_budget, batch_size)
     samples.check(model, max(grid.num_samples))
-    paths = list(Graph(model).views)
+    graph = Graph(model)
+    paths = list(graph.views)
     ignored = select(ignore_layers, paths, "ignore_layers") if ignore_layers else set()
     if ignored >= set(paths):
         raise InputError(f"There is no layer to quantize: ignore_layers leaves none of {', '.join(paths) or 'none'}.")
-    records = Records(pathlib.Path(metrics_dir) / f"{name}.csv")
-    check_writable_folder(metrics_dir)
+    for path in set(paths) - ignored:
+        bad = int((~np.isfinite(graph.views[path].kernel)).sum())
+        if bad:
+            raise InputError(
+                f"The kernel of layer {path!r} has {bad} weights that are NaN or Inf. The training diverged; train "
+                "again, or leave the layer out with ignore_layers."
+            )
+    records = Records(check_writable_folder(metrics_dir) / f"{name}.csv")
     if output_dir is not None:
         check_writable_folder(output_dir)
     start = fold_batch_normalization(model) if fold else Result(model)

@@ -101,8 +101,7 @@ def test_numbers_of_samples_are_on_a_logarithmic_axis(figures, tmp_path):
 def test_labels_do_not_run_into_each_other(figures, tmp_path, lists):
     sweep.draw(made_up_rows(**lists), tmp_path)
     for figure in figures:
-        for _ in range(2):  # the first drawing finds the places that the second one uses
-            figure.canvas.draw()
+        figure.draw_without_rendering()
         for axes, side in itertools.product(figure.axes, ("xaxis", "yaxis")):
             labels = [label for label in getattr(axes, side).get_ticklabels() if label.get_text()]
             boxes = [label.get_window_extent() for label in labels if label.get_rotation() == 0]
