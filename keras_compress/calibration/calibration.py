@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
-from keras_compress.calibration.store import ActivationStore
+from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
 from keras_compress.numerics.statistics import LayerStatistics, Moments
@@ -96,13 +96,19 @@ class Calibration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.store.__exit__(kind, error, trace)
+        self.store.num_chunks = None
         self.shared_statistics.clear()
 
-    @property
-    def num_chunks(self) -> int:
+    def check_open(self) -> None:
+        """Raises InputError outside of the `with` block."""
         if self.store.num_chunks is None:
-            raise InputError("A Calibration must be used inside of its `with` block.")
-        return self.store.num_chunks
+            raise InputError("A Calibration must be used inside of its `with` block. Received: one that is not open.")
+
+    def release(self) -> None:
+        """Forgets what a call of `quantize` left: the compressed network's tensors, and any that is not complete."""
+        for key in self.store:
+            if key[0] != ANALOG or not self.store.is_complete(key):
+                self.store.discard(key)
 
     def shape_of(self, tensor: int) -> tuple[int | None, ...]:
         """Shape of one of the graph's tensors."""
@@ -113,7 +119,7 @@ class Calibration:
         chunk = -1
         for chunk, arrays in enumerate(in_chunks(batches, self.batch_size or self._rows())):
             for tensor, array in zip(self.graph.inputs, arrays, strict=True):
-                self.store.write(("analog", tensor), chunk, array)
+                self.store.write((ANALOG, tensor), chunk, array)
             self.num_samples += len(arrays[0])
         self.store.num_chunks = chunk + 1
         self.data = None  # a generator has ended; an array need not be held twice

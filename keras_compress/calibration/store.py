@@ -18,6 +18,7 @@ from keras_compress.files import check_writable_folder
 
 Key = tuple[str, int]  # network and number of a tensor
 
+ANALOG, COMPRESSED = "analog", "compressed"
 PREFIX = "keras_compress-"
 LOCK = "lock"
 SPARE = 16 << 20  # bytes that a disk must keep free: files have headers, and others write too
@@ -66,6 +67,10 @@ class ActivationStore:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._chunks
+
+    def is_complete(self, key: Key) -> bool:
+        """Whether every chunk of a tensor has been written."""
+        return len(self._chunks[key]) == self.num_chunks
 
     def __iter__(self) -> Iterator[Key]:
         return iter(list(self._chunks))

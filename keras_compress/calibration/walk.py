@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.calibration.calibration import Calibration
+from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.layers.graph import LINEAR, Graph
 
-ANALOG, COMPRESSED = "analog", "compressed"
 Visit = Callable[[list[Any], list[Any]], None]
 
 
@@ -51,7 +51,8 @@ class Walk:
         self.offsets: dict[str, np.ndarray] = {}  # path -> what a BatchNorm adds later to the layer's outputs, (n_out,)
         self._squares: dict[str, list[float]] = {}  # path -> sums of squares: of errors, of outputs without bias
         self._measured: set[int] = set()
-        self._boundary = 0
+        assert self.store.num_chunks is not None, "the calibration is open"
+        self.num_chunks = self.store.num_chunks
 
     def inputs(self, path: str) -> list[int]:
         """Numbers of the tensors that a layer reads, one for each of its calls."""
@@ -151,7 +152,7 @@ class Walk:
         differ = [tensor in differing for tensor in stage.sources]
         if stage.analog_calls or stage.compressed_calls or visit or stage.linear:
             step = self._step(stage, write_analog, write_compressed)
-            for chunk in range(self.calibration.num_chunks):
+            for chunk in range(self.num_chunks):
                 analog_in = [store.read((ANALOG, tensor), chunk) for tensor in stage.analog_reads]
                 compressed_in = [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
                 for key in dying:

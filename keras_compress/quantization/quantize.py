@@ -316,7 +316,11 @@ def _calibrating(
                 f"The Calibration was made for model {data.model.name!r}, and another one is to be quantized "
                 f"({model.name!r}). Make a Calibration with the very model that is passed."
             )
-        yield data
+        data.check_open()
+        try:
+            yield data
+        finally:
+            data.release()
     elif data is None:
         parse_bytes(memory_budget)
         yield None
