@@ -1,0 +1,90 @@
+"""One report for a person, a program and a plot."""
+
+import json
+import math
+
+import pytest
+
+from keras_compress.report import LayerRow, Report, Step
+
+DENSE = LayerRow(
+    "encoder/dense", "Dense", "quantized", parameters=1234, alphabet="Integer(levels=3)", num_levels=3,
+    bits=math.log2(3), radius=0.25, relative_error=0.125, zeros=0.5, features=100, rows=2000, form="gram",
+    bias="centered", seconds=1.5,
+)  # fmt: skip
+NORM = LayerRow("norm", "BatchNormalization", "float", "is not known", parameters=8)
+OTHER = LayerRow("norm2", "BatchNormalization", "float", "is not known", parameters=8)
+
+
+@pytest.fixture
+def report():
+    fold = Step("fold_batch_normalization", {}, [LayerRow("norm", "BatchNormalization", "kept", "why")], {"folded": 0})
+    return Report((fold, Step("quantize", {"seed": 3}, [DENSE, NORM, OTHER], {"seconds": 2.0, "samples": 500})))
+
+
+def test_the_newest_row_of_a_layer_counts(report):
+    assert report.row("norm") is NORM
+    assert report.row("encoder/dense") is DENSE
+    with pytest.raises(KeyError, match="nowhere"):
+        report.row("nowhere")
+
+
+def test_a_report_is_continued_and_never_changed(report):
+    longer = report.extended(Step("prune", {}))
+    assert [step.technique for step in longer.steps] == ["fold_batch_normalization", "quantize", "prune"]
+    assert len(report.steps) == 2
+
+
+def test_it_comes_back_from_json(report):
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+    assert Report.from_dict(Report().to_dict()) == Report()
+
+
+def test_rows_come_back_entry_for_entry(report):
+    back = Report.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert [step.rows for step in back.steps] == [step.rows for step in report.steps]
+
+
+def test_zeros_and_exact_errors_are_not_taken_for_missing():
+    """0 is a figure; only None and the empty text mean that there is none."""
+    row = LayerRow("dense", "Dense", "quantized", relative_error=0.0, zeros=0.0, seconds=0.0)
+    assert {"relative_error", "zeros", "seconds", "parameters"} <= set(row.to_dict())
+    assert LayerRow(**row.to_dict()) == row
+
+
+def test_reports_are_equal_if_all_their_entries_are(report):
+    assert report != Report()
+    assert report != "a text"
+    assert report != Report((report.steps[0],))
+
+
+def test_the_text_has_a_line_for_each_layer_with_its_figures(report):
+    lines = str(report).splitlines()
+    (line,) = [line for line in lines if line.startswith("encoder/dense")]
+    for cell in ("Dense", "quantized", "1,234", "3", "1.58", "0.25", "12.50%", "50.0%", "gram", "centered", "1.50 s"):
+        assert cell in line
+
+
+def test_the_text_says_each_reason_once_with_all_its_layers(report):
+    assert str(report).count("is not known") == 1
+    assert "norm, norm2: is not known" in str(report)
+
+
+def test_the_text_names_steps_settings_and_figures(report):
+    text = str(report)
+    assert text.index("fold_batch_normalization()") < text.index("quantize(seed=3)")
+    assert "samples: 500" in text and "seconds: 2" in text
+
+
+def test_columns_are_aligned(report):
+    header, *rows = str(report).split("\n\n")[1].splitlines()[1:5]
+    assert all(row[header.index("type") - 1] == " " and row[header.index("type")] != " " for row in rows)
+
+
+def test_columns_without_a_figure_are_left_out():
+    text = str(Report((Step("prune", {}, [NORM]),)))
+    assert "error" not in text and "levels" not in text
+
+
+def test_an_empty_report_says_so():
+    assert str(Report()) == "nothing was done"

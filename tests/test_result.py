@@ -1,0 +1,203 @@
+"""A result is a model and the very integers behind it, on disk too."""
+
+import dataclasses
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.result import FORMAT_VERSION
+
+L = keras.layers
+Kernel = kc.QuantizedKernel
+
+
+def kernel(shape=(4, 3), axis=-1, rng=None):
+    rng = rng or np.random.default_rng(0)
+    return Kernel(rng.integers(-3, 4, shape).astype(np.int8), np.arange(-3, 4), rng.uniform(0.1, 1, shape[axis]), axis)
+
+
+@pytest.fixture
+def result():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="one"), L.Dense(2, name="two")])
+    quantized = kernel()
+    model.get_layer("one").kernel.assign(quantized.decode())
+    step = kc.Report().extended  # a report is continued, never changed
+    from keras_compress.report import LayerRow, Step
+
+    report = step(Step("quantize", {"seed": 0}, [LayerRow("one", "Dense", "quantized", bits=2.8)], {"seconds": 0.5}))
+    return kc.Result(model, {"one": quantized}, {"one": quantized.codes != 0}, report)
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, 2])
+def test_decoding_is_one_product_along_the_axis(rng, axis):
+    quantized = kernel((4, 3, 5), axis, rng)
+    expected = np.moveaxis(np.moveaxis(quantized.codes, axis, -1).astype(np.float32) * quantized.scale, -1, axis)
+    np.testing.assert_array_equal(quantized.decode(), expected)
+    assert quantized.decode().dtype == np.float32
+
+
+def test_one_scale_may_serve_all_channels():
+    quantized = Kernel(np.array([[1, -1]]), np.array([-1, 0, 1]), np.array([0.5]), 1)
+    np.testing.assert_array_equal(quantized.decode(), [[0.5, -0.5]])
+    assert 2**quantized.bits == pytest.approx(3)
+
+
+BAD_KERNELS = {
+    "float_codes": ({"codes": np.zeros((4, 3))}, "must be integers"),
+    "float_levels": ({"levels": np.arange(-3.0, 4.0)}, "must be integers"),
+    "one_level": ({"levels": np.array([0])}, "strictly increasing"),
+    "falling_levels": ({"levels": np.arange(3, -4, -1)}, "strictly increasing"),
+    "scale_of_another_length": ({"scale": np.ones(2)}, "one entry, or one along axis"),
+    "axis_beyond_the_shape": ({"axis": 2}, "one entry, or one along axis"),
+    "nan_scale": ({"scale": np.array([1, np.nan, 1])}, "must be finite"),
+    "strange_codes": ({"levels": np.array([-1, 0, 1])}, "must be one of the levels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KERNELS)
+def test_a_kernel_is_checked_when_it_is_made(case):
+    changes, message = BAD_KERNELS[case]
+    with pytest.raises(kc.InputError, match=message):
+        dataclasses.replace(kernel(), **changes)
+
+
+# Results
+
+
+def test_a_model_is_a_result_to_which_nothing_was_done(result):
+    fresh = kc.Result.of(result.model)
+    assert fresh.model is result.model
+    assert (fresh.kernels, fresh.masks, fresh.report.steps) == ({}, {}, ())
+    assert kc.Result.of(result) is result
+
+
+@pytest.mark.parametrize("other", ["model.keras", None, np.zeros(3), keras.layers.Dense(3)])
+def test_what_is_neither_model_nor_result_is_an_error(other):
+    with pytest.raises(kc.InputError, match=f"Received: {type(other).__name__}"):
+        kc.Result.of(other)
+
+
+def test_weights_must_be_the_decoded_codes(result):
+    layer = result.model.get_layer("one")
+    value = layer.kernel.numpy()
+    value[0, 0] = np.nextafter(value[0, 0], np.float32(9))
+    layer.kernel.assign(value)
+    with pytest.raises(kc.InputError, match="'one' differs from its codes"):
+        kc.Result.of(result)
+
+
+def test_codes_of_a_layer_that_is_not_there_are_an_error(result):
+    with pytest.raises(kc.InputError, match="'three', which its model does not have"):
+        kc.Result.of(dataclasses.replace(result, kernels={"three": kernel()}))
+
+
+# Files
+
+
+def assert_equal(first, second):
+    assert first.report == second.report
+    assert (first.kernels.keys(), first.masks.keys()) == (second.kernels.keys(), second.masks.keys())
+    for path, quantized in first.kernels.items():
+        for field in dataclasses.fields(quantized):
+            ours, theirs = getattr(quantized, field.name), getattr(second.kernels[path], field.name)
+            np.testing.assert_array_equal(ours, theirs)
+            assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+    for path, mask in first.masks.items():
+        np.testing.assert_array_equal(mask, second.masks[path])
+    for ours, theirs in zip(first.model.weights, second.model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("name", ["small", "small.keras", "a/new/folder/small", "with.dots-3.5"])
+def test_a_result_comes_back_from_its_three_files(result, tmp_path, name):
+    result.save(tmp_path / name)
+    folder = (tmp_path / name).parent
+    stem = (tmp_path / name).name.removesuffix(".keras")
+    assert sorted(os.listdir(folder)) == sorted([stem + ".keras", stem + ".codes.npz", stem + ".json"])
+    assert_equal(result, kc.load_result(tmp_path / name))
+
+
+def test_paths_of_nested_layers_come_back(tmp_path, rng):
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(3, name="one")], name="inner")
+    model = keras.Sequential([keras.Input((4,)), inner], name="outer")
+    quantized = kernel()
+    inner.get_layer("one").kernel.assign(quantized.decode())
+    nested = kc.Result(model, {"inner/one": quantized}, {"inner/one": quantized.codes != 0})
+    nested.save(tmp_path / "nested")
+    assert_equal(nested, kc.load_result(tmp_path / "nested"))
+
+
+def test_a_result_without_codes_comes_back(result, tmp_path):
+    bare = kc.Result(result.model)
+    bare.save(tmp_path / "bare")
+    assert_equal(bare, kc.load_result(tmp_path / "bare"))
+
+
+def test_saving_again_replaces_the_files(result, tmp_path):
+    kc.Result(result.model).save(tmp_path / "small")
+    result.save(tmp_path / "small")
+    assert_equal(result, kc.load_result(tmp_path / "small"))
+    assert len(os.listdir(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".codes.npz", ".json"])
+def test_a_missing_file_is_named(result, tmp_path, suffix):
+    result.save(tmp_path / "small")
+    (tmp_path / f"small{suffix}").unlink()
+    with pytest.raises(kc.StorageError, match=f"There is no file .*small{suffix}"):
+        kc.load_result(tmp_path / "small")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".codes.npz", ".json"])
+@pytest.mark.parametrize("content", [b"", b"not ours", "half"])
+def test_a_damaged_file_is_an_error(result, tmp_path, suffix, content):
+    result.save(tmp_path / "small")
+    path = tmp_path / f"small{suffix}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
+    with pytest.raises(kc.UserError) as raised:
+        kc.load_result(tmp_path / "small")
+    assert "\n" not in str(raised.value)
+
+
+def test_codes_of_another_model_are_an_error(result, tmp_path):
+    result.save(tmp_path / "small")
+    other = keras.Sequential([keras.Input((4,)), L.Dense(3, name="one"), L.Dense(2, name="two")])
+    other.save(tmp_path / "small.keras")
+    with pytest.raises(kc.InputError, match="differs from its codes"):
+        kc.load_result(tmp_path / "small")
+
+
+def test_a_newer_format_is_an_error(result, tmp_path):
+    result.save(tmp_path / "small")
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(kc.InputError, match="this program reads up to"):
+        kc.load_result(tmp_path / "small")
+
+
+def test_a_json_of_something_else_is_an_error(result, tmp_path):
+    result.save(tmp_path / "small")
+    (tmp_path / "small.json").write_text("[1, 2]")
+    with pytest.raises(kc.InputError, match="damaged or not ours"):
+        kc.load_result(tmp_path / "small")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(result, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(kc.StorageError, match="cannot be written to"):
+        result.save(tmp_path / "file" / "small")
+
+
+def test_lambda_layers_are_refused_unless_allowed(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="one"), L.Lambda(lambda x: x + 1, output_shape=(3,))])
+    kc.Result(model).save(tmp_path / "small")
+    with pytest.raises(kc.InputError, match="allow_lambda"):
+        kc.load_result(tmp_path / "small")
+    assert kc.load_result(tmp_path / "small", allow_lambda=True).model.count_params() == model.count_params()
