@@ -25,6 +25,17 @@ test: lint  ## check style and types, then run every test
 test-fast: $(INSTALLED_DEV)  ## run the tests that train no network and need no command run end to end
 	$(RUN) -m pytest -m "not slow"
 
+faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
+	$(RUN) -m pytest tests/faults
+
+benchmarks: $(INSTALLED)  ## measure solver, network, memory, grid and accuracy (KERAS_COMPRESS_DATA=folder; two hours)
+	$(RUN) benchmarks/gpfq_scaling.py
+	$(RUN) benchmarks/network.py
+	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/grid.py
+	$(RUN) benchmarks/scalars.py
+	$(RUN) benchmarks/accuracy.py
+
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
