@@ -60,7 +60,7 @@ class Gatherer:
         self.view = view
         self.gram = gram
         self.same = same
-        self.fraction = fraction
+        self.fraction = fraction if isinstance(view, Conv2DView) else 1.0
         self.method = method
         self.count = 0
         self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))

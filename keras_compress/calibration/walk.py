@@ -119,6 +119,8 @@ class Walk:
             for index, call in enumerate(graph.calls[:boundary])
             if call.part == LINEAR and call.path in self.changed and index not in self._measured
         ]
+        if self.calibration.keep:
+            analog_live.update(sources)  # a later walk finds them and need not run the analog network
         for tensor in keep:
             analog_live.add(tensor)
             if tensor in differing:

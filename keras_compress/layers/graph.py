@@ -38,6 +38,7 @@ class Call:
 class Graph:
     """Calls of a Functional or Sequential model.
 
+    Every call is in inference mode, also one that the model makes with training=True, such as a Dropout at random.
     Two models of equal architecture give equal graphs: call for call and tensor for tensor.
 
     Attributes:
@@ -127,12 +128,14 @@ class Graph:
         outputs = tuple(self._new_tensor(tensor.shape) for tensor in node.outputs)
         known = {id(tensor): numbers[id(tensor)] for tensor in node.input_tensors}
         settings = {}
-        if (
-            isinstance(operation, keras.Layer)
-            and "training" in inspect.signature(operation.call).parameters
-            and node.arguments.kwargs.get("training") is None
-        ):
-            settings["training"] = bool(training)
+        if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
+            settings["training"] = False
+            own = node.arguments.kwargs.get("training")
+            if (training if own is None else own) and operation.trainable and operation.non_trainable_weights:
+                raise InputError(
+                    f"Layer {path!r} is called with training=True, so that each batch changes its statistics. Rebuild "
+                    "the model without training=True."
+                )
 
         def run(values: dict[int, Any]) -> list[Any]:
             args, kwargs = node.arguments.fill_in({key: values[number] for key, number in known.items()})

@@ -108,7 +108,8 @@ def quantize(
     if source is not None:
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
     kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
-    result = Result(twin, kept | kernels, dict(given.masks) | masks, given.report.extended(step))
+    other_masks = {path: mask for path, mask in given.masks.items() if path not in plan}
+    result = Result(twin, kept | kernels, other_masks | masks, given.report.extended(step))
     result.check()
     return result
 
@@ -232,6 +233,8 @@ class _Job:
         """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
         if self.form != "auto":
             return self.form
+        if self.patch_fraction < 1 and isinstance(view, Conv2DView):
+            return "gram"  # the direct form reads every row
         assert self.source is not None and self.walk is not None
         features = int(np.prod(view.layer.kernel.shape[:-1]))
         rows = self.source.num_samples * sum(
