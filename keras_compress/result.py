@@ -152,34 +152,41 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
             raise StorageError(
                 f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
             )
-    kernels: dict[str, dict[str, np.ndarray]] = {}
-    masks: dict[str, np.ndarray] = {}
     try:
-        state = json.loads(pathlib.Path(stem + ".json").read_text())
-        if state["format_version"] > FORMAT_VERSION:
-            raise InputError(
-                f"{stem}.json has format {state['format_version']}; this program reads up to {FORMAT_VERSION}."
-            )
-        report = Report.from_dict(state["report"])
-        with np.load(stem + ".codes.npz", allow_pickle=False) as arrays:
-            for name in arrays.files:
-                kind, _, rest = name.partition("/")
-                if kind == "masks":
-                    masks[rest] = arrays[name]
-                else:
-                    layer, _, field = rest.rpartition("/")
-                    kernels.setdefault(layer, {})[field] = arrays[name]
-        decoded = {
-            layer: QuantizedKernel(fields["codes"], fields["levels"], fields["scale"], int(fields["axis"]))
-            for layer, fields in kernels.items()
-        }
-    except (KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile, EOFError) as error:
+        report, kernels, masks = _read(stem)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
         ) from error
-    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), decoded, masks, report)
+    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), kernels, masks, report)
     result.check()
     return result
+
+
+def _read(stem: str) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray]]:
+    state = json.loads(pathlib.Path(stem + ".json").read_text())
+    if state["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{stem}.json has format {state['format_version']}; this program reads up to {FORMAT_VERSION}. Update it."
+        )
+    fields: dict[str, dict[str, np.ndarray]] = {}
+    masks: dict[str, np.ndarray] = {}
+    # NumPy leaves a damaged file open, so it is opened here.
+    with open(stem + ".codes.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            kind, _, rest = name.partition("/")
+            if kind == "masks":
+                masks[rest] = arrays[name]
+            else:
+                layer, _, field = rest.rpartition("/")
+                fields.setdefault(layer, {})[field] = arrays[name]
+    kernels = {
+        layer: QuantizedKernel(parts["codes"], parts["levels"], parts["scale"], int(parts["axis"]))
+        for layer, parts in fields.items()
+    }
+    return Report.from_dict(state["report"]), kernels, masks
 
 
 def _stem(path: str | os.PathLike[str]) -> str:
