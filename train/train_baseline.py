@@ -1,10 +1,13 @@
 """Trains a network to quantize, and writes serialized_models/NAME.keras with its model card NAME.json beside it.
 
     python train/train_baseline.py
-    python train/train_baseline.py --dataset=mnist --architecture=mlp
+    python train/train_baseline.py --dataset=mnist --architecture=mlp --epochs=15
     python train/train_baseline.py --dataset=cifar10 --epochs=16 --learning_rate=0.002 --dropout_scale=0.5
     python train/train_baseline.py --dataset=my_table.csv --label_column=species --architecture=mlp
     python train/train_baseline.py --dataset=my_images/ --image_size=32 --architecture=resnet18 --width_multiplier=0.5
+
+The first three reach 0.989, 0.985 and 0.874 of the test samples with seed 0. On two cores that other programs kept busy
+they took 50 seconds, 4 minutes and 58 minutes.
 
 The training is Adam with a one-cycle learning rate. The epoch with the best accuracy on a validation split of the
 training samples is kept; the test samples are looked at once, at the end. Data sets: keras_compress/zoo/datasets.py.
