@@ -18,30 +18,14 @@ def test_a_public_name_is_defined_where_it_is_looked_up(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_has_a_docstring_that_begins_with_a_sentence(name):
-    first = inspect.getdoc(getattr(kc, name)).splitlines()[0]
-    assert first[0].isupper() and first[-1] in ".:"
+    assert inspect.getdoc(getattr(kc, name)).splitlines()[0][-1] in ".:"
 
 
-def arguments(function):
-    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
-
-
-CALLABLES = [
-    name
-    for name in NAMES
-    if not issubclass(type(getattr(kc, name)), type) or not issubclass(getattr(kc, name), Exception)
-]
-
-
-@pytest.mark.parametrize("name", CALLABLES)
+@pytest.mark.parametrize("name", ["Calibration", "Equispaced", "GPFQ", "Integer", "MSQ", "Midtread", "quantize"])
 def test_every_argument_is_described(name):
-    """Under "Args:", or for a value object under "Attributes:"."""
     public = getattr(kc, name)
-    described = inspect.getdoc(public)
-    if inspect.isabstract(public):
-        return
-    for argument in arguments(public):
-        assert f"\n    {argument}: " in described or f"    {argument}, " in described, argument
+    for argument in inspect.signature(public).parameters:
+        assert f"\n    {argument}: " in inspect.getdoc(public), argument
 
 
 def test_names_are_listed():
