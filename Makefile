@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast lint format docker-test benchmarks clean
+.PHONY: help quickstart install test test-fast faults lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -27,14 +27,6 @@ test-fast: $(INSTALLED_DEV)  ## run the tests that train no network and need no 
 
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
 	$(RUN) -m pytest tests/faults
-
-benchmarks: $(INSTALLED)  ## measure solver, network, memory, grid and accuracy (KERAS_COMPRESS_DATA=folder; two hours)
-	$(RUN) benchmarks/gpfq_scaling.py
-	$(RUN) benchmarks/network.py
-	$(RUN) benchmarks/memory.py
-	$(RUN) benchmarks/grid.py
-	$(RUN) benchmarks/scalars.py
-	$(RUN) benchmarks/accuracy.py
 
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .
