@@ -21,12 +21,11 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import Conv2DView, KernelView, refusal
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.numerics.statistics import Moments, mean_error
+from keras_compress.quantization.plan import check_kernels, check_settings, plan_layers, zero_masks
 from keras_compress.quantization.quantizers import Evidence, Quantizer
-from keras_compress.quantization.selection import Pattern, Patterns, select
+from keras_compress.quantization.selection import Pattern, Patterns
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
-
-FORMS = ("auto", "gram", "direct")
 
 
 def quantize(
@@ -75,11 +74,11 @@ def quantize(
     """
     started = time.perf_counter()
     given = Result.of(model)
-    _check_settings(quantizer, form, patch_fraction, keep_zeros)
+    check_settings(quantizer, form, patch_fraction, keep_zeros)
     graph = Graph(given.model)
-    plan = _plan(graph, quantizer, layers, overrides)
-    _check_kernels(graph, plan)
-    masks = _masks(graph, plan, given, keep_zeros)
+    plan = plan_layers(graph, quantizer, layers, overrides)
+    check_kernels(graph, plan)
+    masks = zero_masks(graph, plan, given, keep_zeros)
     needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
         raise InputError(
@@ -244,64 +243,6 @@ class _Job:
         direct_bytes = 8 * rows * (view.layer.kernel.shape[-1] + 2 * features // view.groups)
         fits = gram_bytes <= self.source.memory_budget or gram_bytes <= direct_bytes
         return "gram" if features <= rows and fits else "direct"
-
-
-def _check_settings(quantizer: Any, form: str, patch_fraction: float, keep_zeros: Any) -> None:
-    if not isinstance(quantizer, Quantizer):
-        raise InputError(f"quantizer must be a quantizer such as kc.GPFQ(bits=4). Received: {quantizer!r}.")
-    if form not in FORMS:
-        raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
-    if not 0 < patch_fraction <= 1:
-        raise InputError(f"patch_fraction must lie in (0, 1]. Received: {patch_fraction!r}.")
-    if patch_fraction < 1 and form == "direct":
-        raise InputError("patch_fraction below 1 goes with form='gram' or 'auto', not with 'direct'.")
-    if keep_zeros not in (None, True, False):
-        raise InputError(f"keep_zeros must be True, False or None. Received: {keep_zeros!r}.")
-
-
-def _plan(
-    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Pattern, Quantizer | None] | None
-) -> dict[str, Quantizer]:
-    """The quantizer of each layer to quantize, in the order of the walk."""
-    paths = list(graph.views)
-    chosen: dict[str, Quantizer | None] = dict.fromkeys(select(layers, paths, "layers"), quantizer)
-    for pattern, other in (overrides or {}).items():
-        if other is not None and not isinstance(other, Quantizer):
-            raise InputError(f"overrides must map patterns to quantizers or None. Received: {other!r}.")
-        for path in select(pattern, paths, "overrides"):
-            chosen[path] = other
-    plan = {path: other for path in paths if (other := chosen.get(path)) is not None}
-    if not plan:
-        raise InputError(
-            f"There is no layer to quantize: of {len(paths)} Dense and Conv2D layers, the settings leave none."
-        )
-    return plan
-
-
-def _check_kernels(graph: Graph, plan: dict[str, Quantizer]) -> None:
-    for path in plan:
-        bad = int((~np.isfinite(graph.views[path].kernel)).sum())
-        if bad:
-            raise InputError(
-                f"The kernel of layer {path!r} has {bad} weights that are NaN or Inf. The training diverged; train "
-                "again, or leave the layer out with layers= or overrides=."
-            )
-
-
-def _masks(graph: Graph, plan: dict[str, Quantizer], given: Result, keep_zeros: bool | None) -> dict[str, np.ndarray]:
-    """False where a weight must stay zero."""
-    if keep_zeros is None:
-        masks = {path: given.masks[path] for path in plan if path in given.masks}
-    elif keep_zeros:
-        masks = {path: graph.views[path].kernel != 0 for path in plan}
-    else:
-        masks = {}
-    for path in masks:
-        if 0 not in plan[path].setting.levels_array and not masks[path].all():
-            raise InputError(
-                f"Layer {path!r} has zeros to keep, and {plan[path].setting!r} has none. Use an odd number of levels."
-            )
-    return masks
 
 
 def _must_have_data(quantizer: Quantizer) -> bool:

@@ -22,7 +22,8 @@ from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import Evaluation, evaluate
 from keras_compress.quantization.folding import fold_batch_normalization
-from keras_compress.quantization.quantize import FORMS, quantize
+from keras_compress.quantization.plan import FORMS
+from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.quantization.selection import Pattern, select
 from keras_compress.result import Result

@@ -1,0 +1,76 @@
+"""What `quantize()` checks and decides before any work starts: settings, layers, kernels, zeros to keep."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_compress.errors import InputError
+from keras_compress.layers.graph import Graph
+from keras_compress.quantization.quantizers import Quantizer
+from keras_compress.quantization.selection import Pattern, Patterns, select
+from keras_compress.result import Result
+
+FORMS = ("auto", "gram", "direct")
+
+
+def check_settings(quantizer: Any, form: str, patch_fraction: float, keep_zeros: Any) -> None:
+    """Raises InputError for settings out of range."""
+    if not isinstance(quantizer, Quantizer):
+        raise InputError(f"quantizer must be a quantizer such as kc.GPFQ(bits=4). Received: {quantizer!r}.")
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
+    if not 0 < patch_fraction <= 1:
+        raise InputError(f"patch_fraction must lie in (0, 1]. Received: {patch_fraction!r}.")
+    if patch_fraction < 1 and form == "direct":
+        raise InputError("patch_fraction below 1 goes with form='gram' or 'auto', not with 'direct'.")
+    if keep_zeros not in (None, True, False):
+        raise InputError(f"keep_zeros must be True, False or None. Received: {keep_zeros!r}.")
+
+
+def plan_layers(
+    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Pattern, Quantizer | None] | None
+) -> dict[str, Quantizer]:
+    """The quantizer of each layer to quantize, in the order of the walk."""
+    paths = list(graph.views)
+    chosen: dict[str, Quantizer | None] = dict.fromkeys(select(layers, paths, "layers"), quantizer)
+    for pattern, other in (overrides or {}).items():
+        if other is not None and not isinstance(other, Quantizer):
+            raise InputError(f"overrides must map patterns to quantizers or None. Received: {other!r}.")
+        for path in select(pattern, paths, "overrides"):
+            chosen[path] = other
+    plan = {path: other for path in paths if (other := chosen.get(path)) is not None}
+    if not plan:
+        raise InputError(
+            f"There is no layer to quantize: of {len(paths)} Dense and Conv2D layers, the settings leave none."
+        )
+    return plan
+
+
+def check_kernels(graph: Graph, plan: dict[str, Quantizer]) -> None:
+    """Raises InputError for weights that are not finite."""
+    for path in plan:
+        bad = int((~np.isfinite(graph.views[path].kernel)).sum())
+        if bad:
+            raise InputError(
+                f"The kernel of layer {path!r} has {bad} weights that are NaN or Inf. The training diverged; train "
+                "again, or leave the layer out with layers= or overrides=."
+            )
+
+
+def zero_masks(
+    graph: Graph, plan: dict[str, Quantizer], given: Result, keep_zeros: bool | None
+) -> dict[str, np.ndarray]:
+    """False where a weight must stay zero."""
+    if keep_zeros is None:
+        masks = {path: given.masks[path] for path in plan if path in given.masks}
+    elif keep_zeros:
+        masks = {path: graph.views[path].kernel != 0 for path in plan}
+    else:
+        masks = {}
+    for path in masks:
+        if 0 not in plan[path].setting.levels_array and not masks[path].all():
+            raise InputError(
+                f"Layer {path!r} has zeros to keep, and {plan[path].setting!r} has none. Use an odd number of levels."
+            )
+    return masks
