@@ -208,7 +208,8 @@ class Walk:
             return shown, kept, squares
 
         signature = [self._specs(ANALOG, stage.analog_reads), self._specs(COMPRESSED, stage.compressed_reads)]
-        return tf.function(step, input_signature=signature, autograph=False)
+        traced = tf.function(step, input_signature=signature, autograph=False)
+        return traced.get_concrete_function()  # a call of `traced` would warn of many functions that are alike
 
     def _specs(self, network: str, tensors: list[int]) -> list[Any]:
         """Of tensors in the store; the number of samples is open, so that a short last chunk is not traced again."""

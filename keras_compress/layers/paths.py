@@ -45,6 +45,12 @@ def functional_graph(model: keras.Model) -> Functional:
     return model._functional
 
 
+def input_names(model: keras.Model) -> list[str]:
+    """Names of a model's inputs, in the order of `model.inputs`: the keys where the inputs are a dictionary."""
+    graph = functional_graph(model)
+    return sorted(graph.input) if isinstance(graph.input, dict) else [tensor.name for tensor in graph.inputs]
+
+
 def nodes_in_order(model: keras.Model) -> list[Any]:
     """The calls (Keras' nodes) of a model's own graph, each after those it reads from; input nodes are left out.
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph
+from keras_compress.layers.paths import functional_graph, input_names
 
 SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
 PROBABILITY_TOLERANCE = 1e-3  # on the sum of a sample's outputs; float16 sums are no better
@@ -58,7 +58,7 @@ def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Ev
     labels = _integer_labels(np.asarray(y), num_samples, num_classes)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
-    judge = _judge(model)
+    judge = _judge(model, arrays, labels)
     parts = []
     for start in range(0, num_samples, batch_size):
         batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
@@ -72,12 +72,11 @@ def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Ev
     )
 
 
-def _judge(model: keras.Model) -> Callable[[list[Any], Any], Any]:
+def _judge(model: keras.Model, arrays: list[np.ndarray], labels: np.ndarray) -> Callable[[list[Any], Any], Any]:
     """A function from a batch and its labels to three values a sample: how many classes have a higher score than the
     right one, the cross entropy, and whether the outputs are probabilities."""
     structure = functional_graph(model).input
 
-    @tf.function(reduce_retracing=True)  # a short last batch is traced once, not for every length
     def judge(batch: list[Any], labels: Any) -> Any:
         outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
         scores = tf.cast(keras.tree.flatten(outputs)[0], tf.float32)
@@ -90,7 +89,11 @@ def _judge(model: keras.Model) -> Callable[[list[Any], Any], Any]:
         sums_to_one = tf.abs(tf.reduce_sum(scores, axis=1) - 1) <= PROBABILITY_TOLERANCE
         return ranks, losses, sums_to_one & tf.reduce_all(scores >= 0, axis=1)
 
-    return judge
+    # The number of samples is open, so that a short last batch is not traced again; and a call of a concrete function,
+    # unlike one of `tf.function`, does not warn where many models are judged.
+    specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays]
+    signature = [specs, tf.TensorSpec([None], labels.dtype)]
+    return tf.function(judge, input_signature=signature).get_concrete_function()
 
 
 def _num_classes(model: keras.Model) -> int:
@@ -106,7 +109,7 @@ def _num_classes(model: keras.Model) -> int:
 def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """One array for each input of the model, in the model's order."""
     graph = functional_graph(model)
-    names = sorted(graph.input) if isinstance(graph.input, dict) else [tensor.name for tensor in graph.inputs]
+    names = input_names(model)
     if isinstance(x, dict):
         if x.keys() != set(names):
             raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
