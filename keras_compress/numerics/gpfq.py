@@ -53,7 +53,9 @@ def gpfq(
         gram_block, cross_block = gram[block, block], cross[block, block]
         if centered:
             sums = statistics.sum_compressed[block]
-            gram_block = _without_constants(gram_block, np.outer(sums, sums / statistics.count))
+            moments = np.diagonal(gram_block)
+            gram_block = gram_block - np.outer(sums, sums / statistics.count)
+            constant = (np.diagonal(gram_block) <= CONSTANT * moments) & (moments > 0)
             cross_block = cross_block - np.outer(sums, statistics.sum_analog[block] / statistics.count)
         targets = np.tril(cross_block) @ weights[block]
         if same:
@@ -63,6 +65,7 @@ def gpfq(
             targets -= gram[block, :start] @ letters[:start]
         if centered:
             targets -= np.outer(sums, mean_outputs)
+            _round_alone(constant, gram_block, targets, weights[block])
         _follow_path(targets, gram_block, alphabet, letters[block], None if keep is None else keep[block])
         if centered:
             mean_outputs += statistics.sum_analog[block] @ weights[block] / statistics.count
@@ -98,32 +101,31 @@ def gpfq_direct(
         compressed = compressed.astype(np.float64)
         analog = compressed if same else analog.astype(np.float64)
         if centered:
-            compressed, analog = _without_means(compressed, analog, means[1][block], means[0][block])
+            moments = np.einsum("ij,ij->j", compressed, compressed)
+            analog = analog - means[0][block]
+            compressed = compressed - means[1][block]
+            constant = (np.einsum("ij,ij->j", compressed, compressed) <= CONSTANT * moments) & (moments > 0)
+            compressed[:, constant] = 0.0
         gram = compressed.T @ compressed
         cross = gram if same else compressed.T @ analog
         targets = np.tril(cross) @ weights[block] + compressed.T @ residual
+        if centered:
+            _round_alone(constant, gram, targets, weights[block])
         _follow_path(targets, gram, alphabet, letters[block], None if keep is None else keep[block])
         residual += analog @ weights[block] - compressed @ letters[block]
     return alphabet.to_codes(letters - alphabet.shift), residual * alphabet.unit
 
 
-def _without_means(
-    compressed: np.ndarray, analog: np.ndarray, mean_compressed: np.ndarray, mean_analog: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    moments = np.einsum("ij,ij->j", compressed, compressed)
-    centered = compressed - mean_compressed
-    constant = np.einsum("ij,ij->j", centered, centered) <= CONSTANT * moments
-    centered[:, constant] = 0.0
-    return centered, centered if analog is compressed else analog - mean_analog
+def _round_alone(constant: np.ndarray, gram: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
+    """Changes a block so that constant features get the letters nearest to their weights.
 
-
-def _without_constants(gram: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """`gram` (b, b) less its rank-one part; a feature that is constant within rounding becomes dead."""
-    centered = gram - means
-    constant = np.diagonal(centered) <= CONSTANT * np.diagonal(gram)
-    centered[constant] = 0.0
-    centered[:, constant] = 0.0
-    return centered
+    A feature that did not vary among the samples says nothing of the path, and what its letter does to the outputs is
+    constant: the bias takes it.
+    """
+    gram[constant] = 0.0
+    gram[:, constant] = 0.0
+    gram[constant, constant] = 1.0
+    targets[constant] = weights[constant]
 
 
 def _follow_path(

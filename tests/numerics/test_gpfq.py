@@ -182,14 +182,27 @@ def test_centering_before_quantizing_beats_correcting_the_bias_afterwards(kind, 
     assert np.mean(centered) <= np.mean(plain)
 
 
-def test_a_constant_feature_is_dead_when_centered(rng):
-    """0.1 has no finite binary expansion: what rounding leaves of its variance must not become a direction."""
-    analog, compressed = problems.inputs(rng, 200, 12, noise=0.3)
-    analog[:, 5], compressed[:, 5] = 0.1, 0.7
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_constant_feature_is_rounded_alone_when_centered(rng, noise):
+    """0.7 has no finite binary expansion: what rounding leaves of its variance must not become a direction."""
+    analog, compressed = problems.inputs(rng, 200, 12, noise=noise, dead=(3,))
+    analog[:, 5] = compressed[:, 5] = 0.7
     weights = rng.uniform(-1, 1, (12, 6))
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 6, rng)
     codes = gpfq(weights, statistics_of(analog, compressed), alphabet, centered=True)
-    assert (codes[5] == alphabet.zero_code).all()
+    np.testing.assert_array_equal(codes[5], alphabet.nearest(weights)[5])
+    assert (codes[3] == alphabet.zero_code).all()
+    direct, _ = gpfq_direct(weights, ArraySamples(analog, compressed, 5), alphabet, centered=True)
+    np.testing.assert_array_equal(codes, direct)
+
+
+def test_one_sample_leaves_centered_gpfq_at_msq(rng):
+    """Around its mean a single sample says nothing."""
+    sample = rng.uniform(0.1, 1, (1, 12))
+    weights = rng.uniform(-1, 1, (12, 6))
+    alphabet = problems.alphabet(problems.LEVELS["sixteen"], 6, rng)
+    codes = gpfq(weights, statistics_of(sample, sample), alphabet, centered=True)
+    np.testing.assert_array_equal(codes, alphabet.nearest(weights))
 
 
 # Symmetries
