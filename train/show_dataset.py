@@ -27,9 +27,11 @@ flags.DEFINE_string("output", None, "Picture to write. Default: train_logs/DATAS
 
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
-    from keras_compress.zoo.datasets import load_dataset
+    from keras_compress.zoo.datasets import load_dataset, needs_keras
     from keras_compress.zoo.pictures import class_counts, draw_dataset
 
+    if needs_keras(FLAGS.dataset):
+        cli.import_tensorflow()
     dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed, label_column=FLAGS.label_column, image_size=FLAGS.image_size)
     output = pathlib.Path(FLAGS.output or f"train_logs/{dataset.name}_samples.png")
     draw_dataset(dataset, output, num_samples=FLAGS.num_samples, seed=FLAGS.seed)

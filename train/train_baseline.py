@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     from keras_compress.zoo import cards, datasets, preprocessing
 
     options = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
+    if datasets.needs_keras(FLAGS.dataset):
+        cli.import_tensorflow()
     dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **options)
     kind = FLAGS.preprocessing or ("unit" if dataset.kind == "image" else "standardize")
     prepare = preprocessing.fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)

@@ -93,6 +93,11 @@ def load_dataset(
     )
 
 
+def needs_keras(name_or_path: str) -> bool:
+    """Whether `load_dataset` imports Keras, which takes seconds and prints TensorFlow's banners."""
+    return name_or_path in NAMES and name_or_path != "digits" and _local_file(name_or_path) is None
+
+
 def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
     """Reads an `.npz` file with the keys x_train, y_train, x_test and y_test; the data set is named after the file."""
     try:
@@ -118,11 +123,16 @@ def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
 def _load_named(name: str) -> Dataset:
     if name == "digits":
         return read_npz(pathlib.Path(__file__).with_name("digits.npz"), max_value=16.0)
-    folder = os.environ.get(DATA_FOLDER)
-    if folder and (pathlib.Path(folder) / f"{name}.npz").is_file():
-        return read_npz(pathlib.Path(folder) / f"{name}.npz")
+    if (path := _local_file(name)) is not None:
+        return read_npz(path)
     arrays = _download(name)
     return check_dataset(name, arrays, name, class_names=CLASS_NAMES.get(name))
+
+
+def _local_file(name: str) -> pathlib.Path | None:
+    folder = os.environ.get(DATA_FOLDER)
+    path = pathlib.Path(folder or "", f"{name}.npz")
+    return path if folder and path.is_file() else None
 
 
 def _download(name: str) -> dict[str, np.ndarray]:

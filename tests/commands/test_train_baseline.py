@@ -1,4 +1,5 @@
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -60,6 +61,19 @@ def test_the_card_of_a_table_encodes_new_rows(tmp_path, rng):
     card = zoo.ModelCard.read(tmp_path / "serialized_models/trees.json")
     x = card.preprocessing(card.table.encode([{"length": "0.1", "color": "red"}, {"length": "0.1", "color": "blue"}]))
     assert [card.class_names[label] for label in np.argmax(model.predict(x, verbose=0), axis=1)] == ["oak", "elm"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_leaves_no_network(tmp_path):
+    command = [sys.executable, COMMAND, "--architecture=mlp", "--epochs=10000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while "Epoch 2/" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted\n"
+    assert list((tmp_path / "serialized_models").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,9 @@ def test_the_folder_in_the_environment_comes_before_a_download(images, tmp_path,
     monkeypatch.setenv("KERAS_COMPRESS_DATA", str(tmp_path))
     np.savez(tmp_path / "cifar10.npz", **images)
     assert len(load_dataset("cifar10").x_train) == 20
+    assert not datasets.needs_keras("cifar10")
+    assert datasets.needs_keras("mnist")
+    assert not datasets.needs_keras("digits")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
