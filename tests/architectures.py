@@ -13,6 +13,21 @@ def mlp() -> keras.Model:
     )
 
 
+def small() -> keras.Model:
+    """Every kind of layer that is told apart, and nothing that takes time."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            L.Conv2D(4, 3, use_bias=False, name="conv"),
+            L.BatchNormalization(name="norm"),
+            L.ReLU(),
+            L.GlobalAveragePooling2D(),
+            L.Dense(3, name="logits"),
+        ],
+        name="small",
+    )
+
+
 def cnn() -> keras.Model:
     return keras.Sequential(
         [
@@ -97,6 +112,7 @@ MODELS = {
     build.__name__: build
     for build in (
         mlp,
+        small,
         cnn,
         residual,
         two_inputs_and_outputs,

@@ -67,12 +67,6 @@ def test_a_shared_normalization_would_move_other_layers_too():
     assert not absorbers_of(keras.Model(inputs, second))
 
 
-def test_a_normalization_in_training_mode_forgets_its_moving_mean():
-    inputs = keras.Input((6, 6, 2))
-    outputs = BN(name="norm")(L.Conv2D(4, 3, use_bias=False, name="conv")(inputs), training=True)
-    assert "conv" not in absorbers_of(keras.Model(inputs, outputs))
-
-
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_absorbing_is_adding_to_the_outputs_of_the_layer(rng, use_bias):
     model = model_of(L.Conv2D(4, 3, use_bias=use_bias, name="conv"), BN(name="norm"))

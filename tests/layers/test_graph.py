@@ -123,6 +123,13 @@ def test_a_mask_is_an_error_that_names_the_layer():
         Graph(model)
 
 
+def test_a_layer_that_trains_is_an_error_that_names_it():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, L.BatchNormalization(name="learner")(L.Dense(2)(inputs), training=True))
+    with pytest.raises(InputError, match=r"'learner' is called with training=True"):
+        Graph(model)
+
+
 def test_linear_layers_have_no_activation_of_their_own():
     assert is_linear(L.Dense(1)) and is_linear(L.Flatten())
     assert not is_linear(L.Dense(1, "relu"))

@@ -193,8 +193,11 @@ def test_zeros_in_an_alphabet_without_zero_are_an_error(pruned, samples):
 # Forms and rows
 
 
-@pytest.mark.parametrize("name", ["cnn", "two_inputs_and_outputs"])
-@pytest.mark.parametrize("quantizer", [kc.GPFQ(3), kc.GPFQ(2, centered=False, bias_correction=True)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "quantizer"),
+    [("residual", kc.GPFQ(3)), ("two_inputs_and_outputs", kc.GPFQ(2, centered=False, bias_correction=True))],
+    ids=str,
+)
 def test_all_forms_agree(name, quantizer):
     model = architectures.build(name)
     samples = architectures.samples(model, 20)
