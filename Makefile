@@ -1,8 +1,11 @@
 # `make help` lists the targets. VENV=folder uses another virtual environment, PYTHON=python3.12 makes it with another Python.
+# JOBS=2 runs the tests in two processes.
 VENV ?= .venv
 PYTHON ?= python3
+JOBS ?= 0
 
 RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile
 # Stamps: the environment is brought up to date only when the package's requirements change.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -20,10 +23,10 @@ quickstart: $(INSTALLED)  ## train the digits CNN, quantize it with GPFQ and MSQ
 install: $(INSTALLED_DEV)  ## make the virtual environment with all that development needs
 
 test: lint  ## check style and types, then run every test
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-fast: $(INSTALLED_DEV)  ## run the tests that train no network and need no command run end to end
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
 	$(RUN) -m pytest tests/faults
