@@ -43,6 +43,32 @@ def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int
     return filter_gradient(images, windows, size, (1, 1), (1, 1)).numpy().astype(np.float64)
 
 
+def correlate_lines(windows: Any, lines: list[Any], reach: tuple[int, int]) -> np.ndarray:
+    """The same for one line of pixels: sum_u windows[u]^T line[u + D] for each of `lines` and each D in `reach`.
+
+    A filter gradient is slow at a single line, and a product of matrices is not.
+
+    Args:
+        windows: (n, length, C).
+        lines: each (n, length, C).
+        reach: first and last distance D along the line; zero outside.
+
+    Returns:
+        (number of lines, number of distances, C, C).
+    """
+    first, last = reach
+    _, length, channels = windows.shape
+    shifted = [
+        padded[:, start : start + length]
+        for padded in (tf.pad(line, [(0, 0), (max(-first, 0), max(last, 0)), (0, 0)]) for line in lines)
+        for start in range(last - first + 1)
+    ]
+    columns = tf.reshape(tf.stack(shifted, axis=2), (-1, len(shifted) * channels))
+    products = tf.matmul(tf.reshape(windows, (-1, channels)), columns, transpose_a=True)
+    products = tf.reshape(products, (channels, len(lines), last - first + 1, channels))
+    return tf.transpose(products, (1, 2, 0, 3)).numpy().astype(np.float64)
+
+
 class CorrelationSum:
     """Sums over images from which X~^T X of a stride-1 convolution follows; `symmetric` if both are the same images."""
 
@@ -72,21 +98,14 @@ class CorrelationSum:
         """Adds the sums of a batch of images, each (n, height, width, channels)."""
         self._add("all", correlate(compressed, analog, self._reach))
         for row in self._borders[0]:
-            rows = self._strip(0, row)
-            strip = correlate(
-                compressed[:, row : row + 1],
-                analog[:, row + rows[0] : row + rows[1] + 1],
-                ((0, rows[1] - rows[0]), self._reach[1]),
-            )
-            self._add(("row", row), strip)
+            first, last = self._strip(0, row)
+            lines = [analog[:, row + distance] for distance in range(first, last + 1)]
+            self._add(("row", row), correlate_lines(compressed[:, row], lines, self._reach[1]))
         for column in self._borders[1]:
-            columns = self._strip(1, column)
-            strip = correlate(
-                compressed[:, :, column : column + 1],
-                analog[:, :, column + columns[0] : column + columns[1] + 1],
-                (self._reach[0], (0, columns[1] - columns[0])),
-            )
-            self._add(("column", column), strip)
+            first, last = self._strip(1, column)
+            lines = [analog[:, :, column + distance] for distance in range(first, last + 1)]
+            products = correlate_lines(compressed[:, :, column], lines, self._reach[0])
+            self._add(("column", column), products.swapaxes(0, 1))
         for row, column in itertools.product(*self._borders):
             rows, columns = self._strip(0, row), self._strip(1, column)
             window = analog[:, row + rows[0] : row + rows[1] + 1, column + columns[0] : column + columns[1] + 1]
@@ -111,10 +130,11 @@ class CorrelationSum:
             self._sums[key] = value
 
     def _strip(self, axis: int, index: int) -> tuple[int, int]:
-        """First and last distance along `axis` that a border row (column) of the image can have to another."""
-        size = (self.height, self.width)[axis]
+        """First and last distance along `axis` that a border row (column) needs: from taps that never read it."""
+        taps = [d for d, unread in enumerate(self._unread[axis]) if index in unread]
+        size, kernel = (self.height, self.width)[axis], self.geometry.kernel_size[axis]
         first, last = self._reach[axis]
-        return max(first, -index), min(last, size - 1 - index)
+        return max(first, -index, -max(taps)), min(last, size - 1 - index, kernel - 1 - min(taps))
 
     def _block(self, d: tuple[int, int], e: tuple[int, int]) -> np.ndarray:
         distance = e[0] - d[0], e[1] - d[1]

@@ -202,7 +202,7 @@ class Walk:
                     error -= tf.constant(self.offsets[call.path], tf.float32)
                 layer = call.operation
                 centered = output - tf.cast(layer.bias, tf.float32) if layer.use_bias else output
-                squares.append((tf.reduce_sum(error * error), tf.reduce_sum(centered * centered)))
+                squares.append((2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(centered)))  # one pass each
             shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]
             kept = [analog[tensor] for tensor in write_analog] + [compressed[tensor] for tensor in write_compressed]
             return shown, kept, squares
