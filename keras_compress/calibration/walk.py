@@ -17,6 +17,7 @@ from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.layers.graph import LINEAR, Graph
 
+ERROR_SAMPLES = 1024  # that measure the layers' errors, in chunks spread over the data: more digits cost seconds
 Visit = Callable[[list[Any], list[Any]], None]
 
 
@@ -53,6 +54,7 @@ class Walk:
         self._measured: set[int] = set()
         assert self.store.num_chunks is not None, "the calibration is open"
         self.num_chunks = self.store.num_chunks
+        self._error_stride = max(1, calibration.num_samples // ERROR_SAMPLES)
 
     def inputs(self, path: str) -> list[int]:
         """Numbers of the tensors that a layer reads, one for each of its calls."""
@@ -84,7 +86,10 @@ class Walk:
         self._run(self._stage(len(self.analog.calls), [], []), None)
 
     def relative_error(self, path: str) -> float | None:
-        """||Z - Z~|| / ||Z - b||: Z, Z~ are the outputs before the activation in both networks, b the analog bias."""
+        """||Z - Z~|| / ||Z - b||: Z, Z~ are the outputs before the activation in both networks, b the analog bias.
+
+        Measured on about `ERROR_SAMPLES` samples, spread over the data; on all of them where there are fewer.
+        """
         if path not in self._squares:
             return None
         error, norm = self._squares[path]
@@ -159,7 +164,8 @@ class Walk:
                 compressed_in = [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
                 for key in dying:
                     store.discard_chunk(key, chunk)
-                shown, kept, squares = step(_tensors(analog_in), _tensors(compressed_in))
+                measured = tf.constant(chunk % self._error_stride == 0)
+                shown, kept, squares = step(_tensors(analog_in), _tensors(compressed_in), measured)
                 del analog_in, compressed_in
                 keys = [(ANALOG, tensor) for tensor in write_analog]
                 keys += [(COMPRESSED, tensor) for tensor in write_compressed]
@@ -187,29 +193,39 @@ class Walk:
         """The stage's work on one chunk, as one traced function for both networks."""
         differing = self.differing()
 
-        def step(analog_in: list[Any], compressed_in: list[Any]) -> Any:
+        def step(analog_in: list[Any], compressed_in: list[Any], measured: Any) -> Any:
             analog = dict(zip(stage.analog_reads, analog_in, strict=True))
             _execute(self.analog, stage.analog_calls, analog)
             compressed = {tensor: value for tensor, value in analog.items() if tensor not in differing}
             compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
             _execute(self.twin, stage.compressed_calls, compressed)
-            squares = []
-            for index in stage.linear:
-                call = self.analog.calls[index]
-                output = tf.cast(analog[call.outputs[0]], tf.float32)
-                error = output - tf.cast(compressed[call.outputs[0]], tf.float32)
-                if call.path in self.offsets:
-                    error -= tf.constant(self.offsets[call.path], tf.float32)
-                layer = call.operation
-                centered = output - tf.cast(layer.bias, tf.float32) if layer.use_bias else output
-                squares.append((2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(centered)))  # one pass each
+            squares = tf.cond(
+                measured,
+                lambda: [self._squared_norms(index, analog, compressed) for index in stage.linear],
+                lambda: [(tf.constant(0.0), tf.constant(0.0)) for _ in stage.linear],
+            )
             shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]
             kept = [analog[tensor] for tensor in write_analog] + [compressed[tensor] for tensor in write_compressed]
             return shown, kept, squares
 
-        signature = [self._specs(ANALOG, stage.analog_reads), self._specs(COMPRESSED, stage.compressed_reads)]
+        signature = [
+            self._specs(ANALOG, stage.analog_reads),
+            self._specs(COMPRESSED, stage.compressed_reads),
+            tf.TensorSpec([], tf.bool),
+        ]
         traced = tf.function(step, input_signature=signature, autograph=False)
         return traced.get_concrete_function()  # a call of `traced` would warn of many functions that are alike
+
+    def _squared_norms(self, index: int, analog: dict[int, Any], compressed: dict[int, Any]) -> tuple[Any, Any]:
+        """Of a linear call's error, and of the analog network's output without bias."""
+        call = self.analog.calls[index]
+        output = tf.cast(analog[call.outputs[0]], tf.float32)
+        error = output - tf.cast(compressed[call.outputs[0]], tf.float32)
+        if call.path in self.offsets:
+            error -= tf.constant(self.offsets[call.path], tf.float32)
+        if call.operation.use_bias:
+            output -= tf.cast(call.operation.bias, tf.float32)
+        return 2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(output)
 
     def _specs(self, network: str, tensors: list[int]) -> list[Any]:
         """Of tensors in the store; the number of samples is open, so that a short last chunk is not traced again."""
