@@ -151,6 +151,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     from matplotlib import pyplot as plt
 
     units = sorted({row["n_out"] for row in rows})
+    sizes = sorted({row["N"] for row in rows})
     figure, panels = plt.subplots(1, len(units), figsize=(5 * len(units), 4), sharey=True, squeeze=False)
     for panel, num_units in zip(panels[0], units, strict=True):
         for inputs, color in ((SAME, "tab:blue"), (DIFFERENT, "tab:orange")):
@@ -160,6 +161,8 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
                 panel.loglog(*points, style, color=color, label=f"{column}, {inputs}", markersize=4)
         panel.set_title(f"{num_units} neurons")
         panel.set_xlabel("features N")
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("milliseconds")
     panels[0][0].legend(fontsize=8)

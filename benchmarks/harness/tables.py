@@ -51,10 +51,11 @@ def summary(rows: Iterable[Row]) -> list[Row]:
                 "layer error": round(statistics.fmean(row["layer_error"] for row in group), 4),
                 "ideal kB": round(group[0]["ideal_bytes"] / 1e3, 1),
                 "float kB": round(group[0]["raw_bytes"] / 1e3, 1),
-                "seconds": round(statistics.fmean(row["seconds"] for row in group), 2),
             }
         )
-    return found
+    networks = list(dict.fromkeys(row["network"] for row in found))
+    methods = list(METHODS.values())
+    return sorted(found, key=lambda row: (networks.index(row["network"]), row["levels"], methods.index(row["method"])))
 
 
 def readme_block(rows: Iterable[Row]) -> str:

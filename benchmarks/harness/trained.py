@@ -73,4 +73,6 @@ def find(name: str, trained_dir: pathlib.Path, foreign_dir: pathlib.Path) -> Tra
     if not path.with_suffix(".json").is_file():
         raise InputError(f"The network {str(path)!r} has no model card {name}.json beside it.")
     card = ModelCard.read(path.with_suffix(".json"))
-    return Trained(name, path, card.dataset, card.preprocessing, f"`{card.architecture}`, trained here")
+    return Trained(
+        name, path, pathlib.PurePath(card.dataset).stem, card.preprocessing, f"`{card.architecture}`, trained here"
+    )
