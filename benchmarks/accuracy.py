@@ -10,7 +10,7 @@ for each seed; top-1 on all test images; nothing is chosen by looking at test im
 cifar10.npz, and others' networks in DATA/models; ours are in serialized_models/ (train/train_baseline.py). What is
 missing is named and left out. Each configuration's row is in accuracy/NETWORK.csv the moment it is known, and the same
 command goes on after a kill. Writes accuracy.{json,md,csv} and accuracy.png; --show prints README's block from the rows
-that are there. About an hour on two cores.
+that are there. About half an hour on two cores.
 """
 
 import logging

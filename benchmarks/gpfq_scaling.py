@@ -7,7 +7,7 @@ The floor is what blocked GPFQ cannot do without: the product tril(H) @ W and th
 solver's block size, in float64, each timed alone. np.tril(H) itself, a copy, is timed apart and not part of the floor.
 Beside it stand the same products block by block below the diagonal, the least work that gives the same sums: half of
 the flops of the dense product. All are measured in turn, and the table has medians. Writes gpfq_scaling.{csv,json,md}
-and gpfq_scaling.png. About two minutes on two cores.
+and gpfq_scaling.png. About a minute on two cores.
 """
 
 import pathlib
