@@ -38,18 +38,18 @@ default_user_with_docker() {
 }
 clean_with_docker() {
     # The files belong to the foreign user: only a root, the container's, can always remove them.
-    docker run --rm --user 0:0 --volume "$work:/work" "$image" find /work -mindepth 1 -delete || true
+    docker run --rm --user 0:0 --volume "$work:/leftovers" "$image" find /leftovers -mindepth 1 -delete || true
     docker image rm --force "$image" > /dev/null || true
 }
 
 # --- buildah ----------------------------------------------------------------------------------------------------------
 in_store() {
-    nice -n 10 buildah --root "$work/store" --runroot "$work/run" "$@"
+    buildah --root "$work/store" --runroot "$work/run" "$@"
 }
 build_with_buildah() {
     export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
     [ "$(id -u)" = 0 ] || fail "there is no docker engine, and debootstrap needs root"
-    if ! command -v buildah debootstrap > /dev/null; then
+    if ! type buildah debootstrap > /dev/null 2>&1; then
         apt-get update -qq
         apt-get install -qq --yes --no-install-recommends buildah debootstrap
     fi
