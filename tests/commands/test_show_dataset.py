@@ -5,6 +5,8 @@ import sys
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # it runs the command
+
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "train" / "show_dataset.py"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from keras_compress import zoo
 
+pytestmark = pytest.mark.slow  # it runs the command
+
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "train" / "train_baseline.py"
 
 

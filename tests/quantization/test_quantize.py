@@ -45,7 +45,6 @@ PATHS = ["encoder/first", "encoder/second", "head/first", "head/last"]
         (lambda path: "first" in path, ["encoder/first", "head/first"]),
         (["last", re.compile("encoder/f.*")], ["encoder/first", "head/last"]),
     ],
-    ids=str,
 )
 def test_patterns_are_names_paths_expressions_and_functions(model, samples, patterns, expected):
     assert select(patterns, PATHS, "layers") == set(expected)

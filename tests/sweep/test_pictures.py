@@ -13,6 +13,8 @@ from keras_compress.sweep.layer_pictures import accuracies_by_layer
 from keras_compress.sweep.pictures import reference_rows
 from keras_compress.sweep.runner import setting_cells
 
+pytestmark = pytest.mark.slow  # it quantizes and draws
+
 LAYERS = ["stem/conv", *(f"encoder_{unit}/bottleneck_residual_unit/pointwise_convolution" for unit in range(12))]
 
 

@@ -11,6 +11,8 @@ from keras_compress.zoo.baseline import Batches, OneCycle, Recipe, augment_image
 from keras_compress.zoo.preprocessing import Preprocessing
 from keras_compress.zoo.samples import Dataset, check_dataset
 
+pytestmark = pytest.mark.slow  # it trains
+
 
 @pytest.fixture
 def table(rng) -> Dataset:
