@@ -110,10 +110,6 @@ class Calibration:
             if key[0] != ANALOG or not self.store.is_complete(key):
                 self.store.discard(key)
 
-    def shape_of(self, tensor: int) -> tuple[int | None, ...]:
-        """Shape of one of the graph's tensors."""
-        return self.graph.shapes[tensor]
-
     def _read(self) -> None:
         batches = checked_batches(self.data, input_specs(self.model))
         chunk = -1

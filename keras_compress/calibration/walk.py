@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
-from keras_compress.layers.graph import LINEAR, Graph
+from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph
 
 ERROR_SAMPLES = 1024  # that measure the layers' errors, in chunks spread over the data: more digits cost seconds
 Visit = Callable[[list[Any], list[Any]], None]
@@ -25,6 +25,7 @@ Visit = Callable[[list[Any], list[Any]], None]
 class _Stage:
     """What one pass over the samples has to do."""
 
+    differing: set[int]  # tensors that differ between the networks
     analog_calls: list[int]
     compressed_calls: list[int]
     analog_reads: list[int]  # tensors from the store
@@ -64,7 +65,7 @@ class Walk:
         """Tensors that differ between the networks."""
         tensors: set[int] = set()
         for call in self.twin.calls:
-            if (call.path in self.changed and call.part != "activation") or tensors.intersection(call.inputs):
+            if (call.path in self.changed and call.part != ACTIVATION) or tensors.intersection(call.inputs):
                 tensors.update(call.outputs)
         return tensors
 
@@ -140,6 +141,7 @@ class Walk:
         read_by_analog = {tensor for index in analog_calls for tensor in graph.calls[index].inputs}
         shown = set(sources) | set(products)
         return _Stage(
+            differing,
             analog_calls,
             compressed_calls,
             sorted(stored_analog & (read_by_analog | shown | (read_by_compressed - differing))),
@@ -155,8 +157,7 @@ class Walk:
         write_analog = [tensor for tensor in stage.analog_live if (ANALOG, tensor) not in store]
         write_compressed = [tensor for tensor in stage.compressed_live if (COMPRESSED, tensor) not in store]
         dying = self._dying(stage)
-        differing = self.differing()
-        differ = [tensor in differing for tensor in stage.sources]
+        differ = [tensor in stage.differing for tensor in stage.sources]
         if stage.analog_calls or stage.compressed_calls or visit or stage.linear:
             step = self._step(stage, write_analog, write_compressed)
             for chunk in range(self.num_chunks):
@@ -191,12 +192,11 @@ class Walk:
 
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
         """The stage's work on one chunk, as one traced function for both networks."""
-        differing = self.differing()
 
         def step(analog_in: list[Any], compressed_in: list[Any], measured: Any) -> Any:
             analog = dict(zip(stage.analog_reads, analog_in, strict=True))
             _execute(self.analog, stage.analog_calls, analog)
-            compressed = {tensor: value for tensor, value in analog.items() if tensor not in differing}
+            compressed = {tensor: value for tensor, value in analog.items() if tensor not in stage.differing}
             compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
             _execute(self.twin, stage.compressed_calls, compressed)
             squares = tf.cond(

@@ -90,7 +90,7 @@ def quantize(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         twin = clone_model(given.model)
-        job = _Job(source, graph if source is None else source.graph, twin, form, patch_fraction, seed, masks)
+        job = _Job(source, twin, form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}
@@ -118,7 +118,6 @@ class _Job:
     """The state of one call of `quantize`."""
 
     source: Calibration | None
-    analog: Graph
     twin: keras.Model
     form: str
     patch_fraction: float
@@ -237,7 +236,7 @@ class _Job:
         assert self.source is not None and self.walk is not None
         features = int(np.prod(view.layer.kernel.shape[:-1]))
         rows = self.source.num_samples * sum(
-            view.num_positions(self.source.shape_of(tensor)) for tensor in self.walk.inputs(path)
+            view.num_positions(self.source.graph.shapes[tensor]) for tensor in self.walk.inputs(path)
         )
         gram_bytes = 16 * features**2 * view.groups
         direct_bytes = 8 * rows * (view.layer.kernel.shape[-1] + 2 * features // view.groups)
