@@ -13,7 +13,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
 from keras_compress.numerics.statistics import LayerStatistics, Moments
 
-MAX_ROWS = 256  # samples at a time: more gain nothing
+MAX_ROWS = 4096  # samples at a time: more gain nothing
 MIN_ROWS = 8
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

@@ -40,7 +40,7 @@ def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int
     images = tf.pad(images[:, crops[0], crops[1]], [(0, 0), *paddings, (0, 0)])
     size = tuple(last - first + 1 for first, last in reach)
     images = images[:, : windows.shape[1] + size[0] - 1, : windows.shape[2] + size[1] - 1]
-    return filter_gradient(images, windows, size, (1, 1), (1, 1)).numpy().astype(np.float64)
+    return np.asarray(filter_gradient(images, windows, size, (1, 1), (1, 1)), np.float64)
 
 
 def correlate_lines(windows: Any, lines: list[Any], reach: tuple[int, int]) -> np.ndarray:
@@ -66,7 +66,7 @@ def correlate_lines(windows: Any, lines: list[Any], reach: tuple[int, int]) -> n
     columns = tf.reshape(tf.stack(shifted, axis=2), (-1, len(shifted) * channels))
     products = tf.matmul(tf.reshape(windows, (-1, channels)), columns, transpose_a=True)
     products = tf.reshape(products, (channels, len(lines), last - first + 1, channels))
-    return tf.transpose(products, (1, 2, 0, 3)).numpy().astype(np.float64)
+    return np.asarray(tf.transpose(products, (1, 2, 0, 3)), np.float64)
 
 
 class CorrelationSum:
@@ -110,7 +110,7 @@ class CorrelationSum:
             rows, columns = self._strip(0, row), self._strip(1, column)
             window = analog[:, row + rows[0] : row + rows[1] + 1, column + columns[0] : column + columns[1] + 1]
             product = tf.einsum("na,nyxb->yxab", compressed[:, row, column], window)
-            self._add(("pixel", row, column), product.numpy().astype(np.float64))
+            self._add(("pixel", row, column), np.asarray(product, np.float64))
 
     def matrix(self) -> np.ndarray:
         """X~^T X, (number of taps * channels) squared, in float64."""
@@ -179,7 +179,7 @@ class TapSum:
                 padded[:, :height, :width], window, geometry.kernel_size, geometry.strides, geometry.dilation
             )
             blocks.append(tf.transpose(gradient, (2, 0, 1, 3)))
-        total = tf.stack(blocks).numpy().astype(np.float64)
+        total = np.asarray(tf.stack(blocks), np.float64)
         self._sum = total if self._sum is None else self._sum + total
 
     def matrix(self) -> np.ndarray:

@@ -26,11 +26,12 @@ def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
     return "correlation" if min(height, width) > max(geometry.kernel_size) else "patches"
 
 
-def row_product(compressed: np.ndarray, analog: np.ndarray) -> np.ndarray:
-    """X~^T X of float32 rows; half the work where both are the same array."""
+def row_product(compressed: Any, analog: Any) -> np.ndarray:
+    """X~^T X of tensors of float32 rows; half the work where both are the same tensor."""
     if compressed is analog and compressed.shape[1] >= WIDE:
-        return compressed.T @ compressed
-    return tf.matmul(compressed, analog, transpose_a=True).numpy()
+        rows = np.asarray(compressed)
+        return rows.T @ rows
+    return np.asarray(tf.matmul(compressed, analog, transpose_a=True))
 
 
 class Gatherer:
@@ -88,27 +89,27 @@ class Gatherer:
         return [self._group_result(sums) for sums in self._sums]
 
     def _add_rows(self, compressed: Any, analog: Any) -> None:
-        rows = self.view.rows(compressed).numpy()
-        analog_rows = rows if self.same else self.view.rows(analog).numpy()
+        rows = self.view.rows(compressed)
+        analog_rows = rows if self.same else self.view.rows(analog)
         if self.fraction < 1.0:
             count = rows.shape[1]
             chosen = np.sort(
                 self._generator.choice(count, max(1, round(self.fraction * count)), replace=False, shuffle=False)
             )
-            rows = rows[:, chosen]
-            analog_rows = rows if self.same else analog_rows[:, chosen]
+            rows = tf.gather(rows, chosen, axis=1)
+            analog_rows = rows if self.same else tf.gather(analog_rows, chosen, axis=1)
         self.count += rows.shape[1]
-        for sums, part, analog_part in zip(self._sums, rows, analog_rows, strict=True):
+        for sums, part, analog_part in zip(self._sums, _groups(rows), _groups(analog_rows), strict=True):
             if self.same:
                 analog_part = part
-            _accumulate(sums, "compressed", part.sum(axis=0, dtype=np.float64))
-            _accumulate(sums, "analog", analog_part.sum(axis=0, dtype=np.float64))
+            _accumulate(sums, "compressed", np.asarray(part).sum(axis=0, dtype=np.float64))
+            _accumulate(sums, "analog", np.asarray(analog_part).sum(axis=0, dtype=np.float64))
             if self.gram:
                 _accumulate(sums, "gram", row_product(part, part))
                 if not self.same:
                     _accumulate(sums, "cross", row_product(part, analog_part))
             else:
-                _accumulate(sums, "squares", np.einsum("ij,ij->j", part, part, dtype=np.float64))
+                _accumulate(sums, "squares", np.einsum("ij,ij->j", *2 * [np.asarray(part)], dtype=np.float64))
 
     def _add_images(self, view: Conv2DView, compressed: Any, analog: Any, method: str) -> None:
         geometry = view.geometry
@@ -116,10 +117,10 @@ class Gatherer:
         self.count += len(compressed) * height * width
         for index, sums in enumerate(self._sums):
             part, analog_part = (_channels(images, index, view.groups) for images in (compressed, analog))
-            _accumulate(sums, "image", tf.reduce_sum(part, axis=0).numpy())
-            _accumulate(sums, "analog_image", tf.reduce_sum(analog_part, axis=0).numpy())
+            _accumulate(sums, "image", np.asarray(tf.reduce_sum(part, axis=0)))
+            _accumulate(sums, "analog_image", np.asarray(tf.reduce_sum(analog_part, axis=0)))
             if not self.gram:
-                _accumulate(sums, "squares_image", tf.reduce_sum(part * part, axis=0).numpy())
+                _accumulate(sums, "squares_image", np.asarray(tf.reduce_sum(part * part, axis=0)))
                 continue
             if "gram" not in sums:
                 shape = tuple(part.shape[1:])
@@ -139,7 +140,7 @@ class Gatherer:
             for name in ("image", "analog_image", "squares_image"):
                 if name in sums:
                     windows = geometry.windows(tf.constant(sums.pop(name)[None]))
-                    sums[name] = np.concatenate([tf.reduce_sum(window, axis=(0, 1, 2)).numpy() for window in windows])
+                    sums[name] = np.concatenate([np.asarray(tf.reduce_sum(w, axis=(0, 1, 2))) for w in windows])
             names = {"compressed": "image", "analog": "analog_image", "squares": "squares_image"}
             sums = {new: sums[old] for new, old in names.items() if old in sums} | {
                 name: sums[name].matrix()
@@ -221,8 +222,8 @@ class StoredSamples:
                     parts = []
                     for keys, chunk in chunks:
                         images = _channels(self.store.read(keys[network], chunk), self.group, self.view.groups)
-                        window = geometry.window(tf.constant(images), tap).numpy()
-                        parts.append(window.reshape(-1, window.shape[-1]))
+                        window = geometry.window(images, tap)
+                        parts.append(np.asarray(window).reshape(-1, window.shape[-1]))
                     return np.concatenate(parts)
 
                 yield len(self.moments.diagonal) // len(geometry.taps), read_tap
@@ -249,6 +250,11 @@ def _channels(images: Any, group: int, groups: int) -> Any:
         return images
     size = images.shape[-1] // groups
     return images[..., group * size : (group + 1) * size]
+
+
+def _groups(rows: Any) -> list[Any]:
+    """The matrices of rows (groups, m, N)."""
+    return [tf.reshape(rows, rows.shape[1:])] if len(rows) == 1 else tf.unstack(rows)  # a slice would copy
 
 
 def _accumulate(sums: dict[str, Any], name: str, value: np.ndarray) -> None:

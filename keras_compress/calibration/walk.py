@@ -17,7 +17,7 @@ from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph
 
-ERROR_SAMPLES = 1024  # that measure the layers' errors, in chunks spread over the data: more digits cost seconds
+ERROR_SAMPLES = 1024  # that measure the layers' errors, spread over the data: more digits cost seconds
 Visit = Callable[[list[Any], list[Any]], None]
 
 
@@ -160,18 +160,19 @@ class Walk:
         differ = [tensor in stage.differing for tensor in stage.sources]
         if stage.analog_calls or stage.compressed_calls or visit or stage.linear:
             step = self._step(stage, write_analog, write_compressed)
+            first = 0  # index of the chunk's first sample
             for chunk in range(self.num_chunks):
                 analog_in = [store.read((ANALOG, tensor), chunk) for tensor in stage.analog_reads]
                 compressed_in = [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
                 for key in dying:
                     store.discard_chunk(key, chunk)
-                measured = tf.constant(chunk % self._error_stride == 0)
-                shown, kept, squares = step(_tensors(analog_in), _tensors(compressed_in), measured)
+                shown, kept, squares = step(analog_in, compressed_in, tf.constant(-first % self._error_stride))
+                first += len((analog_in + compressed_in)[0])
                 del analog_in, compressed_in
                 keys = [(ANALOG, tensor) for tensor in write_analog]
                 keys += [(COMPRESSED, tensor) for tensor in write_compressed]
                 for key, value in zip(keys, kept, strict=True):
-                    store.write(key, chunk, value.numpy())
+                    store.write(key, chunk, value)
                 for index, pair in zip(stage.linear, squares, strict=True):
                     sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
                     sums[0] += float(pair[0])
@@ -193,51 +194,41 @@ class Walk:
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
         """The stage's work on one chunk, as one traced function for both networks."""
 
-        def step(analog_in: list[Any], compressed_in: list[Any], measured: Any) -> Any:
+        def step(analog_in: list[Any], compressed_in: list[Any], offset: Any) -> Any:
             analog = dict(zip(stage.analog_reads, analog_in, strict=True))
             _execute(self.analog, stage.analog_calls, analog)
             compressed = {tensor: value for tensor, value in analog.items() if tensor not in stage.differing}
             compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
             _execute(self.twin, stage.compressed_calls, compressed)
-            squares = tf.cond(
-                measured,
-                lambda: [self._squared_norms(index, analog, compressed) for index in stage.linear],
-                lambda: [(tf.constant(0.0), tf.constant(0.0)) for _ in stage.linear],
-            )
+            measured = slice(offset, None, self._error_stride)
+            squares = [self._squared_norms(index, analog, compressed, measured) for index in stage.linear]
             shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]
             kept = [analog[tensor] for tensor in write_analog] + [compressed[tensor] for tensor in write_compressed]
             return shown, kept, squares
 
         signature = [
-            self._specs(ANALOG, stage.analog_reads),
-            self._specs(COMPRESSED, stage.compressed_reads),
-            tf.TensorSpec([], tf.bool),
+            [self.store.spec((ANALOG, tensor)) for tensor in stage.analog_reads],
+            [self.store.spec((COMPRESSED, tensor)) for tensor in stage.compressed_reads],
+            tf.TensorSpec([], tf.int32),  # the chunk's first sample that measures the errors
         ]
         traced = tf.function(step, input_signature=signature, autograph=False)
         return traced.get_concrete_function()  # a call of `traced` would warn of many functions that are alike
 
-    def _squared_norms(self, index: int, analog: dict[int, Any], compressed: dict[int, Any]) -> tuple[Any, Any]:
-        """Of a linear call's error, and of the analog network's output without bias."""
+    def _squared_norms(
+        self, index: int, analog: dict[int, Any], compressed: dict[int, Any], measured: slice
+    ) -> tuple[Any, Any]:
+        """Of a linear call's error, and of the analog network's output without bias, over the measured samples."""
         call = self.analog.calls[index]
-        output = tf.cast(analog[call.outputs[0]], tf.float32)
-        error = output - tf.cast(compressed[call.outputs[0]], tf.float32)
+        output = tf.cast(analog[call.outputs[0]][measured], tf.float32)
+        error = output - tf.cast(compressed[call.outputs[0]][measured], tf.float32)
         if call.path in self.offsets:
             error -= tf.constant(self.offsets[call.path], tf.float32)
         if call.operation.use_bias:
             output -= tf.cast(call.operation.bias, tf.float32)
         return 2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(output)
 
-    def _specs(self, network: str, tensors: list[int]) -> list[Any]:
-        """Of tensors in the store; the number of samples is open, so that a short last chunk is not traced again."""
-        chunks = [self.store.read((network, tensor), 0) for tensor in tensors]
-        return [tf.TensorSpec([None, *chunk.shape[1:]], chunk.dtype) for chunk in chunks]
-
 
 def _execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:
     for index in calls:
         call = graph.calls[index]
         values.update(zip(call.outputs, call.run(values), strict=True))
-
-
-def _tensors(arrays: list[Any]) -> list[Any]:
-    return [tf.convert_to_tensor(array) for array in arrays]

@@ -56,7 +56,7 @@ def test_a_discarded_tensor_is_gone_and_may_be_written_again(store):
     assert KEY not in store and list(store) == []
     assert store.bytes_in_memory == 0
     store.write(KEY, 0, np.ones((50, 50)))
-    assert store.read(KEY, 0).all()
+    assert np.all(store.read(KEY, 0))
 
 
 def test_the_memory_budget_is_kept(tmp_path):
@@ -117,7 +117,7 @@ def test_the_folder_of_a_living_store_stays(tmp_path):
         first.write(KEY, 0, np.ones(50))
         with ActivationStore(DISK, tmp_path):
             pass
-        assert first.read(KEY, 0).all()
+        assert np.all(first.read(KEY, 0))
 
 
 def test_folders_of_others_stay(tmp_path):
