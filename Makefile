@@ -1,11 +1,11 @@
 # `make help` lists the targets. VENV=folder uses another virtual environment, PYTHON=python3.12 makes it with another Python.
-# JOBS=2 runs the tests in two processes.
+# JOBS is the number of processes that run the tests; 0 is none but pytest's own.
 VENV ?= .venv
 PYTHON ?= python3
 JOBS ?= 0
 
 RUN := $(VENV)/bin/python
-PYTEST := $(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile
+PYTEST = $(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile
 # Stamps: the environment is brought up to date only when the package's requirements change.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
@@ -25,7 +25,8 @@ install: $(INSTALLED_DEV)  ## make the virtual environment with all that develop
 test: lint  ## check style and types, then run every test
 	$(PYTEST)
 
-test-fast: $(INSTALLED_DEV)  ## run the tests that train no network and need no command run end to end
+test-fast: JOBS = 2
+test-fast: $(INSTALLED_DEV)  ## run, in two processes, the tests that take no training, no command run end to end and no second
 	$(PYTEST) -m "not slow"
 
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)

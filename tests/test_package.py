@@ -40,6 +40,7 @@ def test_importing_the_package_loads_neither_tensorflow_nor_keras(code):
     assert loaded_by(code) == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_test_above_can_fail():
     assert "'keras'" in loaded_by("import keras_compress as kc; kc.Result")
 

@@ -85,7 +85,9 @@ def test_lists_and_dictionaries_of_inputs_give_the_same_result():
     assert_same_codes(from_list, kc.quantize(model, QUANTIZER, {"table": table, "image": image}))
 
 
-@pytest.mark.parametrize(("name", "form"), [("residual", "gram"), ("mlp", "direct")])
+@pytest.mark.parametrize(
+    ("name", "form"), [pytest.param("residual", "gram", marks=pytest.mark.slow), ("mlp", "direct")]
+)
 def test_batches_of_any_size_give_the_same_result(name, form):
     model = architectures.build(name)
     samples = architectures.samples(model, 33)
@@ -97,7 +99,7 @@ def test_batches_of_any_size_give_the_same_result(name, form):
 # Memory and disk
 
 
-@pytest.mark.parametrize("form", ["gram", "direct"])
+@pytest.mark.parametrize("form", [pytest.param("gram", marks=pytest.mark.slow), "direct"])
 def test_disk_and_memory_give_the_same_result(wide, tmp_path, monkeypatch, form):
     samples = architectures.samples(wide, 600)
     settings = {"form": form, "batch_size": 64}
@@ -115,7 +117,7 @@ def test_disk_and_memory_give_the_same_result(wide, tmp_path, monkeypatch, form)
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [pytest.param(RuntimeError, marks=pytest.mark.slow), KeyboardInterrupt])
 def test_an_interrupted_walk_leaves_nothing_on_disk(wide, tmp_path, monkeypatch, error):
     def interrupt(self):
         assert os.listdir(tmp_path)
@@ -228,7 +230,14 @@ def test_a_shared_calibration_gathers_the_first_layer_once(model, monkeypatch):
 GRID = [kc.GPFQ(2), kc.MSQ(2, bias_correction=True), kc.MSQ(3), kc.GPFQ(3, centered=False)]
 
 
-@pytest.mark.parametrize(("name", "form"), [("residual", "gram"), ("recurrent", "direct")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("mlp", "gram"),
+        pytest.param("residual", "gram", marks=pytest.mark.slow),
+        pytest.param("recurrent", "direct", marks=pytest.mark.slow),
+    ],
+)
 def test_a_shared_calibration_gives_what_separate_ones_give(name, form):
     model = architectures.build(name)
     samples = architectures.samples(model, 20)

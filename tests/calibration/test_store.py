@@ -95,6 +95,7 @@ def test_nothing_is_left_after_success_error_and_ctrl_c(tmp_path, error):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     code = f"""
         import os, signal

@@ -102,6 +102,7 @@ def lasting(rows):
     return [{name: value for name, value in row.items() if name not in NOT_THE_SAME_TWICE} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_grid_leaves_table_pictures_networks_and_log(call, tmp_path):
     done = call("tiny", "--methods=gpfq,msq", "-b", "3", "-s", "1,2", "--num_samples=20", "-bs", "64")
     assert done.code == 0, done.err

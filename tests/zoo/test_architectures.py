@@ -8,12 +8,16 @@ from keras_compress.zoo.architectures import ARCHITECTURES, build_architecture
 CONVOLUTIONAL = sorted(set(ARCHITECTURES) - {"mlp"})
 
 
+DEEP = ("resnet18", "vgg16", "vgg16_bn")  # a second and more to build
+SMALL_AND_DEEP = [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in ARCHITECTURES]
+
+
 def kernels(model: keras.Model) -> list[tuple[int, ...]]:
     return [tuple(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel")]
 
 
 @pytest.mark.parametrize("input_shape", [(8, 8, 1), (28, 28, 1), (20, 33, 3), (1, 1, 2)])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SMALL_AND_DEEP)
 def test_any_input_size_and_number_of_classes(name, input_shape, rng):
     model = build_architecture(name, input_shape, 7, width_multiplier=0.05)
     outputs = model(rng.random((2, *input_shape), np.float32)).numpy()
@@ -80,7 +84,7 @@ def test_dropout_scale_scales_all_rates_and_zero_leaves_the_layers_out():
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in none.layers)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SMALL_AND_DEEP)
 def test_the_seed_alone_fixes_the_weights(name):
     def first_weights(seed: int) -> list[np.ndarray]:
         keras.utils.set_random_seed(len(name) + seed)  # the process's own state has no part in it
