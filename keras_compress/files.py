@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
 import tempfile
@@ -27,6 +28,18 @@ def check_writable_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
             "Name another folder, or change its owner or permissions."
         ) from error
     return folder
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process is in a block like this one for `folder`; a lock that dies with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_compress.errors import InputError, StorageError
-from keras_compress.files import replacing
+from keras_compress.files import locked, replacing
 
 Row = dict[str, Any]
 Key = tuple[str, ...]
@@ -77,7 +77,7 @@ class Records:
     """The rows of a CSV file.
 
     A last line without its end, which a killed program leaves, is as if it were not there, and is removed by the next
-    row.
+    row. Several programs may write to one file.
 
     Args:
         path: of the file; it need not exist, and is made with the first row.
@@ -106,7 +106,7 @@ class Records:
             raise KeyError(f"no columns: {unknown}")
         complete = {name: row.get(name) for name in COLUMNS}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
+        with locked(self.path.parent), self.path.open("ab+") as file:
             whole = self._end_of_last_line(file)
             file.truncate(whole)
             file.write(
@@ -119,12 +119,11 @@ class Records:
     def drop(self, keys: Iterable[Key]) -> None:
         """Removes the rows with these settings; others stay as they are."""
         dropped = set(keys)
-        kept = [row for row in self.rows if key_of(row) not in dropped]
-        if len(kept) == len(self.rows):
+        if not any(key_of(row) in dropped for row in self.rows):
             return
-        with replacing(self.path) as part:
-            part.write_bytes(_lines([COLUMNS, *(map(_text, row.values()) for row in kept)]))
-        self.rows = kept
+        with locked(self.path.parent), replacing(self.path) as part:
+            self.rows = [row for row in map(_parsed, self._read()) if key_of(row) not in dropped]
+            part.write_bytes(_lines([COLUMNS, *(map(_text, row.values()) for row in self.rows)]))
 
     def _read(self) -> list[list[str]]:
         try:

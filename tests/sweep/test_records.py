@@ -1,5 +1,6 @@
 import csv
 import os
+import threading
 
 import pytest
 
@@ -134,3 +135,24 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_an_unknown_column_is_a_fault(tmp_path):
     with pytest.raises(KeyError, match="accuracy"):
         Records(tmp_path / "a.csv").append({"accuracy": 1.0})
+
+
+def test_several_programs_may_write_to_one_file(tmp_path):
+    """Each has read the file at another time; a row that one of them replaces takes no other row with it."""
+    path = tmp_path / "a.csv"
+    first = Records(path)
+    first.append(ROW)
+
+    def write(seed):
+        records = Records(path)
+        for samples in range(20):
+            records.append(ROW | {"seed": seed, "samples": samples})
+
+    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    first.drop([key_of(ROW)])
+    for thread in threads:
+        thread.join()
+    rows = Records(path).rows
+    assert sorted((row["seed"], row["samples"]) for row in rows) == [(s, n) for s in range(1, 5) for n in range(20)]
