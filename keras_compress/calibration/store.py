@@ -55,8 +55,10 @@ class ActivationStore:
         check_writable_folder(self.work_dir)
         _remove_leftovers(self.work_dir)
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.work_dir))
-        self._lock = open(self._folder / LOCK, "w")  # held for as long as the store lives
+        new = self._folder / f"new {LOCK}"
+        self._lock = open(new, "w")  # held for as long as the store lives
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        new.rename(self._folder / LOCK)  # another store, which looks for leftovers, finds it locked or not at all
         return self
 
     def __exit__(
