@@ -19,7 +19,6 @@ class ConvolutionGeometry:
     strides: tuple[int, int]
     dilation: tuple[int, int]
     padding: str  # "valid" or "same"
-    groups: int
 
     @property
     def taps(self) -> list[tuple[int, int]]:

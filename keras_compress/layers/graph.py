@@ -63,10 +63,6 @@ class Graph:
         self.producer = {tensor: index for index, call in enumerate(self.calls) for tensor in call.outputs}
         self.last_use = {tensor: index for index, call in enumerate(self.calls) for tensor in call.inputs}
 
-    def consumers(self, tensor: int) -> list[int]:
-        """Indices of the calls that read a tensor."""
-        return [index for index, call in enumerate(self.calls) if tensor in call.inputs]
-
     def linear_calls(self, path: str) -> list[int]:
         """Indices of a layer's calls; more than one where the layer is shared."""
         return [index for index, call in enumerate(self.calls) if call.path == path and call.part == LINEAR]

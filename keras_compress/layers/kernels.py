@@ -92,7 +92,7 @@ class Conv2DView(KernelView):
         super().__init__(layer)
         self.groups = layer.groups
         self.geometry = ConvolutionGeometry(
-            tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), layer.padding, layer.groups
+            tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), layer.padding
         )
 
     def _product(self, inputs: Any, kernel: Any) -> Any:
