@@ -12,12 +12,10 @@ matrix product, and only the feedback inside a block is sequential.
 import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics
+from keras_compress.numerics.feedback import Rounding, follow
+from keras_compress.numerics.statistics import CONSTANT, LayerSamples, LayerStatistics
 
 BLOCK_SIZE = 128  # features whose arguments one matrix product prepares
-INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
-# A feature whose variance is below this share of its second moment is constant within the rounding of float32 products.
-CONSTANT = 1e-6
 
 
 def gpfq(
@@ -27,6 +25,8 @@ def gpfq(
     *,
     centered: bool = False,
     keep: np.ndarray | None = None,
+    noise: np.ndarray | None = None,
+    threshold: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
     """Codes of GPFQ, Gram form.
@@ -39,10 +39,13 @@ def gpfq(
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
         alphabet: letters, one scale a channel or one in all.
         keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
+        noise: (N, n_out) uniform in [0, 1), which makes the rounding stochastic; None rounds to the nearest letter.
+        threshold: (n_out,) or (1,), in units of weights: soft thresholding before rounding.
 
     Returns:
         (N, n_out) integer codes.
     """
+    rounding = Rounding(alphabet, keep, noise, None if threshold is None else threshold / alphabet.unit)
     gram, cross, same = statistics.gram, statistics.cross, statistics.same_inputs
     num_features, num_units = matrix.shape
     weights = matrix / alphabet.unit  # in units of the alphabet's step
@@ -66,7 +69,7 @@ def gpfq(
         if centered:
             targets -= np.outer(sums, mean_outputs)
             _round_alone(constant, gram_block, targets, weights[block])
-        _follow_path(targets, gram_block, alphabet, letters[block], None if keep is None else keep[block])
+        _follow_path(targets, gram_block, rounding.block(block), letters[block])
         if centered:
             mean_outputs += statistics.sum_analog[block] @ weights[block] / statistics.count
             mean_outputs -= sums @ letters[block] / statistics.count
@@ -80,17 +83,20 @@ def gpfq_direct(
     *,
     centered: bool = False,
     keep: np.ndarray | None = None,
+    noise: np.ndarray | None = None,
+    threshold: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes of GPFQ and the residual, direct form; `centered` takes each column's mean away first.
 
     Args:
         matrix: (N, n_out) weights.
         samples: X and X~ by blocks of columns.
-        keep: as for `gpfq`.
+        keep, noise, threshold: as for `gpfq`.
 
     Returns:
         (N, n_out) integer codes, and u_N = XW - X~Q, (m, n_out) float64.
     """
+    rounding = Rounding(alphabet, keep, noise, None if threshold is None else threshold / alphabet.unit)
     weights = matrix / alphabet.unit
     letters = np.zeros(matrix.shape)
     residual = np.zeros((samples.count, matrix.shape[1]))
@@ -111,7 +117,7 @@ def gpfq_direct(
         targets = np.tril(cross) @ weights[block] + compressed.T @ residual
         if centered:
             _round_alone(constant, gram, targets, weights[block])
-        _follow_path(targets, gram, alphabet, letters[block], None if keep is None else keep[block])
+        _follow_path(targets, gram, rounding.block(block), letters[block])
         residual += analog @ weights[block] - compressed @ letters[block]
     return alphabet.to_codes(letters - alphabet.shift), residual * alphabet.unit
 
@@ -128,32 +134,9 @@ def _round_alone(constant: np.ndarray, gram: np.ndarray, targets: np.ndarray, we
     targets[constant] = weights[constant]
 
 
-def _follow_path(
-    targets: np.ndarray, gram: np.ndarray, alphabet: Alphabet, letters: np.ndarray, keep: np.ndarray | None
-) -> None:
+def _follow_path(targets: np.ndarray, gram: np.ndarray, rounding: Rounding, letters: np.ndarray) -> None:
     """Fills `letters` (b, n_out) of a block, given <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters."""
     norms = np.diagonal(gram)
     inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[:, None]
-    targets = targets * inverse  # a dead feature's argument becomes 0, whose letter is the one nearest to zero
-    feedback = np.tril(gram, -1) * inverse
-    low, high = alphabet.bounds
-    shift = alphabet.shift
-    row = np.empty(targets.shape[1])
-    for start in range(0, len(targets), INNER_SIZE):
-        inner = slice(start, min(start + INNER_SIZE, len(targets)))
-        if start:
-            targets[inner] -= feedback[inner, :start] @ letters[:start]
-        lower, chosen = np.ascontiguousarray(feedback[inner, inner]), letters[inner]
-        for offset, (target, weights) in enumerate(zip(targets[inner], lower, strict=True)):
-            letter = chosen[offset]
-            np.dot(weights, chosen, out=row)  # later letters are still zero, and so are their weights
-            np.subtract(target, row, out=row)
-            if shift:
-                row -= shift
-            np.rint(row, out=row)
-            np.maximum(row, low, out=row)
-            np.minimum(row, high, out=letter)
-            if shift:
-                letter += shift
-            if keep is not None:
-                letter *= keep[start + offset]
+    # a dead feature's argument becomes 0, whose letter is the one nearest to zero
+    follow(targets * inverse, gram * inverse, rounding, letters)

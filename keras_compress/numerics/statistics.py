@@ -9,6 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+# A feature whose variance is below this share of its second moment is constant within the rounding of float32 products.
+CONSTANT = 1e-6
+
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
@@ -57,6 +60,25 @@ class LayerStatistics:
     @property
     def same_inputs(self) -> bool:
         return self.cross is self.gram
+
+    def centered(self) -> "LayerStatistics":
+        """The statistics around the means: G - s~ s~^T / m and H - s~ s^T / m for the column sums s~, s of X~, X.
+
+        A feature that did not vary among the samples says nothing of the path, and what its letter does to the outputs
+        is constant, so that a bias can take it: it stands alone, and its letter is the one nearest to its weight.
+        """
+        gram = self.gram - np.outer(self.sum_compressed, self.sum_compressed / self.count)
+        moments = self.diagonal
+        constant = (np.diagonal(gram) <= CONSTANT * moments) & (moments > 0)
+        cross = gram
+        if not self.same_inputs:
+            cross = self.cross - np.outer(self.sum_compressed, self.sum_analog / self.count)
+        for products in (gram,) if self.same_inputs else (gram, cross):
+            products[constant] = 0.0
+            products[:, constant] = 0.0
+            products[constant, constant] = 1.0
+        zeros = np.zeros(len(gram))
+        return LayerStatistics(self.count, zeros, zeros, gram, cross)
 
     def features(self, index: np.ndarray) -> "LayerStatistics":
         """The statistics of some of the features."""

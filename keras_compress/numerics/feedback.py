@@ -1,0 +1,98 @@
+"""The loop that the greedy quantizers share: round one feature after the other, and let each hear of those before.
+
+    a_t = b_t - sum_{s<t} F_ts (q_s - o_s),    q_t = Q(a_t)
+
+What differs is the feedback F, the origin o that a letter is compared with, and the rounding Q: GPFQ has o = 0,
+coordinate descent the letter that was there, OPTQ the argument a_s itself.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_compress.numerics.alphabet import Alphabet
+
+INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """Q: the nearest letter; with `noise` one of the two neighbours at random; with `threshold` after shrinking.
+
+    Attributes:
+        alphabet: letters; arguments and letters are in units of its step, `index + shift`.
+        keep: (N, n_out) boolean, false where the letter must be zero; needs a zero in the alphabet.
+        noise: (N, n_out) uniform in [0, 1): stochastic rounding, floor(a + noise), whose mean is a (SPFQ).
+        threshold: (n_out,) or (1,), in steps: soft thresholding before rounding, sign(a) max(|a| - threshold, 0)
+            (Zhang, Zhou & Saab, 2023).
+    """
+
+    alphabet: Alphabet
+    keep: np.ndarray | None = None
+    noise: np.ndarray | None = None
+    threshold: np.ndarray | None = None
+
+    def block(self, block: slice) -> "Rounding":
+        """The rounding of some of the features."""
+        keep = None if self.keep is None else self.keep[block]
+        return dataclasses.replace(self, keep=keep, noise=None if self.noise is None else self.noise[block])
+
+    def __call__(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
+        """Writes the letters of one feature's arguments `row` (n_out,), which is changed, into `letter` (n_out,)."""
+        shift = self.alphabet.shift
+        low, high = self.alphabet.bounds
+        if self.threshold is not None:
+            np.copysign(np.maximum(np.abs(row) - self.threshold, 0.0), row, out=row)
+        if shift:
+            row -= shift
+        if self.noise is None:
+            np.rint(row, out=row)
+        else:
+            row += self.noise[feature]
+            np.floor(row, out=row)
+        np.maximum(row, low, out=row)
+        np.minimum(row, high, out=letter)
+        if shift:
+            letter += shift
+        if self.keep is not None:
+            letter *= self.keep[feature]
+
+
+def follow(
+    arguments: np.ndarray,
+    feedback: np.ndarray,
+    rounding: Rounding,
+    letters: np.ndarray,
+    *,
+    origin: np.ndarray | None = None,
+) -> np.ndarray:
+    """Fills `letters` (b, n_out) feature by feature and returns the deviations q - o.
+
+    Args:
+        arguments: (b, n_out) b_t, what is known before the loop; a_t afterwards.
+        feedback: (b, b) F, of which the strictly lower triangle is read.
+        rounding: Q of these features.
+        letters: (b, n_out) q, in units of the alphabet's step.
+        origin: (b, n_out) o; `arguments` itself compares each letter with its own argument; None is zero.
+    """
+    deviations = letters if origin is None else np.zeros_like(letters)
+    if origin is None:
+        letters[:] = 0.0
+    row = np.empty(arguments.shape[1])
+    lower = np.tril(feedback, -1)
+    for start in range(0, len(arguments), INNER_SIZE):
+        inner = slice(start, min(start + INNER_SIZE, len(arguments)))
+        if start:
+            arguments[inner] -= lower[inner, :start] @ deviations[:start]
+        triangle, known = np.ascontiguousarray(lower[inner, inner]), deviations[inner]
+        for offset, (argument, weights) in enumerate(zip(arguments[inner], triangle, strict=True)):
+            feature = start + offset
+            np.dot(weights, known, out=row)  # deviations of later features are still zero, and so are their weights
+            np.subtract(argument, row, out=row)
+            if origin is None:
+                rounding(row, feature, letters[feature])
+                continue
+            argument[:] = row
+            rounding(row, feature, letters[feature])
+            np.subtract(letters[feature], origin[feature], out=known[offset])
+    return deviations

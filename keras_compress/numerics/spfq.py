@@ -1,0 +1,33 @@
+"""Data alignment: weights that do on the compressed network's inputs what the given ones do on the analog network's.
+
+SPFQ (Zhang, Zhou & Saab, 2023, arXiv 2309.10975) aligns first and quantizes the aligned weights v afterwards, with
+stochastic rounding. Its order r is the number of passes over the features; each is cyclic coordinate descent on
+||Xw - X~v||, and from the statistics one triangular system of G v = H w.
+"""
+
+import numpy as np
+import scipy.linalg
+
+from keras_compress.numerics.statistics import LayerStatistics
+
+
+def aligned_weights(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
+    """(N, n_out) v after `order` passes; zero for a feature with G_tt = 0.
+
+    The first pass follows the path, v_t = (sum_{s<=t} H_ts w_s - sum_{s<t} G_ts v_s) / G_tt; quantized without it, the
+    weights give the same codes, since GPFQ does the same in one go. With equal inputs v = w.
+    """
+    if statistics.same_inputs:
+        return matrix * (statistics.diagonal > 0)[:, None]
+    gram, cross = statistics.gram, statistics.cross
+    lower = np.tril(gram)
+    lower[statistics.diagonal == 0, statistics.diagonal == 0] = 1.0
+    aligned = _solve(lower, np.tril(cross) @ matrix)
+    target = cross @ matrix if order > 1 else None
+    for _ in range(order - 1):
+        aligned = _solve(lower, target - np.triu(gram, 1) @ aligned)
+    return aligned
+
+
+def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return scipy.linalg.solve_triangular(lower, right, lower=True, check_finite=False)
