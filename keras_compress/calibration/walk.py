@@ -42,9 +42,10 @@ class Walk:
     Args:
         calibration: the data and the analog network.
         twin: graph of the compressed network, equal in architecture.
+        paths: the layers that `advance` will be called with, in this order.
     """
 
-    def __init__(self, calibration: Calibration, twin: Graph):
+    def __init__(self, calibration: Calibration, twin: Graph, paths: Iterable[str]):
         self.calibration = calibration
         self.store = calibration.store
         self.analog = calibration.graph
@@ -56,6 +57,9 @@ class Walk:
         assert self.store.num_chunks is not None, "the calibration is open"
         self.num_chunks = self.store.num_chunks
         self._error_stride = max(1, calibration.num_samples // ERROR_SAMPLES)
+        linear = [self.analog.calls[index] for path in paths for index in self.analog.linear_calls(path)]
+        self._sources = {call.inputs[0] for call in linear}  # tensors that will be shown
+        self._outputs = {call.outputs[0] for call in linear}  # that errors will be measured against
 
     def inputs(self, path: str) -> list[int]:
         """Numbers of the tensors that a layer reads, one for each of its calls."""
@@ -110,16 +114,20 @@ class Walk:
         def made_before(tensor: int, limit: int) -> bool:
             return graph.producer.get(tensor, -1) < limit
 
-        analog_live, compressed_live = set(), set()
+        analog_live: set[int] = set()
+        compressed_live: set[int] = set()
         for tensor in range(len(graph.shapes)):
-            last_use = graph.last_use.get(tensor, -1)
-            if tensor in differing:
-                if made_before(tensor, boundary) and last_use >= boundary:
-                    compressed_live.add(tensor)
-            elif made_before(tensor, boundary) and last_use >= boundary:
-                analog_live.add(tensor)  # the compressed network reads it too
-            if made_before(tensor, boundary + 1) and last_use > boundary:
-                analog_live.add(tensor)  # the analog network is one call ahead
+            if made_before(tensor, boundary) and graph.last_use.get(tensor, -1) >= boundary:
+                # what is the same in both networks, the compressed one reads too
+                (compressed_live if tensor in differing else analog_live).add(tensor)
+        # The analog network is one call ahead. What it makes is either kept for later walks, so that a reference is as
+        # good as its inputs, or read by calls to come, or the reference of this very layer.
+        targets = self._sources if self.calibration.keep else self._sources | self._outputs
+        to_come = graph.needed({t for t in targets if not made_before(t, boundary + 1)}, stored_analog)
+        read = {tensor for index in to_come if index > boundary for tensor in graph.calls[index].inputs}
+        analog_live.update(tensor for tensor in read if made_before(tensor, boundary + 1))
+        if boundary < len(graph.calls):
+            analog_live.update(targets.intersection(graph.calls[boundary].outputs))
         linear = [
             index
             for index, call in enumerate(graph.calls[:boundary])
@@ -131,15 +139,20 @@ class Walk:
             analog_live.add(tensor)
             if tensor in differing:
                 compressed_live.add(tensor)
-        products = [graph.calls[index].outputs[0] for index in linear]
-        compressed_wanted = compressed_live | differing.intersection(sources) | set(products)
+        products = {graph.calls[index].outputs[0] for index in linear}
+        # what the errors are measured against: the analog outputs where they are, else the inputs that give them
+        references = {
+            call.outputs[0] if call.outputs[0] in stored_analog else call.inputs[0]
+            for call in (graph.calls[index] for index in linear)
+        }
+        compressed_wanted = compressed_live | differing.intersection(sources) | products
         same = set(range(len(graph.shapes))) - differing
         compressed_calls = self.twin.needed(compressed_wanted, stored_compressed | same)
         read_by_compressed = {tensor for index in compressed_calls for tensor in graph.calls[index].inputs}
-        analog_wanted = analog_live | set(sources) | set(products) | (read_by_compressed - differing)
+        analog_wanted = analog_live | set(sources) | references | (read_by_compressed - differing)
         analog_calls = graph.needed(analog_wanted, stored_analog)
         read_by_analog = {tensor for index in analog_calls for tensor in graph.calls[index].inputs}
-        shown = set(sources) | set(products)
+        shown = set(sources) | products | references
         return _Stage(
             differing,
             analog_calls,
@@ -189,7 +202,8 @@ class Walk:
         """Keys that nobody reads after this stage."""
         live = {(ANALOG, tensor) for tensor in stage.analog_live}
         live |= {(COMPRESSED, tensor) for tensor in stage.compressed_live}
-        return [key for key in self.store if key not in live and not (key[0] == ANALOG and self.calibration.keep)]
+        kept = self._sources.union(self.analog.inputs) if self.calibration.keep else set()
+        return [key for key in self.store if key not in live and not (key[0] == ANALOG and key[1] in kept)]
 
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
         """The stage's work on one chunk, as one traced function for both networks."""
@@ -219,7 +233,11 @@ class Walk:
     ) -> tuple[Any, Any]:
         """Of a linear call's error, and of the analog network's output without bias, over the measured samples."""
         call = self.analog.calls[index]
-        output = tf.cast(analog[call.outputs[0]][measured], tf.float32)
+        if call.outputs[0] in analog:
+            output = tf.cast(analog[call.outputs[0]][measured], tf.float32)
+        else:
+            (output,) = call.run({call.inputs[0]: analog[call.inputs[0]][measured]})
+            output = tf.cast(output, tf.float32)
         error = output - tf.cast(compressed[call.outputs[0]][measured], tf.float32)
         if call.path in self.offsets:
             error -= tf.constant(self.offsets[call.path], tf.float32)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,8 +21,9 @@ from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import Conv2DView, KernelView, refusal
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.statistics import Moments, mean_error
-from keras_compress.quantization.plan import check_kernels, check_settings, plan_layers, zero_masks
+from keras_compress.quantization.plan import check_forms, check_kernels, check_settings, plan_layers, zero_masks
 from keras_compress.quantization.quantizers import Evidence, Quantizer
 from keras_compress.quantization.selection import Pattern, Patterns
 from keras_compress.report import LayerRow, Step
@@ -78,6 +80,7 @@ def quantize(
     graph = Graph(given.model)
     plan = plan_layers(graph, quantizer, layers, overrides)
     check_kernels(graph, plan)
+    check_forms(graph, plan, form, calibration, memory_budget)
     masks = zero_masks(graph, plan, given, keep_zeros)
     needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
@@ -88,9 +91,9 @@ def quantize(
     if patch_fraction < 1:
         step.settings["patch_fraction"] = patch_fraction
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
+        source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         twin = clone_model(given.model)
-        job = _Job(source, twin, form, patch_fraction, seed, masks)
+        job = Job(source, twin, list(plan), form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}
@@ -114,11 +117,12 @@ def quantize(
 
 
 @dataclasses.dataclass
-class _Job:
+class Job:
     """The state of one call of `quantize`."""
 
     source: Calibration | None
     twin: keras.Model
+    paths: list[str]  # layers to quantize, in the order of the walk
     form: str
     patch_fraction: float
     seed: int
@@ -126,35 +130,38 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.graph = Graph(self.twin)
-        self.walk = None if self.source is None else Walk(self.source, self.graph)
+        self.walk = None if self.source is None else Walk(self.source, self.graph, self.paths)
         self.absorbers = mean_absorbers(self.twin, self.graph)
 
     def quantize_layer(self, path: str, quantizer: Quantizer) -> tuple[QuantizedKernel, LayerRow]:
         started = time.perf_counter()
         view = self.graph.views[path]
         matrices = view.matrices(view.kernel.astype(np.float64))
-        evidence, form = self._evidence(path, quantizer, view)
+        evidence, form = self.evidence(path, quantizer, view)
         alphabet = quantizer.layer_alphabet(matrices, evidence)
         absorber = self.absorbers.get(path)
         centered = quantizer.centers and absorber is not None
-        codes, shifts = [], []
+        codes, shifts, scales = [], [], []
         units = matrices.shape[2]
         keep = view.matrices(self.masks[path]) if path in self.masks else None
         for group, matrix in enumerate(matrices):
             letters = alphabet.channels(group * units, (group + 1) * units)
             facts = None if evidence is None else evidence[group]
-            codes.append(
-                quantizer.codes(
-                    matrix,
-                    facts,
-                    letters,
-                    keep=None if keep is None else keep[group],
-                    centered=centered,
-                    channels=_channel_features(view),
-                )
+            found, letters = quantizer.solve(
+                matrix,
+                facts,
+                letters,
+                keep=None if keep is None else keep[group],
+                centered=centered,
+                channels=channel_features(view),
+                generator=self.generator(path, group),
             )
+            codes.append(found)
+            scales.append(letters.scale)
             if facts is not None:
-                shifts.append(mean_error(matrix, letters.decode(codes[-1]), facts))
+                shifts.append(mean_error(matrix, letters.decode(found), facts))
+        if len(alphabet.scale) > 1:
+            alphabet = Alphabet(alphabet.levels, np.concatenate(scales))
         axis = view.axis % len(view.layer.kernel.shape)
         quantized = QuantizedKernel(view.kernel_of(np.stack(codes)), alphabet.levels, alphabet.scale, axis)
         view.layer.kernel.assign(quantized.decode())
@@ -179,6 +186,10 @@ class _Job:
         )
         return quantized, row
 
+    def generator(self, path: str, group: int) -> np.random.Generator:
+        """Random numbers that hang on the seed and the layer alone, not on what was quantized before."""
+        return np.random.default_rng((self.seed, zlib.crc32(path.encode()), group))
+
     def _correct(
         self, path: str, absorber: MeanAbsorber | None, shift: np.ndarray | None, quantizer: Quantizer, centered: bool
     ) -> str:
@@ -194,12 +205,12 @@ class _Job:
                 self.walk.offsets[path] = shift
         return "centered" if centered else "corrected"
 
-    def _evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
+    def evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
         """What the calibration data says of each group, and the solver's form."""
         if self.walk is None or self.source is None or quantizer.evidence == "nothing":
             return None, ""
         walk, source = self.walk, self.source
-        form = self._form(path, view) if quantizer.evidence == "gram" else ""
+        form = self._form(path, view, quantizer) if quantizer.evidence == "gram" else ""
         inputs = walk.inputs(path)
         same = not walk.differing().intersection(inputs)
         key = (tuple(inputs), path, form == "gram", self.patch_fraction, self.seed)
@@ -227,10 +238,10 @@ class _Job:
             ]
         return evidence, form
 
-    def _form(self, path: str, view: KernelView) -> str:
+    def _form(self, path: str, view: KernelView, quantizer: Quantizer) -> str:
         """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
-        if self.form != "auto":
-            return self.form
+        if self.form != "auto" or not quantizer.has_direct_form:
+            return "gram" if self.form == "auto" else self.form
         if self.patch_fraction < 1 and isinstance(view, Conv2DView):
             return "gram"  # the direct form reads every row
         assert self.source is not None and self.walk is not None
@@ -250,7 +261,7 @@ def _must_have_data(quantizer: Quantizer) -> bool:
 
 
 @contextlib.contextmanager
-def _calibrating(
+def calibrating(
     model: keras.Model, data: Any, memory_budget: int | str, batch_size: int | None, work_dir: Any
 ) -> Iterator[Calibration | None]:
     if isinstance(data, Calibration):
@@ -274,7 +285,7 @@ def _calibrating(
             yield calibration
 
 
-def _channel_features(view: KernelView) -> list[np.ndarray] | None:
+def channel_features(view: KernelView) -> list[np.ndarray] | None:
     """Indices of the features of each input channel of a convolution."""
     if not isinstance(view, Conv2DView):
         return None
