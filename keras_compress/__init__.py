@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {  # public name: the module that defines it
+    "Beacon": "keras_compress.quantization.greedy",
     "Calibration": "keras_compress.calibration.calibration",
     "Equispaced": "keras_compress.quantization.alphabets",
     "GPFQ": "keras_compress.quantization.quantizers",
@@ -16,12 +17,17 @@ _MODULES = {  # public name: the module that defines it
     "Integer": "keras_compress.quantization.alphabets",
     "MSQ": "keras_compress.quantization.quantizers",
     "Midtread": "keras_compress.quantization.alphabets",
+    "OPTQ": "keras_compress.quantization.greedy",
+    "Qronos": "keras_compress.quantization.greedy",
     "QuantizedKernel": "keras_compress.result",
     "Quantizer": "keras_compress.quantization.quantizers",
     "Report": "keras_compress.report",
     "Result": "keras_compress.result",
+    "SPFQ": "keras_compress.quantization.greedy",
+    "SparseGPFQ": "keras_compress.quantization.greedy",
     "StorageError": "keras_compress.errors",
     "UserError": "keras_compress.errors",
+    "allocate_bits": "keras_compress.quantization.allocation",
     "evaluate": "keras_compress.measurement.evaluation",
     "fold_batch_normalization": "keras_compress.quantization.folding",
     "load_model": "keras_compress.bridge.loading",

@@ -18,11 +18,11 @@ MIN_ROWS = 8
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def parse_bytes(size: int | str) -> int:
+def parse_bytes(size: int | str, *, least: int = 10**6) -> int:
     """Bytes of a number, or of text such as "512MB" or "2 GiB".
 
     Raises:
-        InputError: neither, or less than a megabyte.
+        InputError: neither, or less than `least`.
     """
     value: float = -1
     if isinstance(size, str):
@@ -32,7 +32,7 @@ def parse_bytes(size: int | str) -> int:
             value = float(number) * UNITS[unit]
     elif isinstance(size, (int, np.integer)) and not isinstance(size, bool):
         value = int(size)
-    if value < 10**6:
+    if value < least:
         raise InputError(
             f'memory_budget must be bytes, at least a million, or text such as "512MB". Received: {size!r}.'
         )

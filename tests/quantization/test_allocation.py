@@ -1,0 +1,98 @@
+"""Bits go where they matter, within the budget, and the result goes straight into `quantize`."""
+
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from tests import architectures
+
+WIDTHS = (2, 3, 4, 6, 8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return architectures.build("small")
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return architectures.samples(model, 60)
+
+
+def sizes(model, overrides):
+    return np.array([model.get_layer(path).kernel.numpy().size for path in overrides])
+
+
+def bits(overrides):
+    return np.array([quantizer.bits for quantizer in overrides.values()])
+
+
+@pytest.mark.parametrize("average", [2, 3.3, 5, 8])
+def test_the_average_is_within_the_budget(model, samples, average):
+    overrides = kc.allocate_bits(model, samples, average_bits=average, widths=WIDTHS)
+    assert (bits(overrides) * sizes(model, overrides)).sum() <= average * sizes(model, overrides).sum()
+    assert set(bits(overrides)) <= set(WIDTHS)
+    result = kc.quantize(model, kc.GPFQ(), samples, overrides=overrides)
+    assert set(result.kernels) == set(overrides)
+    for path, quantizer in overrides.items():
+        assert result.kernels[path].bits <= quantizer.bits
+
+
+def test_the_ends_of_the_budget_are_the_ends_of_the_widths(model, samples):
+    assert set(bits(kc.allocate_bits(model, samples, average_bits=2, widths=WIDTHS))) == {2}
+    assert set(bits(kc.allocate_bits(model, samples, budget="1MB", widths=WIDTHS))) == {8}
+
+
+def test_a_budget_in_bytes_counts_codes_and_scales(model, samples):
+    least = kc.allocate_bits(model, samples, average_bits=2, widths=WIDTHS)
+    channels = sum(model.get_layer(path).kernel.shape[-1] for path in least)
+    exact = int(np.ceil(2 * sizes(model, least) / 8).sum()) + 4 * channels
+    assert set(bits(kc.allocate_bits(model, samples, budget=exact, widths=WIDTHS))) == {2}
+    with pytest.raises(
+        kc.InputError, match=f"2 bits everywhere need {exact} bytes, and the budget is {exact - 1} bytes"
+    ):
+        kc.allocate_bits(model, samples, budget=exact - 1, widths=WIDTHS)
+
+
+@pytest.mark.parametrize("quantizer", [kc.MSQ(), kc.OPTQ(refine=1), kc.GPFQ(alphabet=kc.Midtread(3))], ids=repr)
+def test_any_quantizer_may_be_the_method(model, samples, quantizer):
+    overrides = kc.allocate_bits(model, samples, average_bits=4, quantizer=quantizer, widths=(2, 4, 8))
+    for chosen in overrides.values():
+        assert chosen in [quantizer.with_bits(width) for width in (2, 4, 8)]
+
+
+def test_layers_narrow_the_choice(model, samples):
+    (path, *_) = kc.allocate_bits(model, samples, average_bits=4)
+    assert list(kc.allocate_bits(model, samples, average_bits=4, layers=path)) == [path]
+
+
+def test_a_loss_says_what_matters(model, samples):
+    """A loss that minds one layer's weights alone sends all that can be sent there."""
+    paths = list(kc.allocate_bits(model, samples, average_bits=4))
+    for path in paths:
+        wanted = model.get_layer(path).kernel.numpy()
+
+        def loss(candidate, path=path, wanted=wanted):
+            return float(np.square(candidate.get_layer(path).kernel.numpy() - wanted).sum())
+
+        size = dict(zip(paths, sizes(model, paths), strict=True))
+        average = (2 * (sum(size.values()) - size[path]) + 8 * size[path]) / sum(size.values())
+        overrides = kc.allocate_bits(model, samples, average_bits=average, widths=(2, 8), loss=loss)
+        assert overrides[path].bits == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "Give average_bits, or budget in bytes. Received: neither"),
+        ({"average_bits": 4, "budget": 10}, "Received: both"),
+        ({"average_bits": 1.5}, "2 bits everywhere need"),
+        ({"budget": "lots"}, "budget must be bytes, or text such as \"40KB\". Received: 'lots'"),
+        ({"average_bits": 4, "widths": ()}, "widths must name at least one"),
+        ({"average_bits": 4, "widths": (1, 2)}, "bits of Integer must be an integer from 2 to 16. Received: 1"),
+        ({"average_bits": 4, "quantizer": "gpfq"}, "quantizer must be a quantizer"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(model, samples, settings, message):
+    with pytest.raises(kc.InputError, match=message):
+        kc.allocate_bits(model, samples, **settings)
