@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, "The same as MODEL.")
-flags.DEFINE_list("methods", ["gpfq", "msq"], "gpfq, gpfq_uncentered, gpfq_bias, msq_bias, msq.")
+flags.DEFINE_list(
+    "methods",
+    ["gpfq", "msq"],
+    "gpfq, gpfq_uncentered, gpfq_bias, gpfq_refined, optq, optq_corrected, optq_refined, qronos, beacon, spfq, "
+    "sparse_gpfq, msq, msq_bias.",
+)
 flags.DEFINE_list("bits", None, "Bits of a weight. Default: 2,3,4 if no --levels are given.")
 flags.DEFINE_alias("b", "bits")
 flags.DEFINE_list("levels", [], "Numbers of levels, such as 3 for ternary weights; they join the bits.")

@@ -14,16 +14,23 @@ from keras_compress.numerics.alphabet import Alphabet
 
 Radius = str | float
 RULES = ("median", "max", "mse", "quantile")
+FITTED = ("alternating", "search")  # scales that are fitted to the codes; their first radius is that of "mse"
 QUANTILE = 0.99  # of the rule "quantile"; a number in place of the rule's name is another quantile
 
 
 def check_radius(radius: Radius | None) -> None:
     """Raises InputError for what is no radius rule."""
     number = isinstance(radius, (int, float)) and not isinstance(radius, bool) and 0 < radius <= 1
-    if radius is not None and radius not in RULES and not number:
+    if radius is not None and radius not in RULES + FITTED and not number:
         raise InputError(
-            f"radius must be one of {', '.join(RULES)}, or a quantile of |w| in (0, 1]. Received: {radius!r}."
+            f"radius must be one of {', '.join(RULES + FITTED)}, or a quantile of |w| in (0, 1]. Received: {radius!r}."
         )
+
+
+def check_integer(name: str, value: Any, low: int) -> None:
+    """Raises InputError for what is no integer from `low` upwards."""
+    if not _is_integer(value) or value < low:
+        raise InputError(f"{name} must be an integer from {low} upwards. Received: {value!r}.")
 
 
 class Configured:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
 from keras_compress.quantization.quantizers import Quantizer
@@ -55,6 +56,29 @@ def check_kernels(graph: Graph, plan: dict[str, Quantizer]) -> None:
             raise InputError(
                 f"The kernel of layer {path!r} has {bad} weights that are NaN or Inf. The training diverged; train "
                 "again, or leave the layer out with layers= or overrides=."
+            )
+
+
+def check_forms(
+    graph: Graph, plan: dict[str, Quantizer], form: str, calibration: Any, memory_budget: int | str
+) -> None:
+    """Raises InputError where a quantizer needs N x N matrices and cannot have them."""
+    budget = calibration.memory_budget if isinstance(calibration, Calibration) else parse_bytes(memory_budget)
+    for path, quantizer in plan.items():
+        if quantizer.has_direct_form:
+            continue
+        if form == "direct":
+            raise InputError(
+                f"{quantizer!r} works on N x N matrices, for which form='direct' leaves no room: use 'gram'."
+            )
+        view = graph.views[path]
+        features = int(np.prod(view.layer.kernel.shape[:-1]))
+        size = 8 * features**2 * (2 * view.groups + quantizer.matrices)
+        if size > budget:
+            raise InputError(
+                f"{type(quantizer).__name__} needs {size / 1e6:,.0f} MB for matrices of {features:,} x {features:,} in "
+                f"layer {path!r}, and memory_budget is {budget / 1e6:,.0f} MB. Raise it, or quantize this layer with "
+                "kc.GPFQ(), which has a form without them, by means of overrides=."
             )
 
 

@@ -1,6 +1,7 @@
 """Quantizers: what decides the numbers. `quantize()` decides how the work is done."""
 
 import abc
+import inspect
 from typing import Any, Self
 
 import keras
@@ -8,11 +9,22 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.descent import best_scale, descend, excess
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
 from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments
-from keras_compress.quantization.alphabets import AlphabetSetting, Configured, Integer, Radius, check_radius
+from keras_compress.quantization.alphabets import (
+    FITTED,
+    AlphabetSetting,
+    Configured,
+    Integer,
+    Radius,
+    check_integer,
+    check_radius,
+)
 
 Evidence = Moments | LayerStatistics | LayerSamples
+ORDERS = ("natural", "descending_diagonal")
+SEARCHED = (1.0, 0.8, 1.2, 0.6)  # first radii of the rule "search", as factors on that of "mse"
 
 
 class Quantizer(Configured, abc.ABC):
@@ -22,7 +34,8 @@ class Quantizer(Configured, abc.ABC):
         bits: bits of the alphabet `Integer`, if no alphabet is given; None is 4.
         alphabet: where the letters come from.
         radius: "median", "max", "mse" (grid search, weighted by the inputs' second moments where they are known),
-            "quantile", a quantile of |w| in (0, 1], or None for the alphabet's own rule.
+            "quantile", a quantile of |w| in (0, 1], or None for the alphabet's own rule; for greedy quantizers also
+            "alternating" (from that of "mse", scale and codes in turn) and "search" (the same from several radii).
         bias_correction: whether the bias takes the mean of the error that the codes leave.
     """
 
@@ -54,13 +67,23 @@ class Quantizer(Configured, abc.ABC):
         """Whether the codes themselves count on a bias that takes the mean error."""
         return False
 
+    @property
+    def matrices(self) -> int:
+        """N x N matrices that the solver holds beside G and H; needed even where the direct form would be smaller."""
+        return 0
+
+    @property
+    def has_direct_form(self) -> bool:
+        """Whether it can do without N x N matrices."""
+        return True
+
     def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
         """Letters for (groups, N, units) weights, given the evidence of each group."""
         weights = None if evidence is None else np.stack([group.diagonal for group in evidence])
-        return self.setting.for_layer(matrices, self.radius, weights)
+        return self.setting.for_layer(matrices, "mse" if self.radius in FITTED else self.radius, weights)
 
     @abc.abstractmethod
-    def codes(
+    def solve(
         self,
         matrix: np.ndarray,
         evidence: Evidence | None,
@@ -69,8 +92,9 @@ class Quantizer(Configured, abc.ABC):
         keep: np.ndarray | None = None,
         centered: bool = False,
         channels: list[np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """Integer codes (N, units) of one group's weights.
+        generator: np.random.Generator | None = None,
+    ) -> tuple[np.ndarray, Alphabet]:
+        """Integer codes (N, units) of one group's weights, and the alphabet, whose scale may have changed.
 
         Args:
             matrix: (N, units).
@@ -79,7 +103,18 @@ class Quantizer(Configured, abc.ABC):
             keep: (N, units) boolean, false where the weight must be zero.
             centered: whether the mean error is left to the bias.
             channels: indices of the features of each input channel, for convolutions.
+            generator: of random numbers, for stochastic quantizers.
         """
+
+    def with_bits(self, bits: int) -> Self:
+        """The same quantizer with another number of bits, and as many levels as its kind of alphabet then has."""
+        config = Configured.get_config(self)
+        if self.alphabet is None:
+            return type(self)(**config | {"bits": bits})
+        changed = self.alphabet.get_config() | {"bits": bits, "levels": None}
+        parameters = inspect.signature(type(self.alphabet)).parameters
+        alphabet = type(self.alphabet)(**{name: value for name, value in changed.items() if name in parameters})
+        return type(self)(**config | {"alphabet": alphabet})
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -117,19 +152,145 @@ class MSQ(Quantizer):
         bias_correction: bool = False,
     ):
         super().__init__(bits, alphabet, radius, bias_correction)
+        if radius in FITTED:
+            raise InputError(f"radius={radius!r} fits scales to codes that follow the data: use GPFQ or another one.")
 
     @property
     def evidence(self) -> str:
         weighted = (self.setting.default_radius if self.radius is None else self.radius) == "mse"
         return "moments" if self.bias_correction or weighted else "nothing"
 
-    def codes(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None):  # type: ignore[no-untyped-def]
+    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
         codes = alphabet.nearest(matrix)
-        return codes if keep is None else np.where(keep, codes, alphabet.zero_code)
+        return codes if keep is None else np.where(keep, codes, alphabet.zero_code), alphabet
+
+
+class GreedyQuantizer(Quantizer):
+    """A quantizer that works from the layer's statistics G and H.
+
+    Attributes:
+        centered: whether to minimise the error around its mean, which the layer's bias then takes (or a BatchNorm that
+            follows; a layer with neither is quantized uncentred).
+        order: "natural", or "descending_diagonal": features with the largest second moment first.
+    """
+
+    def __init__(
+        self,
+        bits: int | None,
+        alphabet: AlphabetSetting | None,
+        radius: Radius | None,
+        bias_correction: bool,
+        centered: bool,
+        order: str,
+    ):
+        super().__init__(bits, alphabet, radius, bias_correction)
+        if order not in ORDERS:
+            raise InputError(f"order must be one of {', '.join(ORDERS)}. Received: {order!r}.")
+        self.centered = centered
+        self.order = order
+
+    @property
+    def evidence(self) -> str:
+        return "gram"
+
+    @property
+    def centers(self) -> bool:
+        return self.centered
+
+    @property
+    def has_direct_form(self) -> bool:
+        return self.order == "natural"
+
+    @property
+    def matrices(self) -> int:
+        return 0 if self.has_direct_form else 2 * self.centered + 2 * (self.order != "natural")
+
+    @abc.abstractmethod
+    def fit(
+        self,
+        matrix: np.ndarray,
+        statistics: LayerStatistics,
+        alphabet: Alphabet,
+        keep: np.ndarray | None,
+        generator: np.random.Generator | None,
+    ) -> tuple[np.ndarray, Alphabet]:
+        """Codes (N, units) and alphabet; `statistics` are centred and in order already."""
+
+    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
+        statistics = evidence.centered() if centered else evidence
+        if self.order == "natural":
+            return self.fit(matrix, statistics, alphabet, keep, generator)
+        index = np.argsort(-statistics.diagonal, kind="stable")
+        kept = None if keep is None else keep[index]
+        found, alphabet = self.fit(matrix[index], statistics.features(index), alphabet, kept, generator)
+        codes = np.empty_like(found)
+        codes[index] = found
+        return codes, alphabet
+
+
+class RefinedQuantizer(GreedyQuantizer):
+    """A greedy quantizer that may go over its codes and scales again.
+
+    Attributes:
+        refine: sweeps of coordinate descent over the codes, each after a fit of the scales where the radius is
+            "alternating" or "search"; none of them raises a layer's error.
+    """
+
+    def __init__(
+        self,
+        bits: int | None,
+        alphabet: AlphabetSetting | None,
+        radius: Radius | None,
+        bias_correction: bool,
+        centered: bool,
+        order: str,
+        refine: int,
+    ):
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order)
+        check_integer("refine", refine, 0)
+        if radius in FITTED and not self.setting.per_channel:
+            raise InputError(f"radius={radius!r} needs a scale for each channel. Received: {self.setting!r}.")
+        self.refine = refine
+
+    @property
+    def has_direct_form(self) -> bool:
+        return super().has_direct_form and not self.refine and self.radius not in FITTED
+
+    @abc.abstractmethod
+    def first_codes(
+        self,
+        matrix: np.ndarray,
+        statistics: LayerStatistics,
+        alphabet: Alphabet,
+        keep: np.ndarray | None,
+        generator: np.random.Generator | None,
+    ) -> np.ndarray:
+        """Codes (N, units) before any refinement."""
+
+    def fit(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
+        """From one first radius, or from several side by side, as so many more channels."""
+        factors = SEARCHED if self.radius == "search" else (1.0,)
+        tall = np.tile(matrix, len(factors))
+        allowed = None if keep is None else np.tile(keep, len(factors))
+        if len(factors) > 1:
+            alphabet = Alphabet(alphabet.levels, np.concatenate([factor * alphabet.scale for factor in factors]))
+        codes = self.first_codes(tall, statistics, alphabet, allowed, generator)
+        if self.radius in FITTED:
+            for _ in range(max(self.refine, 1)):
+                alphabet = best_scale(tall, statistics, alphabet, codes)
+                codes = descend(tall, statistics, alphabet, codes, sweeps=1, keep=allowed)
+        elif self.refine:
+            codes = descend(tall, statistics, alphabet, codes, sweeps=self.refine, keep=allowed)
+        if len(factors) == 1:
+            return codes, alphabet
+        units = matrix.shape[1]
+        errors = excess(tall, statistics, alphabet.decode(codes)).reshape(len(factors), units)
+        best = np.argmin(errors, axis=0) * units + np.arange(units)
+        return codes[:, best], Alphabet(alphabet.levels, alphabet.scale[best])
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
-class GPFQ(Quantizer):
+class GPFQ(RefinedQuantizer):
     """Greedy path following quantization (Lybrand & Saab, 2021, eq. 2; Zhang, Zhou & Saab, 2023, eq. 7 and 8).
 
     Args:
@@ -141,6 +302,8 @@ class GPFQ(Quantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes; `centered` includes it.
         patches: "joint" quantizes a convolution's neuron over whole patches; "per_channel" one input channel at a time,
             as in the experiments of 2021.
+        order: of features: "natural" or "descending_diagonal".
+        refine: sweeps of coordinate descent afterwards.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -155,29 +318,29 @@ class GPFQ(Quantizer):
         centered: bool = True,
         bias_correction: bool = False,
         patches: str = "joint",
+        order: str = "natural",
+        refine: int = 0,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine)
         if patches not in ("joint", "per_channel"):
             raise InputError(f"patches must be 'joint' or 'per_channel'. Received: {patches!r}.")
-        self.centered = centered
+        if patches == "per_channel" and not self.has_direct_form:
+            raise InputError("patches='per_channel' goes without order, refine, and radius 'alternating' or 'search'.")
         self.patches = patches
 
-    @property
-    def evidence(self) -> str:
-        return "gram"
+    def first_codes(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
+        return gpfq(matrix, statistics, alphabet, keep=keep)
 
-    @property
-    def centers(self) -> bool:
-        return self.centered
-
-    def codes(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None):  # type: ignore[no-untyped-def]
+    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
+        if not self.has_direct_form:
+            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered)
         if self.patches == "joint" or channels is None:
-            return _follow(matrix, evidence, alphabet, keep, centered)
+            return _follow(matrix, evidence, alphabet, keep, centered), alphabet
         codes = np.empty(matrix.shape, alphabet.nearest(matrix[:1]).dtype)
         for index in channels:
             part = None if keep is None else keep[index]
             codes[index] = _follow(matrix[index], evidence.features(index), alphabet, part, centered)
-        return codes
+        return codes, alphabet
 
 
 def _follow(

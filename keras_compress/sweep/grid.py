@@ -2,19 +2,29 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_compress.errors import InputError
 from keras_compress.quantization.alphabets import AlphabetSetting, Equispaced, Integer, Midtread, Radius
+from keras_compress.quantization.greedy import OPTQ, SPFQ, Beacon, Qronos, SparseGPFQ
 from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
 
 # Name of a method: its class and what it is called with. The order is that of tables and legends.
 METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
+    "optq_refined": (OPTQ, {"target": "corrected", "radius": "search", "refine": 3}),
+    "gpfq_refined": (GPFQ, {"radius": "search", "refine": 3}),
+    "optq_corrected": (OPTQ, {"target": "corrected"}),
+    "qronos": (Qronos, {}),
+    "beacon": (Beacon, {}),
+    "optq": (OPTQ, {}),
     "gpfq": (GPFQ, {"centered": True}),
     "gpfq_uncentered": (GPFQ, {"centered": False}),
     "gpfq_bias": (GPFQ, {"centered": False, "bias_correction": True}),
+    "spfq": (SPFQ, {}),
+    "sparse_gpfq": (SparseGPFQ, {}),
     "msq_bias": (MSQ, {"bias_correction": True}),
     "msq": (MSQ, {}),
 }
@@ -45,9 +55,11 @@ class Configuration:
         build, settings = METHODS[self.method]
         if build is GPFQ:
             settings = settings | {"patches": self.patches}
-        return build(
-            alphabet=self._alphabet(self.dense_scalar if dense else self.scalar), radius=self.radius, **settings
-        )
+        if self.radius is not None:
+            if "radius" not in inspect.signature(build).parameters:
+                raise InputError(f"{self.method} finds its scales by itself. Received: the radius {self.radius!r}.")
+            settings = settings | {"radius": self.radius}
+        return build(alphabet=self._alphabet(self.dense_scalar if dense else self.scalar), **settings)
 
     @property
     def width(self) -> str:

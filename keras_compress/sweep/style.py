@@ -1,4 +1,4 @@
-"""How pictures look: colours that colour-blind people can tell apart (Okabe & Ito), one for each method."""
+"""How pictures look: colours that colour-blind people can tell apart (Okabe & Ito; Tol), one for each method."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,17 +11,47 @@ from keras_compress.sweep.grid import METHODS
 from keras_compress.sweep.records import Row
 
 COLORS = {
+    "optq_refined": "#332288",
+    "gpfq_refined": "#661100",
+    "optq_corrected": "#117733",
+    "qronos": "#AA4499",
+    "beacon": "#999933",
+    "optq": "#44AA99",
     "gpfq": "#0072B2",
     "gpfq_uncentered": "#56B4E9",
     "gpfq_bias": "#009E73",
+    "spfq": "#CC79A7",
+    "sparse_gpfq": "#882255",
     "msq_bias": "#E69F00",
     "msq": "#D55E00",
 }
-MARKERS = {"gpfq": "o", "gpfq_uncentered": "s", "gpfq_bias": "D", "msq_bias": "^", "msq": "v"}
+MARKERS = {
+    "optq_refined": "*",
+    "gpfq_refined": "P",
+    "optq_corrected": ">",
+    "qronos": "<",
+    "beacon": "h",
+    "optq": "d",
+    "gpfq": "o",
+    "gpfq_uncentered": "s",
+    "gpfq_bias": "D",
+    "spfq": "p",
+    "sparse_gpfq": "X",
+    "msq_bias": "^",
+    "msq": "v",
+}
 LABELS = {
+    "optq_refined": "OPTQ, corrected, refined",
+    "gpfq_refined": "GPFQ, refined",
+    "optq_corrected": "OPTQ, corrected",
+    "qronos": "Qronos",
+    "beacon": "Beacon",
+    "optq": "OPTQ",
     "gpfq": "GPFQ, centred",
     "gpfq_uncentered": "GPFQ, uncentred",
     "gpfq_bias": "GPFQ, bias corrected",
+    "spfq": "SPFQ",
+    "sparse_gpfq": "Sparse GPFQ",
     "msq_bias": "MSQ, bias corrected",
     "msq": "MSQ",
 }

@@ -12,6 +12,16 @@ QUANTIZERS = {
     "gpfq_2021": kc.GPFQ(alphabet=kc.Equispaced(levels=3, scalar=3), centered=False, patches="per_channel"),
     "gpfq_2023": kc.GPFQ(alphabet=kc.Midtread(3, scalar=1.16), centered=False),
     "gpfq_quantile": kc.GPFQ(2, radius=0.95),
+    "gpfq_refined": kc.GPFQ(3, refine=2, order="descending_diagonal"),
+    "gpfq_alternating": kc.GPFQ(3, radius="alternating", refine=2),
+    "gpfq_searched": kc.GPFQ(2, radius="search"),
+    "spfq": kc.SPFQ(4),
+    "spfq_aligned": kc.SPFQ(4, alignment=3, centered=False),
+    "sparse_gpfq": kc.SparseGPFQ(3, regularization=0.02),
+    "optq": kc.OPTQ(3),
+    "optq_corrected": kc.OPTQ(3, target="corrected", order="descending_diagonal", refine=1),
+    "qronos": kc.Qronos(3),
+    "beacon": kc.Beacon(2),
 }
 ALPHABETS = {
     "integer": kc.Integer(3),

@@ -65,7 +65,7 @@ def test_keras_serializes_it(configured):
 
 
 def test_it_prints_the_call_that_builds_it(configured):
-    names = {name: getattr(kc, name) for name in ("MSQ", "GPFQ", "Integer", "Equispaced", "Midtread")}
+    names = {name: getattr(kc, name) for name in kc.__all__}
     assert eval(repr(configured), names) == configured
 
 
@@ -136,6 +136,25 @@ BAD_SETTINGS = {
     "radius_rule": (lambda: kc.MSQ(4, radius="mean"), "radius must be one of median, max, mse, quantile"),
     "radius_above_one": (lambda: kc.GPFQ(4, radius=1.5), "Received: 1.5"),
     "radius_zero": (lambda: kc.GPFQ(4, radius=0), "Received: 0"),
+    "fitted_msq": (lambda: kc.MSQ(4, radius="search"), "radius='search' fits scales to codes that follow the data"),
+    "fitted_layer": (
+        lambda: kc.GPFQ(alphabet=kc.Equispaced(2), radius="alternating"),
+        "needs a scale for each channel",
+    ),
+    "beacon_layer": (lambda: kc.Beacon(alphabet=kc.Midtread(2)), "Beacon needs a scale for each channel"),
+    "order": (lambda: kc.OPTQ(4, order="random"), "order must be one of natural, descending_diagonal"),
+    "refine": (lambda: kc.GPFQ(4, refine=-1), "refine must be an integer from 0 upwards. Received: -1"),
+    "half_a_sweep": (lambda: kc.Beacon(4, sweeps=0.5), "sweeps must be an integer from 0 upwards. Received: 0.5"),
+    "refined_channels": (
+        lambda: kc.GPFQ(4, patches="per_channel", refine=1),
+        "per_channel' goes without order, refine",
+    ),
+    "alignment": (lambda: kc.SPFQ(4, alignment=0), "alignment must be an integer from 1 upwards. Received: 0"),
+    "target": (lambda: kc.OPTQ(4, target="qronos"), "target must be one of weights, corrected. Received: 'qronos'"),
+    "no_damping": (lambda: kc.Qronos(4, damping=0), r"damping must be a number in \(0, 1\]. Received: 0"),
+    "negative_price": (lambda: kc.SparseGPFQ(4, regularization=-1), "regularization must be a number from 0 upwards"),
+    "sparse_without_zero": (lambda: kc.SparseGPFQ(alphabet=kc.Equispaced(2)), "needs a zero among the levels"),
+    "sparse_fitted": (lambda: kc.SparseGPFQ(4, radius="search"), "takes the zeros back"),
     "patches": (lambda: kc.GPFQ(4, patches="some"), "patches must be 'joint' or 'per_channel'. Received: 'some'"),
 }
 

@@ -81,7 +81,7 @@ def test_no_two_methods_build_the_same_quantizer(method):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"methods": ["gptq"]}, "Unknown entry in methods: 'gptq'. Known: gpfq,"),
+        ({"methods": ["gptq"]}, "Unknown entry in methods: 'gptq'. Known: optq_refined,"),
         ({"alphabets": ["float"]}, "Unknown entry in alphabets: 'float'. Known: integer,"),
         ({"bits": []}, "A grid needs bits or levels"),
         ({"bits": [1]}, "bits of Integer must be an integer from 2 to 16. Received: 1."),
