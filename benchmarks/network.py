@@ -139,9 +139,9 @@ def three_ways(model: Any, images: Any) -> list[dict[str, Any]]:
     from harness.floor import Recorder
 
     from keras_compress.layers.graph import Graph
-    from keras_compress.layers.kernels import Conv2DView
+    from keras_compress.layers.kernels import ConvolutionView
 
-    paths = [path for path, view in Graph(model).views.items() if isinstance(view, Conv2DView)]
+    paths = [path for path, view in Graph(model).views.items() if isinstance(view, ConvolutionView)]
     if not paths:
         return []
     recorder = Recorder(model, model, paths)
@@ -158,10 +158,11 @@ def _three_ways_of(path: str, view: Any, inputs: Any) -> dict[str, Any]:
     from keras_compress.calibration.gather import Gatherer, gram_method
 
     geometry = view.geometry
+    height, width = view.images(inputs).shape[1:3]
     methods = ["patches"]
     if max(geometry.dilation) == 1:
         methods.append("taps")
-        if max(geometry.strides) == 1 and min(inputs.shape[1:3]) > max(geometry.kernel_size):
+        if max(geometry.strides) == 1 and gram_method(geometry, height, width) == "correlation":
             methods.append("correlation")
     other = inputs + 0.0  # another tensor with the same numbers
 
@@ -184,7 +185,7 @@ def _three_ways_of(path: str, view: Any, inputs: Any) -> dict[str, Any]:
         "input": "x".join(map(str, inputs.shape[1:])),
         "kernel": "x".join(map(str, view.layer.kernel.shape)),
         "stride": max(geometry.strides),
-        "chosen": gram_method(geometry, *inputs.shape[1:3]),
+        "chosen": gram_method(geometry, height, width),
     }
     for method in ("patches", "taps", "correlation"):
         for products in ("G", "G and H"):

@@ -28,6 +28,15 @@ def small() -> keras.Model:
     )
 
 
+def sequences() -> keras.Model:
+    inputs = keras.Input((12, 4))
+    hidden = L.Conv1D(6, 3, padding="causal", dilation_rate=2, activation="relu", name="past")(inputs)
+    hidden = L.Conv1D(6, 3, padding="same", name="around")(hidden) + hidden
+    hidden = L.MaxPooling1D()(L.BatchNormalization()(hidden))
+    hidden = L.Conv1D(4, 2, strides=2, groups=2, name="strided")(hidden)
+    return keras.Model(inputs, L.Dense(3, name="logits")(L.Flatten()(hidden)), name="sequences")
+
+
 def cnn() -> keras.Model:
     return keras.Sequential(
         [
@@ -113,6 +122,7 @@ MODELS = {
     for build in (
         mlp,
         small,
+        sequences,
         cnn,
         residual,
         two_inputs_and_outputs,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_compress.calibration.correlation import CorrelationSum, TapSum
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
-from keras_compress.layers.kernels import Conv2DView, KernelView
+from keras_compress.layers.kernels import ConvolutionView, KernelView
 from keras_compress.numerics.statistics import LayerStatistics, Moments
 
 ROW_BYTES = 64 << 20  # patches made at once
@@ -23,7 +23,8 @@ def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
         return "patches"
     if max(geometry.strides) > 1:
         return "taps"
-    return "correlation" if min(height, width) > max(geometry.kernel_size) else "patches"
+    larger = all(taps == 1 or size > taps for size, taps in zip((height, width), geometry.kernel_size, strict=True))
+    return "correlation" if larger else "patches"
 
 
 def row_product(compressed: Any, analog: Any) -> np.ndarray:
@@ -61,7 +62,7 @@ class Gatherer:
         self.view = view
         self.gram = gram
         self.same = same
-        self.fraction = fraction if isinstance(view, Conv2DView) else 1.0
+        self.fraction = fraction if isinstance(view, ConvolutionView) else 1.0
         self.method = method
         self.count = 0
         self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
@@ -72,13 +73,14 @@ class Gatherer:
         analog = tf.cast(analog, tf.float32)
         compressed = analog if self.same else tf.cast(compressed, tf.float32)
         view = self.view
-        if isinstance(view, Conv2DView) and self.fraction == 1.0:
-            method = self.method or gram_method(view.geometry, *compressed.shape[1:3])
+        if isinstance(view, ConvolutionView) and self.fraction == 1.0:
+            images = view.images(compressed)
+            method = self.method or gram_method(view.geometry, *images.shape[1:3])
             if not self.gram or method != "patches":
-                self._add_images(view, compressed, analog, method)
+                self._add_images(view, images, images if self.same else view.images(analog), method)
                 return
         per_sample = int(np.prod(compressed.shape[1:])) * 4
-        if isinstance(view, Conv2DView):
+        if isinstance(view, ConvolutionView):
             per_sample *= len(view.geometry.taps)
         size = max(1, ROW_BYTES // per_sample)
         for start in range(0, len(compressed), size):
@@ -111,7 +113,7 @@ class Gatherer:
             else:
                 _accumulate(sums, "squares", np.einsum("ij,ij->j", *2 * [np.asarray(part)], dtype=np.float64))
 
-    def _add_images(self, view: Conv2DView, compressed: Any, analog: Any, method: str) -> None:
+    def _add_images(self, view: ConvolutionView, compressed: Any, analog: Any, method: str) -> None:
         geometry = view.geometry
         height, width = (geometry.output_size(axis, size) for axis, size in enumerate(compressed.shape[1:3]))
         self.count += len(compressed) * height * width
@@ -214,14 +216,15 @@ class StoredSamples:
         """Yields (number of columns, function of the network 0 or 1 that reads them)."""
         assert self.store.num_chunks is not None
         chunks = [(keys, chunk) for keys in self.keys for chunk in range(self.store.num_chunks)]
-        if isinstance(self.view, Conv2DView):
+        if isinstance(self.view, ConvolutionView):
             geometry = self.view.geometry
             for tap in range(len(geometry.taps)):
 
                 def read_tap(network: int, tap: int = tap) -> np.ndarray:
                     parts = []
                     for keys, chunk in chunks:
-                        images = _channels(self.store.read(keys[network], chunk), self.group, self.view.groups)
+                        images = self.view.images(self.store.read(keys[network], chunk))
+                        images = _channels(images, self.group, self.view.groups)
                         window = geometry.window(images, tap)
                         parts.append(np.asarray(window).reshape(-1, window.shape[-1]))
                     return np.concatenate(parts)

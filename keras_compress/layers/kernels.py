@@ -85,21 +85,28 @@ class DenseView(KernelView):
         return tf.reshape(inputs, (1, -1, inputs.shape[-1]))
 
 
-class Conv2DView(KernelView):
-    """Conv2D: rows are patches, (images * output height * output width, kernel height * width * C_in / groups)."""
+class ConvolutionView(KernelView):
+    """A convolution: rows are patches, (images * output height * output width, kernel height * width * C_in / groups).
+
+    Attributes:
+        geometry: how the kernel moves over what `images` gives.
+    """
+
+    geometry: ConvolutionGeometry
 
     def __init__(self, layer: keras.Layer):
         super().__init__(layer)
         self.groups = layer.groups
-        self.geometry = ConvolutionGeometry(
-            tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), layer.padding
-        )
+
+    def images(self, inputs: Any) -> Any:
+        """The inputs as images (n, height, width, channels)."""
+        return inputs
 
     def _product(self, inputs: Any, kernel: Any) -> Any:
         return self.layer.convolution_op(inputs, kernel)
 
     def rows(self, inputs: Any) -> Any:
-        patches = self.geometry.patches(inputs)
+        patches = self.geometry.patches(self.images(inputs))
         taps, channels = patches.shape[3], patches.shape[4] // self.groups
         grouped = tf.reshape(patches, (-1, taps, self.groups, channels))
         return tf.reshape(tf.transpose(grouped, (2, 0, 1, 3)), (self.groups, -1, taps * channels))
@@ -111,8 +118,41 @@ class Conv2DView(KernelView):
         return super().refusal(layer)
 
 
+class Conv2DView(ConvolutionView):
+    def __init__(self, layer: keras.Layer):
+        super().__init__(layer)
+        self.geometry = ConvolutionGeometry(
+            tuple(layer.kernel_size), tuple(layer.strides), tuple(layer.dilation_rate), layer.padding
+        )
+
+
+class Conv1DView(ConvolutionView):
+    """Conv1D: images of height 1. Causal padding puts zeros before the sequence, and is "valid" from there on."""
+
+    def __init__(self, layer: keras.Layer):
+        super().__init__(layer)
+        ((taps,), (stride,), (dilation,)) = layer.kernel_size, layer.strides, layer.dilation_rate
+        causal = layer.padding == "causal"
+        self.zeros = (taps - 1) * dilation if causal else 0
+        padding = "valid" if causal else layer.padding
+        self.geometry = ConvolutionGeometry((1, taps), (1, stride), (1, dilation), padding)
+
+    def images(self, inputs: Any) -> Any:
+        return self._padded(inputs)[:, tf.newaxis]
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        geometry = self.geometry
+        return keras.ops.conv(
+            self._padded(inputs), kernel, geometry.strides[1:], geometry.padding, None, geometry.dilation[1:]
+        )
+
+    def _padded(self, inputs: Any) -> Any:
+        return tf.pad(inputs, [(0, 0), (self.zeros, 0), (0, 0)]) if self.zeros else inputs
+
+
 VIEWS: dict[type, type[KernelView]] = {
     keras.layers.Dense: DenseView,
+    keras.layers.Conv1D: Conv1DView,
     keras.layers.Conv2D: Conv2DView,
 }
 

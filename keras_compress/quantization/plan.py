@@ -43,7 +43,7 @@ def plan_layers(
     plan = {path: other for path in paths if (other := chosen.get(path)) is not None}
     if not plan:
         raise InputError(
-            f"There is no layer to quantize: of {len(paths)} Dense and Conv2D layers, the settings leave none."
+            f"There is no layer to quantize: of {len(paths)} layers with a known kernel, the settings leave none."
         )
     return plan
 

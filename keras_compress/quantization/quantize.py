@@ -19,7 +19,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.absorption import MeanAbsorber, mean_absorbers
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.kernels import Conv2DView, KernelView, refusal
+from keras_compress.layers.kernels import ConvolutionView, KernelView, refusal
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.statistics import Moments, mean_error
@@ -48,9 +48,9 @@ def quantize(
 ) -> Result:
     """A quantized copy of a model, the integers behind its kernels, and a report.
 
-    Dense and Conv2D layers are quantized in the order in which the model calls them, each one with the inputs that it
-    gets from the layers that are quantized already. Any other layer with weights stays in floating point; the report
-    says why. The model that comes in is not written to.
+    Dense, Conv1D and Conv2D layers are quantized in the order in which the model calls them, each one with the inputs
+    that it gets from the layers that are quantized already. Any other layer with weights stays in floating point; the
+    report says why. The model that comes in is not written to.
 
     Args:
         model: a built Functional or Sequential model, or the result of an earlier step.
@@ -242,7 +242,7 @@ class Job:
         """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
         if self.form != "auto" or not quantizer.has_direct_form:
             return "gram" if self.form == "auto" else self.form
-        if self.patch_fraction < 1 and isinstance(view, Conv2DView):
+        if self.patch_fraction < 1 and isinstance(view, ConvolutionView):
             return "gram"  # the direct form reads every row
         assert self.source is not None and self.walk is not None
         features = int(np.prod(view.layer.kernel.shape[:-1]))
@@ -287,10 +287,10 @@ def calibrating(
 
 def channel_features(view: KernelView) -> list[np.ndarray] | None:
     """Indices of the features of each input channel of a convolution."""
-    if not isinstance(view, Conv2DView):
+    if not isinstance(view, ConvolutionView):
         return None
     taps = len(view.geometry.taps)
-    channels = view.layer.kernel.shape[2]
+    channels = view.layer.kernel.shape[-2]
     return [np.arange(taps) * channels + channel for channel in range(channels)]
 
 

@@ -15,6 +15,10 @@ EXAMPLES = {
     "dense_without_bias": ((6,), lambda: L.Dense(5, use_bias=False)),
     "dense_on_sequences": ((4, 6), lambda: L.Dense(5)),
     "dense_on_images": ((3, 2, 6), lambda: L.Dense(5)),
+    "conv1d": ((9, 4), lambda: L.Conv1D(6, 3)),
+    "conv1d_causal": ((9, 4), lambda: L.Conv1D(6, 3, padding="causal", dilation_rate=2, groups=2)),
+    "conv1d_same": ((9, 4), lambda: L.Conv1D(6, 4, padding="same", use_bias=False)),
+    "conv1d_strided": ((9, 4), lambda: L.Conv1D(6, 3, strides=2, padding="same")),
     "conv2d_without_bias": ((7, 6, 4), lambda: L.Conv2D(8, 3, use_bias=False)),
 } | {
     "conv2d-" + "-".join(map(str, settings)): (
@@ -97,7 +101,7 @@ def test_a_subclass_of_a_known_layer_is_unknown():
     layer = Louder(3)
     layer.build((None, 2))
     assert kernel_view(layer) is None
-    assert "Louder layers are left in floating point (known: Dense, Conv2D)" in refusal(layer)
+    assert "Louder layers are left in floating point (known: Dense, Conv1D, Conv2D)" in refusal(layer)
 
 
 def test_channels_first_is_refused_with_the_reason():

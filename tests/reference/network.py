@@ -6,11 +6,11 @@ import numpy as np
 from tests.reference import convolution
 from tests.reference.gpfq import gpfq
 
-KNOWN = (keras.layers.Dense, keras.layers.Conv2D)
+KNOWN = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
 
 
 def layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]:
-    """Dense and Conv2D layers by path."""
+    """Layers of `KNOWN` by path."""
     found: dict[str, keras.Layer] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -50,6 +50,13 @@ def rows(layer: keras.Layer, calls: list[np.ndarray]) -> np.ndarray:
     """(groups, m, N) what the neurons see in all calls together."""
     if isinstance(layer, keras.layers.Dense):
         return np.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])[None].astype(np.float64)
+    if isinstance(layer, keras.layers.Conv1D):
+        size, stride, dilation = ((1, *numbers) for numbers in (layer.kernel_size, layer.strides, layer.dilation_rate))
+        causal = layer.padding == "causal"
+        zeros = (layer.kernel_size[0] - 1) * layer.dilation_rate[0] if causal else 0
+        images = [np.pad(call, ((0, 0), (zeros, 0), (0, 0)))[:, None].astype(np.float64) for call in calls]
+        geometry = size, stride, dilation, "valid" if causal else layer.padding, layer.groups
+        return np.concatenate([convolution.patches(image, *geometry) for image in images], axis=1)
     geometry = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups
     return np.concatenate([convolution.patches(call.astype(np.float64), *geometry) for call in calls], axis=1)
 
