@@ -44,6 +44,8 @@ class ActivationStore:
         self.work_dir = pathlib.Path(work_dir or tempfile.gettempdir())
         self.bytes_in_memory = 0
         self.num_chunks: int | None = None  # of a whole tensor, once known; tells how much room a tensor will need
+        self._lasting: set[tuple[Key, int]] = set()
+        self._lasting_bytes = 0
         self._memory: dict[tuple[Key, int], tf.Tensor] = {}
         self._files: dict[Key, h5py.File] = {}
         self._chunks: dict[Key, set[int]] = {}
@@ -81,8 +83,11 @@ class ActivationStore:
     def __iter__(self) -> Iterator[Key]:
         return iter(list(self._chunks))
 
-    def write(self, key: Key, chunk: int, values: tf.Tensor | np.ndarray) -> None:
+    def write(self, key: Key, chunk: int, values: tf.Tensor | np.ndarray, *, lasting: bool = False) -> None:
         """Keeps one chunk of a tensor; an array is copied.
+
+        `lasting` tensors, which stay for several walks, may take half of the memory, so that those which come and go,
+        and would be written to disk each time, find the other half.
 
         Raises:
             StorageError: the disk is full.
@@ -91,9 +96,13 @@ class ActivationStore:
         size = _bytes(tensor)
         self._chunks.setdefault(key, set()).add(chunk)
         self._specs.setdefault(key, tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype))
-        if self.bytes_in_memory + size <= self.memory_budget:
+        fits = not lasting or self._lasting_bytes + size <= self.memory_budget // 2
+        if fits and self.bytes_in_memory + size <= self.memory_budget:
             self._memory[key, chunk] = tensor
             self.bytes_in_memory += size
+            if lasting:
+                self._lasting.add((key, chunk))
+                self._lasting_bytes += size
         else:
             self._write_file(key, chunk, np.asarray(tensor))
 
@@ -132,6 +141,9 @@ class ActivationStore:
         tensor = self._memory.pop((key, chunk), None)
         if tensor is not None:
             self.bytes_in_memory -= _bytes(tensor)
+            if (key, chunk) in self._lasting:
+                self._lasting.remove((key, chunk))
+                self._lasting_bytes -= _bytes(tensor)
 
     def _write_file(self, key: Key, chunk: int, array: np.ndarray) -> None:
         assert self._folder is not None, "the store is used outside of its with block"

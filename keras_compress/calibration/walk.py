@@ -185,7 +185,7 @@ class Walk:
                 keys = [(ANALOG, tensor) for tensor in write_analog]
                 keys += [(COMPRESSED, tensor) for tensor in write_compressed]
                 for key, value in zip(keys, kept, strict=True):
-                    store.write(key, chunk, value)
+                    store.write(key, chunk, value, lasting=self.calibration.keep and key[0] == ANALOG)
                 for index, pair in zip(stage.linear, squares, strict=True):
                     sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
                     sums[0] += float(pair[0])

@@ -69,6 +69,21 @@ def test_the_memory_budget_is_kept(tmp_path):
         assert store.bytes_in_memory == 400
 
 
+def test_what_lasts_leaves_half_of_the_memory_to_what_comes_and_goes(tmp_path):
+    with ActivationStore(1000, tmp_path) as store:
+        for chunk in range(4):
+            store.write(KEY, chunk, np.full(50, chunk, float), lasting=True)  # 400 bytes
+        assert store.bytes_in_memory == 400
+        store.write(OTHER, 0, np.zeros(50))
+        assert store.bytes_in_memory == 800
+        for chunk in range(4):
+            np.testing.assert_array_equal(store.read(KEY, chunk), np.full(50, chunk, float))
+        store.discard(KEY)
+        assert store.bytes_in_memory == 400
+        store.write(KEY, 0, np.zeros(50), lasting=True)
+        assert store.bytes_in_memory == 800
+
+
 def test_disk_space_is_given_back_with_the_last_reader(tmp_path):
     with ActivationStore(DISK, tmp_path) as store:
         store.write(KEY, 0, np.zeros(50))
