@@ -1,13 +1,19 @@
 """Accuracy against the alphabet scalar C beside the numbers that the 2021 paper's code published.
 
     python benchmarks/scalars.py --data=DATA
+    python benchmarks/scalars.py --data=DATA --networks=mnist_mlp_raw
     python benchmarks/scalars.py --data=DATA --networks=cifar10_cnn
     python benchmarks/scalars.py --data=DATA --networks=cifar10_cnn --patches=per_channel
 
 Lybrand & Saab (2021) quantize to C * median|W| * linspace(-1, 1, M): `mnist_mlp` ternary with 25,000 images and C from
 1 to 10, `cifar10_cnn` with 5,000 images, 3, 4, 8 and 16 levels and C from 2 to 6. Their networks were other trainings
 (float 98.24 and 89.22 %), and their convolutions took each input channel for itself (--patches=per_channel), so that
-the pattern is to be compared and not the digits. BatchNorm stays, as it follows a ReLU. Ours are in serialized_models/
+the pattern is to be compared and not the digits. `mnist_mlp_raw` is trained as theirs was:
+
+    python train/train_baseline.py --dataset=mnist --architecture=mlp --preprocessing=raw --epochs=100 \\
+        --learning_rate=0.001 --validation_fraction=0.2 --name=mnist_mlp_raw
+
+BatchNorm stays, as it follows a ReLU. Ours are in serialized_models/
 (train/train_baseline.py). Rows are in scalars/NETWORK.csv the moment they are known, and the same command goes on after
 a kill. Writes scalars_NETWORK.{json,md,csv,png}. On two cores mnist_mlp takes five minutes.
 """
@@ -26,7 +32,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
 flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
-flags.DEFINE_list("networks", ["mnist_mlp"], "mnist_mlp, cifar10_cnn.")
+flags.DEFINE_list("networks", ["mnist_mlp"], "mnist_mlp, mnist_mlp_raw, cifar10_cnn.")
 flags.DEFINE_integer("num_samples", None, "Calibration images. Default: 25,000 and 5,000.", lower_bound=1)
 flags.DEFINE_list("alphabet_scalars", None, "C. Default: 1 to 10 for mnist_mlp, 2 to 6 for cifar10_cnn.")
 flags.DEFINE_list("levels", None, "Levels of a weight. Default: 3 for mnist_mlp; 3, 4, 8, 16 for cifar10_cnn.")
