@@ -9,8 +9,9 @@
 The first three reach 0.989, 0.985 and 0.87 of the test samples with seed 0. On two cores they take less than one, less
 than four, and 37 minutes. TensorFlow's threads sum in no fixed order: a second training differs in the third digit.
 
-The training is Adam with a one-cycle learning rate. The epoch with the best accuracy on a validation split of the
-training samples is kept; the test samples are looked at once, at the end. Data sets: keras_compress/zoo/datasets.py.
+The training is Adam with a one-cycle learning rate, or a constant one. The epoch with the best accuracy on a validation
+split of the training samples is kept; the test samples are looked at once, at the end. Data sets:
+keras_compress/zoo/datasets.py.
 """
 
 import pathlib
@@ -42,6 +43,7 @@ flags.DEFINE_integer("epochs", 20, "Passes over the training samples.")
 flags.DEFINE_integer("batch_size", 64, "Samples in a step.")
 flags.DEFINE_alias("bs", "batch_size")
 flags.DEFINE_float("learning_rate", 0.002, "Learning rate at its peak.")
+flags.DEFINE_string("schedule", "one_cycle", "Of the learning rate: one_cycle or constant.")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training samples that choose the epoch.")
 flags.DEFINE_integer("seed", 0, "Of splits, first weights, order of samples, augmentation and dropout.", lower_bound=0)
 flags.DEFINE_string("name", None, "Name of the files. Default: DATASET_ARCHITECTURE.")
@@ -71,6 +73,7 @@ def main(argv: list[str]) -> None:
         epochs=FLAGS.epochs,
         batch_size=FLAGS.batch_size,
         learning_rate=FLAGS.learning_rate,
+        schedule=FLAGS.schedule,
         validation_fraction=FLAGS.validation_fraction,
         augment=("flip_shift" if dataset.name == "cifar10" else "none") if FLAGS.augment == "auto" else FLAGS.augment,
         seed=FLAGS.seed,

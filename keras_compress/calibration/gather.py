@@ -216,15 +216,16 @@ class StoredSamples:
         """Yields (number of columns, function of the network 0 or 1 that reads them)."""
         assert self.store.num_chunks is not None
         chunks = [(keys, chunk) for keys in self.keys for chunk in range(self.store.num_chunks)]
-        if isinstance(self.view, ConvolutionView):
-            geometry = self.view.geometry
+        view = self.view
+        if isinstance(view, ConvolutionView):
+            geometry = view.geometry
             for tap in range(len(geometry.taps)):
 
                 def read_tap(network: int, tap: int = tap) -> np.ndarray:
                     parts = []
                     for keys, chunk in chunks:
-                        images = self.view.images(self.store.read(keys[network], chunk))
-                        images = _channels(images, self.group, self.view.groups)
+                        images = view.images(self.store.read(keys[network], chunk))
+                        images = _channels(images, self.group, view.groups)
                         window = geometry.window(images, tap)
                         parts.append(np.asarray(window).reshape(-1, window.shape[-1]))
                     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""The training behind `train/train_baseline.py`: seeded splits and batches, a one-cycle schedule, the best epoch."""
+"""The training behind `train/train_baseline.py`: seeded splits and batches, schedules, the best epoch."""
 
 import dataclasses
 import math
@@ -12,6 +12,7 @@ from keras_compress.errors import InputError, UserError
 from keras_compress.zoo.preprocessing import Preprocessing
 from keras_compress.zoo.samples import Dataset, split_by_class
 
+SCHEDULES = ("one_cycle", "constant")
 AUGMENTATIONS = ("none", "shift", "flip_shift")
 WARMUP = 0.2  # share of the steps in which the learning rate rises
 EVALUATION_BATCH = 256
@@ -24,6 +25,7 @@ class Recipe:
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 0.002  # at its peak
+    schedule: str = "one_cycle"
     validation_fraction: float = 0.1  # of the training samples
     augment: str = "none"
     seed: int = 0
@@ -37,6 +39,8 @@ class Recipe:
             raise InputError(f"learning_rate must be a number above 0. Received: {self.learning_rate}.")
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction must lie between 0 and 1. Received: {self.validation_fraction}.")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}. Received: {self.schedule!r}.")
         if self.augment not in AUGMENTATIONS:
             raise InputError(f"augment must be one of {', '.join(AUGMENTATIONS)}. Received: {self.augment!r}.")
 
@@ -163,8 +167,9 @@ def train(
         "validation": Batches(x[validation], y[validation], preprocessing, EVALUATION_BATCH),
         "test": Batches(dataset.x_test, dataset.y_test, preprocessing, EVALUATION_BATCH),
     }
-    schedule = OneCycle(recipe.learning_rate, recipe.epochs * len(batches))
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    one_cycle = recipe.schedule == "one_cycle"
+    rate = OneCycle(recipe.learning_rate, recipe.epochs * len(batches)) if one_cycle else recipe.learning_rate
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = model.fit(
         batches,
         epochs=recipe.epochs,

@@ -37,6 +37,11 @@ def train_mlp(dataset: Dataset, folder, **settings):
     return model, history, accuracy
 
 
+def test_a_constant_learning_rate_stays(table, tmp_path):
+    rates = [train_mlp(table, tmp_path, schedule=schedule)[0].get_weights() for schedule in ("constant", "one_cycle")]
+    assert any((one != other).any() for one, other in zip(*rates, strict=True))
+
+
 def test_the_learning_rate_rises_for_a_fifth_of_the_steps_and_falls_to_zero():
     schedule = OneCycle(peak=0.5, steps=1000)
     rates = np.array([float(schedule(step)) for step in range(0, 1001, 50)])
@@ -142,6 +147,7 @@ def test_a_table_cannot_be_mirrored(table, tmp_path):
         {"learning_rate": math.nan},
         {"validation_fraction": 1.0},
         {"augment": "rotate"},
+        {"schedule": "cosine"},
     ],
 )
 def test_a_bad_setting_is_refused(settings):
