@@ -8,14 +8,15 @@
 Lybrand & Saab (2021) quantize to C * median|W| * linspace(-1, 1, M): `mnist_mlp` ternary with 25,000 images and C from
 1 to 10, `cifar10_cnn` with 5,000 images, 3, 4, 8 and 16 levels and C from 2 to 6. Their networks were other trainings
 (float 98.24 and 89.22 %), and their convolutions took each input channel for itself (--patches=per_channel), so that
-the pattern is to be compared and not the digits. `mnist_mlp_raw` is trained as theirs was:
+the pattern is to be compared and not the digits. `mnist_mlp_raw` is trained as theirs was, but for the learning
+rate's schedule, and `mnist_mlp_raw_constant` with a constant one, as theirs (--schedule=constant):
 
     python train/train_baseline.py --dataset=mnist --architecture=mlp --preprocessing=raw --epochs=100 \\
         --learning_rate=0.001 --validation_fraction=0.2 --name=mnist_mlp_raw
 
-BatchNorm stays, as it follows a ReLU. Ours are in serialized_models/
-(train/train_baseline.py). Rows are in scalars/NETWORK.csv the moment they are known, and the same command goes on after
-a kill. Writes scalars_NETWORK.{json,md,csv,png}. On two cores mnist_mlp takes five minutes.
+BatchNorm stays, as it follows a ReLU. Ours are in serialized_models/ (train/train_baseline.py). Rows are in
+scalars/NETWORK.csv the moment they are known, and the same command goes on after a kill. Writes
+scalars_NETWORK.{json,md,csv,png}. On two cores mnist_mlp takes a minute.
 """
 
 import logging
@@ -32,7 +33,7 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
 flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
-flags.DEFINE_list("networks", ["mnist_mlp"], "mnist_mlp, mnist_mlp_raw, cifar10_cnn.")
+flags.DEFINE_list("networks", ["mnist_mlp"], "mnist_mlp, mnist_mlp_raw, mnist_mlp_raw_constant, cifar10_cnn.")
 flags.DEFINE_integer("num_samples", None, "Calibration images. Default: 25,000 and 5,000.", lower_bound=1)
 flags.DEFINE_list("alphabet_scalars", None, "C. Default: 1 to 10 for mnist_mlp, 2 to 6 for cifar10_cnn.")
 flags.DEFINE_list("levels", None, "Levels of a weight. Default: 3 for mnist_mlp; 3, 4, 8, 16 for cifar10_cnn.")
