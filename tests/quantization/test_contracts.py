@@ -18,7 +18,13 @@ def configured(request):
     return CONFIGURED[request.param]
 
 
-@pytest.fixture(params=QUANTIZERS, scope="module")
+# One of each class is for every edit; its variants take as long again.
+FIRSTS = {type(quantizer): name for name, quantizer in reversed(QUANTIZERS.items())}.values()
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRSTS)) for name in QUANTIZERS], scope="module"
+)
 def quantized(request):
     """A model with all kinds of layers, its samples, and the result."""
     model = architectures.build("small")

@@ -34,7 +34,10 @@ def assert_follows_the_reference(name, result, model, samples, **settings):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-4, err_msg=ours.path)
 
 
-BOTH_FORMS = [(name, "gram") for name in architectures.MODELS] + [(name, "direct") for name in ("cnn", "recurrent")]
+BOTH_FORMS = [
+    pytest.param(name, "gram", marks=[pytest.mark.slow] * (name in ("cnn", "two_inputs_and_outputs", "shared_nested")))
+    for name in architectures.MODELS
+] + [pytest.param("cnn", "direct", marks=pytest.mark.slow), ("recurrent", "direct")]
 
 
 @pytest.mark.parametrize(("name", "form"), BOTH_FORMS)
