@@ -17,6 +17,7 @@ class LayerRow:
     alphabet: str = ""  # constructor call of the alphabet
     num_levels: int | None = None
     bits: float | None = None  # log2(num_levels)
+    storage: str = ""  # "int2", "int4", "int8": the TFLite type that holds the codes; "packed": only the packed format
     radius: float | None = None  # largest weight that the alphabet holds, mean over channels
     relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets
     zeros: float | None = None  # share of weights that are zero
@@ -58,6 +59,7 @@ COLUMNS = (
     ("params", lambda row: row.parameters, "{:,}".format),
     ("levels", lambda row: row.num_levels, str),
     ("bits", lambda row: row.bits, "{:.2f}".format),
+    ("storage", lambda row: row.storage or None, str),
     ("radius", lambda row: row.radius, "{:.4g}".format),
     ("error", lambda row: row.relative_error, "{:.2%}".format),
     ("zeros", lambda row: row.zeros, "{:.1%}".format),
@@ -65,6 +67,7 @@ COLUMNS = (
     ("bias", lambda row: row.bias or None, str),
     ("time", lambda row: row.seconds, "{:.2f} s".format),
 )
+TEXTS = ("layer", "type", "done", "storage", "form", "bias")  # columns that are set flush left
 
 
 class Report:
@@ -123,8 +126,8 @@ def _step_text(step: Step) -> str:
     lines = [f"{step.technique}({settings})"]
     for row in cells:
         texts = [
-            text.ljust(width) if get_name[0] in ("layer", "type", "done", "form", "bias") else text.rjust(width)
-            for text, width, get_name in zip(row, widths, used, strict=True)
+            text.ljust(width) if name in TEXTS else text.rjust(width)
+            for text, width, (name, _, _) in zip(row, widths, used, strict=True)
         ]
         lines.append("  ".join(texts).rstrip())
     reasons: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.report import Report
 
 FORMAT_VERSION = 1
@@ -20,19 +22,28 @@ FORMAT_VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedKernel:
-    """A kernel as integers: `kernel = codes * scale`, in float32, `scale` running along `axis`.
+    """A kernel as integers: `kernel = codes * scale`, in float32, with a scale for each output channel.
+
+    With zero points and a gap, `kernel = (codes - zero_point) * scale + sign(codes) * gap`.
 
     Attributes:
         codes: integers, the shape of the kernel; each one of `levels`.
         levels: (num_levels,) integers, strictly increasing: the values that a code may take.
-        scale: (kernel.shape[axis],) or (1,) float32: one step a channel, or one for the layer.
-        axis: axis of the kernel that `scale` runs along.
+        scale: float32: one number for each output channel, of the shape that `codes` has along `axis`; or (1,), one for
+            the layer; or (num_groups, n_out) with `group_size`.
+        axis: axis of the kernel that runs over output channels; several, increasing, where they have several axes.
+        zero_point: integers like `scale`, or None: the codes of zero, in asymmetric alphabets.
+        gap: float32 like `scale`, or None: what letters beside zero have beyond a multiple of the scale.
+        group_size: neighbours along axis 0 of a kernel with two axes that share a row of `scale`, or None.
     """
 
     codes: np.ndarray
     levels: np.ndarray
     scale: np.ndarray
-    axis: int
+    axis: int | tuple[int, ...]
+    zero_point: np.ndarray | None = None
+    gap: np.ndarray | None = None
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         codes, levels = np.asarray(self.codes), np.asarray(self.levels)
@@ -41,29 +52,62 @@ class QuantizedKernel:
             raise InputError(f"Codes and levels must be integers. Received: {codes.dtype} and {levels.dtype}.")
         if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
             raise InputError(f"Levels must be a strictly increasing list of at least two. Received: {levels}.")
-        if not -codes.ndim <= self.axis < codes.ndim or scale.shape not in ((1,), (codes.shape[self.axis],)):
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        if any(not -codes.ndim <= axis < codes.ndim for axis in axes):
+            raise InputError(f"axis must be among the axes of the codes' shape {codes.shape}. Received: {self.axis}.")
+        axes = tuple(axis % codes.ndim for axis in axes)
+        object.__setattr__(self, "axis", axes[0] if len(axes) == 1 else axes)
+        object.__setattr__(self, "codes", codes)
+        if scale.shape not in self._scale_shapes():
             raise InputError(
-                f"The scale must have one entry, or one along axis {self.axis} of the codes' shape {codes.shape}. "
-                f"Received: {scale.shape}."
+                f"The scale must have one entry, or one along axis {self.axis} of the codes' shape {codes.shape}, or a "
+                f"row of them for each group of {self.group_size} along axis 0. Received: {scale.shape}."
             )
         if not np.isfinite(scale).all():
             raise InputError("The scale must be finite. Received: NaN or Inf.")
         if not np.isin(codes, levels).all():
             strangers = np.setdiff1d(codes, levels)
             raise InputError(f"Every code must be one of the levels {levels}. Received also: {strangers}.")
-        for name, value in (("codes", codes), ("levels", levels), ("scale", scale), ("axis", self.axis % codes.ndim)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "scale", scale)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """`axis` as a tuple, also where it is one."""
+        return self.axis if isinstance(self.axis, tuple) else (self.axis,)
 
     @property
     def bits(self) -> float:
         """Bits a weight: log2 of the number of levels."""
         return math.log2(len(self.levels))
 
+    @property
+    def storage_bits(self) -> int | None:
+        """2, 4 or 8: the width of the narrowest TFLite weight type that holds these codes; None where none does."""
+        if self.zero_point is not None or self.gap is not None or self.group_size is not None:
+            return None
+        low, high = int(self.levels[0]), int(self.levels[-1])
+        return next((bits for bits in (2, 4, 8) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), None)
+
     def decode(self) -> np.ndarray:
         """The kernel in float32."""
+        return decode(self.codes, self.along(self.scale), self.along(self.zero_point), self.along(self.gap))
+
+    def along(self, values: Any) -> Any:
+        """Numbers of the shape of `scale` (or None) in a shape that broadcasts to that of `codes`."""
+        if values is None or self.group_size is not None:
+            return spread_groups(values, self.group_size, len(self.codes))
         shape = [1] * self.codes.ndim
-        shape[self.axis] = -1
-        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+        if values.shape != (1,):
+            for axis in self.axes:
+                shape[axis] = self.codes.shape[axis]
+        return values.reshape(shape)
+
+    def _scale_shapes(self) -> list[tuple[int, ...]]:
+        along = tuple(self.codes.shape[axis] for axis in self.axes)
+        if self.group_size is None:
+            return [(1,), along]
+        return [(-(-len(self.codes) // self.group_size), *along)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +168,10 @@ class Result:
         stem = _stem(path)
         arrays: dict[str, np.ndarray] = {}
         for layer, quantized in self.kernels.items():
-            for field in ("codes", "levels", "scale"):
-                arrays[f"kernels/{layer}/{field}"] = getattr(quantized, field)
-            arrays[f"kernels/{layer}/axis"] = np.asarray(quantized.axis)
+            for field in dataclasses.fields(QuantizedKernel):
+                value = getattr(quantized, field.name)
+                if value is not None:
+                    arrays[f"kernels/{layer}/{field.name}"] = np.asarray(value)
         arrays |= {f"masks/{layer}": mask for layer, mask in self.masks.items()}
         with replacing(stem + ".keras") as part:
             self.model.save(part)
@@ -182,11 +227,16 @@ def _read(stem: str) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.n
             else:
                 layer, _, field = rest.rpartition("/")
                 fields.setdefault(layer, {})[field] = arrays[name]
-    kernels = {
-        layer: QuantizedKernel(parts["codes"], parts["levels"], parts["scale"], int(parts["axis"]))
-        for layer, parts in fields.items()
-    }
+    kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
     return Report.from_dict(state["report"]), kernels, masks
+
+
+def _kernel_of(parts: dict[str, np.ndarray]) -> QuantizedKernel:
+    axis = tuple(map(int, np.atleast_1d(parts["axis"])))
+    group_size = int(parts["group_size"]) if "group_size" in parts else None
+    return QuantizedKernel(
+        parts["codes"], parts["levels"], parts["scale"], axis, parts.get("zero_point"), parts.get("gap"), group_size
+    )
 
 
 def _stem(path: str | os.PathLike[str]) -> str:

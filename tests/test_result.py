@@ -55,7 +55,9 @@ BAD_KERNELS = {
     "one_level": ({"levels": np.array([0])}, "strictly increasing"),
     "falling_levels": ({"levels": np.arange(3, -4, -1)}, "strictly increasing"),
     "scale_of_another_length": ({"scale": np.ones(2)}, "one entry, or one along axis"),
-    "axis_beyond_the_shape": ({"axis": 2}, "one entry, or one along axis"),
+    "axis_beyond_the_shape": ({"axis": 2}, "axis must be among the axes"),
+    "rows_of_scales_without_groups": ({"scale": np.ones((2, 3))}, "one entry, or one along axis"),
+    "groups_that_are_too_few": ({"scale": np.ones((1, 3)), "group_size": 1}, "a row of them for each group of 1"),
     "nan_scale": ({"scale": np.array([1, np.nan, 1])}, "must be finite"),
     "strange_codes": ({"levels": np.array([-1, 0, 1])}, "must be one of the levels"),
 }

@@ -185,6 +185,7 @@ class StoredSamples:
         self.index = index
         chosen = slice(None) if index is None else index
         self.count = moments.count
+        self.constant: np.ndarray | None = None
         self.sum_analog = moments.sum_analog[chosen]
         self.sum_compressed = moments.sum_compressed[chosen]
         self.diagonal = moments.diagonal[chosen]

@@ -19,10 +19,14 @@ class KernelView(abc.ABC):
     """A layer's kernel as one matrix (N, units) for each group; columns are neurons."""
 
     groups = 1
-    axis = -1  # axis of the kernel that runs over output channels
 
     def __init__(self, layer: keras.Layer):
         self.layer = layer
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the kernel that run over output channels: in their order, units of one group after the other."""
+        return (len(self.layer.kernel.shape) - 1,)
 
     @property
     def kernel(self) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -10,30 +12,40 @@ from keras_compress.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """Values `scale * level`, for each integer `level` in `levels` and one `scale` a channel.
+    """Letters `scale * level`, for each integer `level` in `levels`, with a scale for each channel or one in all.
 
-    Levels are evenly spaced, so rounding is arithmetic and not a search: `level = step * (k + shift)` with an integer
-    index `k`. A value halfway between two letters goes to the even index, as `np.rint` does (docs/notation.md).
+    Levels are evenly spaced, so rounding is arithmetic and not a search: in steps, a step being the distance of
+    neighbours, a letter is `k + shift` with an integer index `k`. A value halfway between two letters goes to the even
+    index, as `np.rint` does (docs/notation.md).
 
     Attributes:
         levels: (num_levels,) integers, strictly increasing, evenly spaced.
-        scale: (n_out,) or (1,) float32, positive.
+        scale: (n_out,) or (1,) float32, positive; with `group_size` one row for each group: (num_groups, n_out).
+        zero_point: integers like `scale`: letters are `scale * (level - zero_point)`; levels must be 1 apart.
+        gap: float32 like `scale`: letters are `scale * level + sign(level) * gap`, so that a wider gap lies around zero
+            (the alphabet of hard thresholding); levels must be 1 apart and symmetric.
+        group_size: features that share a row of `scale`; the last group may be smaller. None: all of them.
     """
 
     levels: np.ndarray
     scale: np.ndarray
+    zero_point: np.ndarray | None = None
+    gap: np.ndarray | None = None
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         levels = np.asarray(self.levels, np.int64)
         scale = np.asarray(self.scale, np.float32)
         if levels.ndim != 1 or len(levels) < 2 or len(set(np.diff(levels))) != 1 or levels[1] <= levels[0]:
             raise InputError(f"Levels must be at least two, increasing and evenly spaced. Received: {levels}.")
-        if scale.ndim != 1 or not (np.isfinite(scale) & (scale > 0)).all():
+        if scale.ndim != 1 + (self.group_size is not None) or not (np.isfinite(scale) & (scale > 0)).all():
             raise InputError(
                 f"Scales must be positive and finite, one for each channel or one in all. Received: {scale}."
             )
         object.__setattr__(self, "levels", levels)
         object.__setattr__(self, "scale", scale)
+        if self.gap is not None:
+            object.__setattr__(self, "gap", np.asarray(self.gap, np.float32))
 
     @functools.cached_property
     def step(self) -> int:
@@ -46,38 +58,136 @@ class Alphabet:
         return float(self.levels[0] / self.step % 1)
 
     @functools.cached_property
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest index `k`."""
-        return self.levels[0] / self.step - self.shift, self.levels[-1] / self.step - self.shift
+    def bounds(self) -> tuple[Any, Any]:
+        """Smallest and largest index `k`: numbers, or like `scale` where there are zero points."""
+        if self.zero_point is None:
+            return self.levels[0] / self.step - self.shift, self.levels[-1] / self.step - self.shift
+        return tuple((self.levels[end] - self.zero_point).astype(np.float64) for end in (0, -1))
 
     @functools.cached_property
     def unit(self) -> np.ndarray:
-        """(n_out,) or (1,) float64: weight of one index step, exactly as decoded weights have it."""
+        """float64, like `scale`: weight of one step, exactly as decoded weights have it."""
         return self.scale.astype(np.float64) * self.step
+
+    @functools.cached_property
+    def widening(self) -> np.ndarray | None:
+        """`gap` in steps, or None."""
+        return None if self.gap is None else self.gap.astype(np.float64) / self.unit
 
     @property
     def radius(self) -> np.ndarray:
-        """(n_out,) or (1,): the largest absolute value of a letter."""
-        return self.scale * np.abs(self.levels).max()
+        """Like `scale`: the largest absolute value of a letter."""
+        if self.zero_point is not None:
+            return self.scale * np.maximum(self.levels[-1] - self.zero_point, self.zero_point - self.levels[0])
+        radius = self.scale * np.abs(self.levels).max()
+        return radius if self.gap is None else radius + self.gap
 
     @property
-    def zero_code(self) -> int:
-        """The level nearest to zero."""
-        return int(self.to_codes(np.clip(np.rint(-self.shift), *self.bounds)))
+    def zero_code(self) -> Any:
+        """The level nearest to zero: an integer, or like `scale` where there are zero points."""
+        if self.zero_point is not None:
+            return self.zero_point
+        return int(self.codes_of(np.clip(np.rint(-self.shift), *self.bounds) + self.shift))
 
-    def channels(self, start: int, stop: int) -> "Alphabet":
+    @classmethod
+    def joined(cls, alphabets: list["Alphabet"]) -> "Alphabet":
+        """The channels of several alphabets in one, which have the same levels and groups; one where it is shared."""
+        first = alphabets[0]
+        if len(alphabets) == 1 or first.scale.shape == (1,):
+            return first
+
+        def join(name: str) -> Any:
+            parts = [getattr(alphabet, name) for alphabet in alphabets]
+            return None if parts[0] is None else np.concatenate(parts, axis=-1)
+
+        return Alphabet(first.levels, join("scale"), join("zero_point"), join("gap"), first.group_size)
+
+    def channels(self, index: slice | np.ndarray) -> "Alphabet":
         """The alphabet of some of the channels."""
-        return self if len(self.scale) == 1 else Alphabet(self.levels, self.scale[start:stop])
+        return self if self.scale.shape == (1,) else self._changed(lambda values: values[..., index])
 
-    def to_codes(self, indices: np.ndarray) -> np.ndarray:
-        """Levels, as integers, of float indices `k`."""
-        dtype = np.int8 if np.abs(self.levels).max() < 128 else np.int32
-        return np.rint(self.step * (np.asarray(indices) + self.shift)).astype(dtype)
+    def scaled(self, factor: np.ndarray | float) -> "Alphabet":
+        """Letters times a positive factor, of the shape of `scale` or one that broadcasts to it."""
+        scale = np.maximum(self.scale * np.asarray(factor), np.finfo(np.float32).tiny)
+        gap = None if self.gap is None else (self.gap * np.asarray(factor)).astype(np.float32)
+        return dataclasses.replace(self, scale=scale.astype(np.float32), gap=gap)
+
+    def side_by_side(self, factors: tuple[float, ...]) -> "Alphabet":
+        """Several copies of all channels, one with the letters times each factor."""
+        return Alphabet.joined([self.scaled(factor) for factor in factors])
+
+    def features(self, block: slice) -> "Alphabet":
+        """The alphabet of some features that lie in one group."""
+        if self.group_size is None:
+            return self
+        group = block.start // self.group_size
+        zero_point, gap = (None if part is None else part[group] for part in (self.zero_point, self.gap))
+        return Alphabet(self.levels, self.scale[group], zero_point, gap)
+
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[slice]:
+        """Slices of at most `size` features from `start` to `stop`, none of which crosses the border of a group."""
+        while start < stop:
+            end = min(start + size, stop)
+            if self.group_size is not None:
+                end = min(end, (start // self.group_size + 1) * self.group_size)
+            yield slice(start, end)
+            start = end
+
+    def codes_of(self, letters: np.ndarray) -> np.ndarray:
+        """Levels, as integers, of letters in steps; of one group's, where there are groups."""
+        letters = np.asarray(letters)
+        if self.widening is not None:
+            letters = letters - np.sign(letters) * self.widening
+        levels = np.rint(self.step * letters)
+        if self.zero_point is not None:
+            levels += self.zero_point
+        return levels.astype(code_type(self.levels))
+
+    def letters(self, codes: np.ndarray) -> np.ndarray:
+        """Letters in steps, float64, of codes (N, n_out); of one group's, where there are groups."""
+        levels = codes.astype(np.float64)
+        if self.zero_point is not None:
+            levels -= self.zero_point
+        levels /= self.step
+        return levels if self.widening is None else levels + np.sign(levels) * self.widening
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """MSQ: the code of the letter nearest to each of `values` (..., n_out)."""
-        return self.to_codes(np.clip(np.rint(values / self.unit - self.shift), *self.bounds))
+        """MSQ: the code of the letter nearest to each of `values` (N, n_out); of letters without a gap."""
+        assert self.gap is None, "hard thresholding rounds in another way"
+        if self.group_size is not None:
+            blocks = self.blocks(0, len(values), self.group_size)
+            return np.concatenate([self.features(block).nearest(values[block]) for block in blocks])
+        steps = values / self.unit
+        return self.codes_of(np.clip(np.rint(steps - self.shift), *self.bounds) + self.shift)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Weights, in float32, of `codes` (..., n_out)."""
-        return codes.astype(np.float32) * self.scale
+        """Weights, in float32, of `codes` (N, n_out)."""
+        scale, zero_point, gap = (
+            spread_groups(part, self.group_size, len(codes)) for part in (self.scale, self.zero_point, self.gap)
+        )
+        return decode(codes, scale, zero_point, gap)
+
+    def _changed(self, change: Callable[[np.ndarray], np.ndarray]) -> "Alphabet":
+        zero_point, gap = (None if part is None else change(part) for part in (self.zero_point, self.gap))
+        return Alphabet(self.levels, change(self.scale), zero_point, gap, self.group_size)
+
+
+def decode(
+    codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | None = None, gap: np.ndarray | None = None
+) -> np.ndarray:
+    """float32 weights of codes; all arrays of one shape, or broadcast to that of `codes`."""
+    levels = codes if zero_point is None else codes.astype(np.int32) - zero_point
+    weights = levels.astype(np.float32) * scale
+    return weights if gap is None else weights + np.sign(levels).astype(np.float32) * gap
+
+
+def spread_groups(values: Any, group_size: int | None, num_features: int) -> Any:
+    """A row of (num_groups, ...) for each feature; `values` itself, which may be None, where there are no groups."""
+    if values is None or group_size is None:
+        return values
+    return np.repeat(values, group_size, axis=0)[:num_features]
+
+
+def code_type(levels: np.ndarray) -> type[np.signedinteger]:
+    """The integer type that holds codes."""
+    return np.int8 if np.abs(levels).max() < 128 else np.int32

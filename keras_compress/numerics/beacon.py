@@ -14,7 +14,8 @@ The paper builds its start letter by letter, and the first letter has cosine 1 w
 import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet
-from keras_compress.numerics.descent import best_scale
+from keras_compress.numerics.descent import fit_scale
+from keras_compress.numerics.objective import GramObjective
 from keras_compress.numerics.radius import max_radius, scale_of
 from keras_compress.numerics.statistics import LayerStatistics
 
@@ -56,7 +57,8 @@ def beacon(
     found, cosines = _ascend(codes, target, statistics.gram, alphabets[0], sweeps, allowed, block_size)
     best = np.argmax(cosines.reshape(len(starts), units), axis=0)
     chosen = found[:, best * units + np.arange(units)]
-    return chosen, best_scale(matrix, statistics, alphabets[0], chosen)
+    objective = GramObjective(matrix, statistics).place(alphabets[0].decode(chosen).astype(np.float64))
+    return chosen, fit_scale(objective, alphabets[0], chosen)
 
 
 def cosine(target: np.ndarray, gram: np.ndarray, values: np.ndarray) -> np.ndarray:

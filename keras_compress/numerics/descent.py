@@ -1,4 +1,4 @@
-"""Refinement of codes: cyclic coordinate descent on ||XW - X~Q||^2 over the alphabet, from the statistics alone.
+"""Refinement of codes: cyclic coordinate descent on ||XW - X~Q||^2 over the alphabet, and the fit of its scales.
 
 With everything else fixed, the error is a parabola in one letter, whose vertex is q_t + (H_t w - G_t q) / G_tt: the
 letter nearest to it is the best one. No step can raise the error. One sweep costs what the greedy solver costs.
@@ -8,14 +8,11 @@ import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.feedback import Rounding, follow
-from keras_compress.numerics.statistics import LayerStatistics
-
-BLOCK_SIZE = 128
+from keras_compress.numerics.objective import BLOCK_SIZE, Objective
 
 
 def descend(
-    matrix: np.ndarray,
-    statistics: LayerStatistics,
+    objective: Objective,
     alphabet: Alphabet,
     codes: np.ndarray,
     *,
@@ -26,9 +23,9 @@ def descend(
     """Codes whose error is at most that of `codes`, channel by channel.
 
     Args:
-        matrix: (N, n_out) weights.
-        statistics: G, H of the layer's inputs. A feature with G_tt = 0 keeps its letter.
-        alphabet: letters.
+        objective: placed at the weights that `codes` stand for; at those of the new codes afterwards. A feature whose
+            inputs are all zero keeps its letter.
+        alphabet: letters, without a gap.
         codes: (N, n_out) integers to start from.
         sweeps: passes over all features; it ends before, where a pass changes nothing.
         keep: (N, n_out) boolean, false where the weight must be zero.
@@ -36,45 +33,64 @@ def descend(
     Returns:
         (N, n_out) integer codes.
     """
-    gram = statistics.gram
     rounding = Rounding(alphabet, keep)
-    letters = codes / alphabet.step
-    diagonal = statistics.diagonal
+    codes = codes.copy()
+    diagonal = objective.diagonal
     inverse = np.where(diagonal > 0, 1.0 / np.where(diagonal > 0, diagonal, 1.0), 0.0)[:, None]
-    residual = statistics.cross @ (matrix / alphabet.unit) - gram @ letters  # H w - G q
     for _ in range(sweeps):
         moved = False
-        for start in range(0, len(letters), block_size):
-            block = slice(start, min(start + block_size, len(letters)))
-            before = letters[block].copy()
-            arguments = before + residual[block] * inverse[block]
-            changes = follow(
-                arguments, gram[block, block] * inverse[block], rounding.block(block), letters[block], origin=before
-            )
+        for piece in objective.pieces(alphabet, block_size):
+            block = piece.block
+            part = rounding.block(block)
+            before = part.alphabet.letters(codes[block])
+            letters = before.copy()
+            arguments = before + piece.slope * inverse[block] / part.alphabet.unit
+            changes = follow(arguments, piece.gram * inverse[block], part, letters, origin=before)
             if changes.any():
                 moved = True
-                residual -= gram[:, block] @ changes
+                codes[block] = part.alphabet.codes_of(letters)
+                piece.move(changes * part.alphabet.unit)
         if not moved:
             break
-    return alphabet.to_codes(letters - alphabet.shift)
+    return codes
 
 
-def best_scale(matrix: np.ndarray, statistics: LayerStatistics, alphabet: Alphabet, codes: np.ndarray) -> Alphabet:
-    """The alphabet with the scale that is best for given codes: <Xw, X~q> / ||X~q||^2 (Beacon, arXiv 2508.20293).
+def fit_scale(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Alphabet:
+    """The alphabet with the scales that are best for given codes: <Xw, X~q> / ||X~q||^2 (Beacon, arXiv 2508.20293).
 
-    One scale a channel, or one in all, as before; where that quotient is not positive the old scale stays.
+    As many scales as before: one a channel, one in all, or one for each group of features, group after group. Where
+    that quotient is not positive the old scale stays.
+
+    Args:
+        objective: placed at the weights that `codes` stand for; at those with the new scales afterwards.
+        alphabet: letters of `codes`.
+        codes: (N, n_out).
     """
-    levels = codes.astype(np.float64)
-    agreement = np.einsum("ij,ij->j", levels, statistics.cross @ matrix)
-    energy = np.einsum("ij,ij->j", levels, statistics.gram @ levels)
+    if alphabet.group_size is not None:
+        return _fit_groups(objective, alphabet, codes)
+    agreement, energy = objective.agreement(), objective.energy()
     if len(alphabet.scale) == 1:
         agreement, energy = agreement.sum(keepdims=True), energy.sum(keepdims=True)
+    fitted = alphabet.scaled(_positive_quotient(agreement, energy))
+    objective.scale(fitted.unit / alphabet.unit)
+    return fitted
+
+
+def _fit_groups(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Alphabet:
+    """One scale after the other, each with the best factor for its share of X~q while the others stay."""
+    factors = np.ones(alphabet.scale.shape)
+    assert alphabet.group_size is not None
+    for piece in objective.pieces(alphabet, alphabet.group_size):
+        letters = alphabet.features(piece.block)
+        values = letters.letters(codes[piece.block]) * letters.unit
+        energy = np.einsum("ij,ij->j", values, piece.gram @ values)
+        factor = _positive_quotient(energy + np.einsum("ij,ij->j", values, piece.slope), energy)
+        fitted = letters.scaled(factor).unit / letters.unit  # as float32 scales have it
+        factors[piece.block.start // alphabet.group_size] = fitted
+        piece.move(values * (fitted - 1.0))
+    return alphabet.scaled(factors)
+
+
+def _positive_quotient(agreement: np.ndarray, energy: np.ndarray) -> np.ndarray:
     positive = (agreement > 0) & (energy > 0)
-    scale = np.where(positive, agreement / np.where(energy > 0, energy, 1.0), alphabet.scale)
-    return Alphabet(alphabet.levels, np.maximum(scale, np.finfo(np.float32).tiny))
-
-
-def excess(matrix: np.ndarray, statistics: LayerStatistics, decoded: np.ndarray) -> np.ndarray:
-    """(n_out,) ||Xw - X~q||^2 - ||Xw||^2 = q^T G q - 2 q^T H w: what codes can change of the error."""
-    values = decoded.astype(np.float64)
-    return np.einsum("ij,ij->j", values, statistics.gram @ values - 2 * (statistics.cross @ matrix))
+    return np.where(positive, agreement / np.where(energy > 0, energy, 1.0), 1.0)

@@ -7,6 +7,7 @@ coordinate descent the letter that was there, OPTQ the argument a_s itself.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -19,30 +20,47 @@ INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
 class Rounding:
     """Q: the nearest letter; with `noise` one of the two neighbours at random; with `threshold` after shrinking.
 
+    Letters with a gap around zero are rounded to by hard thresholding: zero up to the first letter, and beyond it the
+    nearest of the others (Zhang, Zhou & Saab, 2023, L0).
+
     Attributes:
-        alphabet: letters; arguments and letters are in units of its step, `index + shift`.
+        alphabet: letters; arguments and letters are in units of its step.
         keep: (N, n_out) boolean, false where the letter must be zero; needs a zero in the alphabet.
         noise: (N, n_out) uniform in [0, 1): stochastic rounding, floor(a + noise), whose mean is a (SPFQ).
-        threshold: (n_out,) or (1,), in steps: soft thresholding before rounding, sign(a) max(|a| - threshold, 0)
-            (Zhang, Zhou & Saab, 2023).
+        threshold: lambda in units of weights: soft thresholding before rounding, sign(a) max(|a| - lambda, 0)
+            (Zhang, Zhou & Saab, 2023, L1).
     """
 
     alphabet: Alphabet
     keep: np.ndarray | None = None
     noise: np.ndarray | None = None
-    threshold: np.ndarray | None = None
+    threshold: float | None = None
 
     def block(self, block: slice) -> "Rounding":
-        """The rounding of some of the features."""
+        """The rounding of some features, which lie in one group of the alphabet."""
         keep = None if self.keep is None else self.keep[block]
-        return dataclasses.replace(self, keep=keep, noise=None if self.noise is None else self.noise[block])
+        noise = None if self.noise is None else self.noise[block]
+        return Rounding(self.alphabet.features(block), keep, noise, self.threshold)
+
+    @functools.cached_property
+    def shrinkage(self) -> np.ndarray | None:
+        """`threshold` in steps, or None."""
+        return None if self.threshold is None else self.threshold / self.alphabet.unit
 
     def __call__(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
         """Writes the letters of one feature's arguments `row` (n_out,), which is changed, into `letter` (n_out,)."""
+        if self.alphabet.widening is not None:
+            self._beyond_the_gap(row, letter)
+        else:
+            self._evenly_spaced(row, feature, letter)
+        if self.keep is not None:
+            letter *= self.keep[feature]
+
+    def _evenly_spaced(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
         shift = self.alphabet.shift
         low, high = self.alphabet.bounds
-        if self.threshold is not None:
-            np.copysign(np.maximum(np.abs(row) - self.threshold, 0.0), row, out=row)
+        if self.shrinkage is not None:
+            np.copysign(np.maximum(np.abs(row) - self.shrinkage, 0.0), row, out=row)
         if shift:
             row -= shift
         if self.noise is None:
@@ -54,8 +72,13 @@ class Rounding:
         np.minimum(row, high, out=letter)
         if shift:
             letter += shift
-        if self.keep is not None:
-            letter *= self.keep[feature]
+
+    def _beyond_the_gap(self, row: np.ndarray, letter: np.ndarray) -> None:
+        widening = self.alphabet.widening
+        assert widening is not None
+        magnitude = np.abs(row)
+        level = np.clip(np.rint(magnitude - widening), 1.0, self.alphabet.bounds[1])
+        np.copysign(np.where(magnitude > 1.0 + widening, level + widening, 0.0), row, out=letter)
 
 
 def follow(

@@ -9,11 +9,13 @@ smaller when a layer has fewer rows than features. Both work in blocks of featur
 matrix product, and only the feedback inside a block is sequential.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.alphabet import Alphabet, code_type
 from keras_compress.numerics.feedback import Rounding, follow
-from keras_compress.numerics.statistics import CONSTANT, LayerSamples, LayerStatistics
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, constant_features, stand_alone
 
 BLOCK_SIZE = 128  # features whose arguments one matrix product prepares
 
@@ -26,7 +28,7 @@ def gpfq(
     centered: bool = False,
     keep: np.ndarray | None = None,
     noise: np.ndarray | None = None,
-    threshold: np.ndarray | None = None,
+    threshold: float | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> np.ndarray:
     """Codes of GPFQ, Gram form.
@@ -37,43 +39,43 @@ def gpfq(
     Args:
         matrix: (N, n_out) weights, columns are neurons.
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
-        alphabet: letters, one scale a channel or one in all.
+        alphabet: letters.
         keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
         noise: (N, n_out) uniform in [0, 1), which makes the rounding stochastic; None rounds to the nearest letter.
-        threshold: (n_out,) or (1,), in units of weights: soft thresholding before rounding.
+        threshold: in units of weights: soft thresholding before rounding.
 
     Returns:
         (N, n_out) integer codes.
     """
-    rounding = Rounding(alphabet, keep, noise, None if threshold is None else threshold / alphabet.unit)
+    rounding = Rounding(alphabet, keep, noise, threshold)
     gram, cross, same = statistics.gram, statistics.cross, statistics.same_inputs
     num_features, num_units = matrix.shape
-    weights = matrix / alphabet.unit  # in units of the alphabet's step
-    letters = np.zeros((num_features, num_units))  # index + shift: what the network will compute with
+    codes = np.empty(matrix.shape, code_type(alphabet.levels))
+    decoded = np.zeros(matrix.shape)  # what the network will compute with
     mean_outputs = np.zeros(num_units)  # of X w - X~ q over the features so far
-    for start in range(0, num_features, block_size):
-        block = slice(start, min(start + block_size, num_features))
-        gram_block, cross_block = gram[block, block], cross[block, block]
+    for block in alphabet.blocks(0, num_features, block_size):
+        start = block.start
+        gram_block, cross_block, weights = gram[block, block], cross[block, block], matrix[block]
+        constant = None
         if centered:
             sums = statistics.sum_compressed[block]
             moments = np.diagonal(gram_block)
             gram_block = gram_block - np.outer(sums, sums / statistics.count)
-            constant = (np.diagonal(gram_block) <= CONSTANT * moments) & (moments > 0)
+            constant = constant_features(np.diagonal(gram_block), moments)
             cross_block = cross_block - np.outer(sums, statistics.sum_analog[block] / statistics.count)
-        targets = np.tril(cross_block) @ weights[block]
+        targets = np.tril(cross_block) @ weights
         if same:
-            targets += gram[block, :start] @ (weights[:start] - letters[:start])
+            targets += gram[block, :start] @ (matrix[:start] - decoded[:start])
         else:
-            targets += cross[block, :start] @ weights[:start]
-            targets -= gram[block, :start] @ letters[:start]
+            targets += cross[block, :start] @ matrix[:start]
+            targets -= gram[block, :start] @ decoded[:start]
         if centered:
             targets -= np.outer(sums, mean_outputs)
-            _round_alone(constant, gram_block, targets, weights[block])
-        _follow_path(targets, gram_block, rounding.block(block), letters[block])
+        codes[block], decoded[block] = _follow_path(targets, gram_block, rounding.block(block), weights, constant)
         if centered:
-            mean_outputs += statistics.sum_analog[block] @ weights[block] / statistics.count
-            mean_outputs -= sums @ letters[block] / statistics.count
-    return alphabet.to_codes(letters - alphabet.shift)
+            mean_outputs += statistics.sum_analog[block] @ weights / statistics.count
+            mean_outputs -= sums @ decoded[block] / statistics.count
+    return codes
 
 
 def gpfq_direct(
@@ -81,62 +83,70 @@ def gpfq_direct(
     samples: LayerSamples,
     alphabet: Alphabet,
     *,
-    centered: bool = False,
     keep: np.ndarray | None = None,
     noise: np.ndarray | None = None,
-    threshold: np.ndarray | None = None,
+    threshold: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of GPFQ and the residual, direct form; `centered` takes each column's mean away first.
+    """Codes of GPFQ and the residual, direct form.
 
     Args:
         matrix: (N, n_out) weights.
         samples: X and X~ by blocks of columns.
-        keep, noise, threshold: as for `gpfq`.
+        alphabet, keep, noise, threshold: as for `gpfq`.
 
     Returns:
         (N, n_out) integer codes, and u_N = XW - X~Q, (m, n_out) float64.
     """
-    rounding = Rounding(alphabet, keep, noise, None if threshold is None else threshold / alphabet.unit)
-    weights = matrix / alphabet.unit
-    letters = np.zeros(matrix.shape)
+    rounding = Rounding(alphabet, keep, noise, threshold)
+    codes = np.empty(matrix.shape, code_type(alphabet.levels))
     residual = np.zeros((samples.count, matrix.shape[1]))
-    means = samples.sum_analog / samples.count, samples.sum_compressed / samples.count
-    for start, analog, compressed in samples.blocks():
-        block = slice(start, start + compressed.shape[1])
-        same = analog is compressed
-        compressed = compressed.astype(np.float64)
-        analog = compressed if same else analog.astype(np.float64)
-        if centered:
-            moments = np.einsum("ij,ij->j", compressed, compressed)
-            analog = analog - means[0][block]
-            compressed = compressed - means[1][block]
-            constant = (np.einsum("ij,ij->j", compressed, compressed) <= CONSTANT * moments) & (moments > 0)
-            compressed[:, constant] = 0.0
+    for block, analog, compressed in sample_blocks(samples, alphabet):
+        weights = matrix[block]
         gram = compressed.T @ compressed
-        cross = gram if same else compressed.T @ analog
-        targets = np.tril(cross) @ weights[block] + compressed.T @ residual
-        if centered:
-            _round_alone(constant, gram, targets, weights[block])
-        _follow_path(targets, gram, rounding.block(block), letters[block])
-        residual += analog @ weights[block] - compressed @ letters[block]
-    return alphabet.to_codes(letters - alphabet.shift), residual * alphabet.unit
+        cross = gram if analog is compressed else compressed.T @ analog
+        targets = np.tril(cross) @ weights + compressed.T @ residual
+        constant = None if samples.constant is None else samples.constant[block]
+        codes[block], decoded = _follow_path(targets, gram, rounding.block(block), weights, constant)
+        residual += analog @ weights - compressed @ decoded
+    return codes, residual
 
 
-def _round_alone(constant: np.ndarray, gram: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> None:
-    """Changes a block so that constant features get the letters nearest to their weights.
+def sample_blocks(
+    samples: LayerSamples, alphabet: Alphabet | None = None
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yields (features, columns of X, columns of X~) in float64; the same array twice where the inputs are the same.
 
-    A feature that did not vary among the samples says nothing of the path, and what its letter does to the outputs is
-    constant: the bias takes it.
+    With an alphabet, no block crosses the border of one of its groups.
     """
-    gram[constant] = 0.0
-    gram[:, constant] = 0.0
-    gram[constant, constant] = 1.0
-    targets[constant] = weights[constant]
+    for start, analog, compressed in samples.blocks():
+        stop = start + compressed.shape[1]
+        blocks = [slice(start, stop)] if alphabet is None else alphabet.blocks(start, stop, stop - start)
+        for block in blocks:
+            columns = slice(block.start - start, block.stop - start)
+            ours = compressed[:, columns].astype(np.float64)
+            yield block, ours if analog is compressed else analog[:, columns].astype(np.float64), ours
 
 
-def _follow_path(targets: np.ndarray, gram: np.ndarray, rounding: Rounding, letters: np.ndarray) -> None:
-    """Fills `letters` (b, n_out) of a block, given <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters."""
+def _follow_path(
+    targets: np.ndarray, gram: np.ndarray, rounding: Rounding, weights: np.ndarray, constant: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and decoded weights of a block.
+
+    Args:
+        targets: (b, n_out) <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters.
+        gram: (b, b) products of the block's own columns.
+        rounding: of the block.
+        weights: (b, n_out) w.
+        constant: (b,) features that stand alone: their letters are those nearest to their weights, since what they do
+            to the outputs is constant and the bias takes it. None for none.
+    """
+    if constant is not None:
+        stand_alone(constant, gram)
+        targets[constant] = weights[constant]
     norms = np.diagonal(gram)
     inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[:, None]
+    alphabet = rounding.alphabet
+    letters = np.empty(targets.shape)
     # a dead feature's argument becomes 0, whose letter is the one nearest to zero
-    follow(targets * inverse, gram * inverse, rounding, letters)
+    follow(targets * inverse / alphabet.unit, gram * inverse, rounding, letters)
+    return alphabet.codes_of(letters), letters * alphabet.unit

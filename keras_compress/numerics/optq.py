@@ -12,7 +12,7 @@ w* = argmin_v ||X w - X~ v||, which are all of X w that X~ can reach. With equal
 import numpy as np
 import scipy.linalg
 
-from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.alphabet import Alphabet, code_type
 from keras_compress.numerics.feedback import Rounding, follow
 from keras_compress.numerics.statistics import LayerStatistics
 
@@ -42,26 +42,28 @@ def optq(
     Returns:
         (N, n_out) integer codes.
     """
-    weights = matrix / alphabet.unit  # in units of the alphabet's step
+    weights = matrix.astype(np.float64)
     rounding = Rounding(alphabet, keep)
     alive = statistics.diagonal > 0
     ridge = damping * float(statistics.diagonal[alive].mean()) if alive.any() else 1.0
     inverse = inverse_factor(statistics.gram, ridge)
-    letters = np.zeros(weights.shape)
+    codes = np.empty(weights.shape, code_type(alphabet.levels))
     first = 0
     if target == "corrected" and not statistics.same_inputs:
         weights = corrected_weights(weights, statistics, inverse)
     elif target == "qronos" and alive.any() and not statistics.same_inputs:
-        first = _first_step(weights, letters, statistics, inverse, ridge, rounding)
+        first = _first_step(weights, codes, statistics, inverse, ridge, rounding)
     weights[~alive] = 0.0
     diagonal = np.diagonal(inverse)[:, None]
-    for start in range(first, len(weights), block_size):
-        block = slice(start, min(start + block_size, len(weights)))
-        arguments = weights[block]
+    for block in alphabet.blocks(first, len(weights), block_size):
+        part = rounding.block(block)
+        arguments = weights[block] / part.alphabet.unit
         feedback = -(inverse[block, block] / diagonal[block]).T
-        deviations = follow(arguments, feedback, rounding.block(block), letters[block], origin=arguments)
+        letters = np.zeros(arguments.shape)
+        deviations = follow(arguments, feedback, part, letters, origin=arguments) * part.alphabet.unit
+        codes[block] = part.alphabet.codes_of(letters)
         weights[block.stop :] += inverse[block, block.stop :].T @ (deviations / diagonal[block])
-    return alphabet.to_codes(letters - alphabet.shift)
+    return codes
 
 
 def inverse_factor(gram: np.ndarray, ridge: float) -> np.ndarray:
@@ -92,7 +94,7 @@ def corrected_weights(weights: np.ndarray, statistics: LayerStatistics, inverse:
 
 def _first_step(
     weights: np.ndarray,
-    letters: np.ndarray,
+    codes: np.ndarray,
     statistics: LayerStatistics,
     inverse: np.ndarray,
     ridge: float,
@@ -101,12 +103,16 @@ def _first_step(
     """Rounds the first living feature towards X w, and puts the best weights for the others in place of `weights`."""
     gram, cross = statistics.gram, statistics.cross
     first = int(np.argmax(statistics.diagonal > 0))
-    for feature in range(first):  # dead ones, which reach nothing
-        rounding(np.zeros(weights.shape[1]), feature, letters[feature])
     rest = slice(first + 1, None)
-    wanted = cross[first] @ weights - gram[first, rest] @ weights[rest]
-    rounding(wanted / gram[first, first], first, letters[first])
-    right = cross[rest] @ weights + ridge * weights[rest] - np.outer(gram[rest, first], letters[first])
+    arguments = np.zeros((first + 1, weights.shape[1]))  # of dead features, which reach nothing, and of the first
+    arguments[first] = (cross[first] @ weights - gram[first, rest] @ weights[rest]) / gram[first, first]
+    for feature, argument in enumerate(arguments):
+        part = rounding.block(slice(feature, feature + 1))
+        letter = np.empty(len(argument))
+        part(argument / part.alphabet.unit, 0, letter)
+        codes[feature] = part.alphabet.codes_of(letter)
+        arguments[feature] = letter * part.alphabet.unit
+    right = cross[rest] @ weights + ridge * weights[rest] - np.outer(gram[rest, first], arguments[first])
     trailing = inverse[rest, rest]  # the factor of the trailing block's inverse
     weights[rest] = trailing.T @ (trailing @ right)
     return first + 1

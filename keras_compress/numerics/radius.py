@@ -43,7 +43,12 @@ def median_radius(matrix: np.ndarray, *, per_channel: bool) -> np.ndarray:
 
 
 def mse_radius(
-    matrix: np.ndarray, levels: np.ndarray, weights: np.ndarray | None = None, *, per_channel: bool
+    matrix: np.ndarray,
+    levels: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    per_channel: bool,
+    symmetric: bool = True,
 ) -> np.ndarray:
     """Radius in (0, max|w|] with the least sum_t g_t (w_t - q_t)^2, q the nearest letter, by grid search.
 
@@ -51,6 +56,7 @@ def mse_radius(
         matrix: (N, n_out).
         levels: (num_levels,) integers.
         weights: (N, 1) or (N, n_out) g, the diagonal of the Gram matrix; ones where there are no statistics.
+        symmetric: False takes the letters of `asymmetric`.
 
     Returns:
         (n_out,) or (1,).
@@ -63,7 +69,11 @@ def mse_radius(
 
     def errors(fractions: np.ndarray) -> np.ndarray:
         unit_alphabet = Alphabet(levels, np.ones(1))
-        unit = (fractions * maxima / largest * unit_alphabet.step).astype(np.float32)
+        if symmetric:
+            unit = (fractions * maxima / largest * unit_alphabet.step).astype(np.float32)
+        else:
+            unit, zero_point = asymmetric(matrix, fractions * maxima, levels, per_channel=per_channel)
+            unit_alphabet = Alphabet(levels, np.ones(1), zero_point)
         indices = matrix / unit
         targets = indices - np.float32(unit_alphabet.shift)
         nearest = np.rint(targets)
@@ -85,6 +95,26 @@ def mse_radius(
             best = np.where(better, fractions, best)
             least = np.where(better, error, least)
     return best * maxima
+
+
+def asymmetric(
+    matrix: np.ndarray, radius: np.ndarray, levels: np.ndarray, *, per_channel: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point of letters from the least to the largest weight, both cut at `radius`; zero is a letter.
+
+    Args:
+        matrix: (N, n_out).
+        radius: (n_out,) or (1,).
+        levels: (num_levels,) integers, 1 apart.
+
+    Returns:
+        float32 scales and int32 zero points, which are levels, like `radius`.
+    """
+    axis = 0 if per_channel else None
+    low = np.maximum(np.minimum(matrix.min(axis=axis), 0.0), -radius)
+    high = np.minimum(np.maximum(matrix.max(axis=axis), 0.0), radius)
+    scale = np.maximum((high - low) / (len(levels) - 1), np.finfo(np.float32).tiny).astype(np.float32)
+    return scale, (levels[0] + np.rint(-low / scale)).astype(np.int32)
 
 
 def scale_of(radius: np.ndarray, levels: np.ndarray) -> np.ndarray:

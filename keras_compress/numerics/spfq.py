@@ -8,25 +8,59 @@ stochastic rounding. Its order r is the number of passes over the features; each
 import numpy as np
 import scipy.linalg
 
-from keras_compress.numerics.statistics import LayerStatistics
+from keras_compress.numerics.gpfq import sample_blocks
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics
 
 
-def aligned_weights(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
+def aligned_weights(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples, order: int) -> np.ndarray:
     """(N, n_out) v after `order` passes; zero for a feature with G_tt = 0.
 
     The first pass follows the path, v_t = (sum_{s<=t} H_ts w_s - sum_{s<t} G_ts v_s) / G_tt; quantized without it, the
     weights give the same codes, since GPFQ does the same in one go. With equal inputs v = w.
     """
+    if isinstance(evidence, LayerStatistics):
+        return _from_statistics(matrix, evidence, order)
+    return _from_samples(matrix, evidence, order)
+
+
+def _from_statistics(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
     if statistics.same_inputs:
         return matrix * (statistics.diagonal > 0)[:, None]
     gram, cross = statistics.gram, statistics.cross
-    lower = np.tril(gram)
-    lower[statistics.diagonal == 0, statistics.diagonal == 0] = 1.0
+    lower = _lower(gram)
     aligned = _solve(lower, np.tril(cross) @ matrix)
     target = cross @ matrix if order > 1 else None
     for _ in range(order - 1):
         aligned = _solve(lower, target - np.triu(gram, 1) @ aligned)
     return aligned
+
+
+def _from_samples(matrix: np.ndarray, samples: LayerSamples, order: int) -> np.ndarray:
+    """The same with the residual Xw - X~v, in blocks of columns."""
+    aligned = np.zeros(matrix.shape)
+    residual = np.zeros((samples.count, matrix.shape[1]))
+    for done in range(order):
+        for block, analog, compressed in sample_blocks(samples):
+            gram = compressed.T @ compressed
+            targets = compressed.T @ residual
+            if not done:
+                cross = gram if analog is compressed else compressed.T @ analog
+                targets += np.tril(cross) @ matrix[block]
+                residual += analog @ matrix[block]
+            change = _solve(_lower(gram), targets)
+            aligned[block] += change
+            residual -= compressed @ change
+    if samples.constant is not None:
+        aligned[samples.constant] = matrix[samples.constant]
+    return aligned
+
+
+def _lower(gram: np.ndarray) -> np.ndarray:
+    """The lower triangle, in which a dead feature stands alone."""
+    lower = np.tril(gram)
+    dead = np.diagonal(gram) == 0
+    lower[dead, dead] = 1.0
+    return lower
 
 
 def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:

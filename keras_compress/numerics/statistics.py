@@ -5,7 +5,7 @@ Letters as in docs/notation.md: rows of X (analog network) and X~ (compressed ne
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -68,17 +68,18 @@ class LayerStatistics:
         is constant, so that a bias can take it: it stands alone, and its letter is the one nearest to its weight.
         """
         gram = self.gram - np.outer(self.sum_compressed, self.sum_compressed / self.count)
-        moments = self.diagonal
-        constant = (np.diagonal(gram) <= CONSTANT * moments) & (moments > 0)
         cross = gram
         if not self.same_inputs:
             cross = self.cross - np.outer(self.sum_compressed, self.sum_analog / self.count)
+        constant = constant_features(np.diagonal(gram), self.diagonal)
         for products in (gram,) if self.same_inputs else (gram, cross):
-            products[constant] = 0.0
-            products[:, constant] = 0.0
-            products[constant, constant] = 1.0
+            stand_alone(constant, products)
         zeros = np.zeros(len(gram))
         return LayerStatistics(self.count, zeros, zeros, gram, cross)
+
+    def of_compressed(self) -> "LayerStatistics":
+        """The statistics of X~ in both networks' place."""
+        return LayerStatistics(self.count, self.sum_compressed, self.sum_compressed, self.gram, self.gram)
 
     def features(self, index: np.ndarray) -> "LayerStatistics":
         """The statistics of some of the features."""
@@ -96,9 +97,13 @@ class LayerSamples(Protocol):
     sum_analog: np.ndarray
     sum_compressed: np.ndarray
     diagonal: np.ndarray
+    constant: np.ndarray | None  # (N,) features that stand alone, whose columns are zero; None for none
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields (first column, block of X, block of X~), blocks (m, at most a few hundred), in order of columns."""
+        """Yields (first column, block of X, block of X~), blocks (m, at most a few hundred), in order of columns.
+
+        Where both networks have the same inputs, both blocks are one array.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +113,7 @@ class ArraySamples:
     analog: np.ndarray
     compressed: np.ndarray
     block_size: int = 128
+    constant: np.ndarray | None = None
 
     @property
     def count(self) -> int:
@@ -130,9 +136,65 @@ class ArraySamples:
         return np.einsum("ij,ij->j", self.compressed, self.compressed, dtype=np.float64)
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        same = self.analog is self.compressed
         for start in range(0, self.num_features, self.block_size):
             columns = slice(start, start + self.block_size)
-            yield start, self.analog[:, columns], self.compressed[:, columns]
+            compressed = self.compressed[:, columns]
+            yield start, compressed if same else self.analog[:, columns], compressed
+
+
+class CenteredSamples:
+    """Samples with the mean of each column of X and X~ taken away, in float64; see `LayerStatistics.centered`."""
+
+    def __init__(self, samples: LayerSamples):
+        self.samples = samples
+        self.count, self.num_features = samples.count, samples.num_features
+        self.means = samples.sum_analog / samples.count, samples.sum_compressed / samples.count
+        self.sum_analog = self.sum_compressed = np.zeros(samples.num_features)
+        self.diagonal = np.maximum(samples.diagonal - samples.count * self.means[1] ** 2, 0.0)
+        self.constant = constant_features(self.diagonal, samples.diagonal)
+        self.diagonal[self.constant] = 1.0
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        for start, analog, compressed in self.samples.blocks():
+            columns = slice(start, start + compressed.shape[1])
+            centered = compressed - self.means[1][columns]
+            centered[:, self.constant[columns]] = 0.0
+            if analog is compressed:
+                yield start, centered, centered
+            else:
+                yield start, analog - self.means[0][columns], centered
+
+
+class CompressedSamples:
+    """Samples with X~ in both networks' place."""
+
+    def __init__(self, samples: LayerSamples):
+        self.samples = samples
+        self.count, self.num_features = samples.count, samples.num_features
+        self.sum_analog = self.sum_compressed = samples.sum_compressed
+        self.diagonal, self.constant = samples.diagonal, samples.constant
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        for start, _, compressed in self.samples.blocks():
+            yield start, compressed, compressed
+
+
+def centered_evidence(evidence: Any) -> Any:
+    """Statistics or samples around the means of X and X~."""
+    return evidence.centered() if isinstance(evidence, LayerStatistics) else CenteredSamples(evidence)
+
+
+def constant_features(variances: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """(N,) boolean: features that did not vary among the samples, given sums of squares around the mean and as is."""
+    return (variances <= CONSTANT * moments) & (moments > 0)
+
+
+def stand_alone(constant: np.ndarray, products: np.ndarray) -> None:
+    """Changes (N, N) products of inputs so that constant features have nothing to do with any other."""
+    products[constant] = 0.0
+    products[:, constant] = 0.0
+    products[constant, constant] = 1.0
 
 
 def statistics_of(analog: np.ndarray, compressed: np.ndarray) -> LayerStatistics:

@@ -1,6 +1,7 @@
 """`allocate_bits()`: more bits where they matter, fewer where they do not, within a budget."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,10 +14,11 @@ from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.kernels import KernelView
 from keras_compress.numerics.allocation import allocate
-from keras_compress.numerics.descent import excess
-from keras_compress.numerics.statistics import LayerStatistics
-from keras_compress.quantization.plan import check_forms, check_kernels, check_settings, plan_layers
+from keras_compress.numerics.objective import excess, objective_of
+from keras_compress.numerics.statistics import Moments, centered_evidence
+from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
 from keras_compress.quantization.quantize import Job, calibrating, channel_features, quantize
 from keras_compress.quantization.quantizers import GPFQ, Quantizer
 from keras_compress.quantization.selection import Patterns
@@ -71,7 +73,7 @@ def allocate_bits(
     """
     given = Result.of(model)
     method = GPFQ() if quantizer is None else quantizer
-    check_settings(method, "gram", 1.0, None)
+    check_settings(method, "auto", 1.0, None)
     if (average_bits is None) == (budget is None):
         received = "neither" if budget is None else "both"
         raise InputError(f"Give average_bits, or budget in bytes. Received: {received}.")
@@ -81,14 +83,15 @@ def allocate_bits(
     graph = Graph(given.model)
     plan = plan_layers(graph, method, layers, None)
     check_kernels(graph, plan)
-    check_forms(graph, plan, "gram", calibration, memory_budget)
+    check_groups(graph, plan)
+    check_forms(graph, plan, "auto", calibration, memory_budget)
     sizes = np.array([graph.views[path].kernel.size for path in plan])
     if average_bits is not None:
         limit, unit = float(average_bits) * sizes.sum(), "bits"
         costs = np.outer(sizes, widths)
     else:
         limit, unit = _bytes_of(budget), "bytes"
-        channels = np.array([graph.views[path].kernel.shape[graph.views[path].axis] for path in plan])
+        channels = np.array([_num_channels(graph.views[path]) for path in plan])
         scales = channels if method.setting.per_channel else np.ones_like(channels)
         costs = -(-np.outer(sizes, widths) // 8) + 4 * scales[:, None]
     least = int(costs.min(axis=1).sum())
@@ -103,7 +106,7 @@ def allocate_bits(
         assert source is not None
         done = stack.enter_context(progress_bar.tasks("allocate", len(plan), enabled=progress))
         if loss is None:
-            job = Job(source, clone_model(given.model), list(plan), "gram", 1.0, seed, {})
+            job = Job(source, clone_model(given.model), list(plan), "auto", 1.0, seed, {})
         else:
             source.keep, at_first = True, loss(given.model)
         for row, path in enumerate(plan):
@@ -121,31 +124,34 @@ def _layer_errors(job: Job, path: str, choices: list[Quantizer]) -> np.ndarray:
     """(num_widths,) ||XW - XQ||^2 / ||XW||^2 of one layer, around their means where the bias takes the mean."""
     view = job.graph.views[path]
     matrices = view.matrices(view.kernel.astype(np.float64))
-    evidence, _ = job.evidence(path, GPFQ(), view)
+    method = choices[0]
+    evidence, _ = job.evidence(path, method if method.evidence == "gram" else GPFQ(), view)  # MSQ is judged like others
     assert evidence is not None
     centered = path in job.absorbers
-    errors = []
-    for choice in choices:
-        alphabet = choice.layer_alphabet(matrices, evidence)
-        error = norm = 0.0
-        for group, (matrix, statistics) in enumerate(zip(matrices, evidence, strict=True)):
-            assert isinstance(statistics, LayerStatistics), "the form is gram"
-            units = matrix.shape[1]
+    takes_mean = centered and (method.centers or method.bias_correction)
+    alphabets = [choice.layer_alphabet(matrices, evidence) for choice in choices]
+    errors, norm = np.zeros(len(choices)), 0.0
+    for group, (matrix, facts) in enumerate(zip(matrices, evidence, strict=True)):
+        assert not isinstance(facts, Moments)
+        judge = objective_of(matrix, centered_evidence(facts) if takes_mean else facts)
+        output = judge.place(matrix).energy().sum()
+        channels = slice(group * matrix.shape[1], (group + 1) * matrix.shape[1])
+        for index, choice in enumerate(choices):
             codes, letters = choice.solve(
                 matrix,
-                statistics,
-                alphabet.channels(group * units, (group + 1) * units),
+                facts,
+                alphabets[index].channels(channels),
                 centered=choice.centers and centered,
                 channels=channel_features(view),
                 generator=job.generator(path, group),
             )
-            takes_mean = centered and (choice.centers or choice.bias_correction)
-            judge = statistics.centered() if takes_mean else statistics
-            output = np.einsum("ij,ij->", matrix, judge.gram @ matrix)
-            error += excess(matrix, judge, letters.decode(codes)).sum() + output
-            norm += output
-        errors.append(error / norm if norm > 0 else 0.0)
-    return np.array(errors)
+            errors[index] += excess(judge.place(letters.decode(codes).astype(np.float64))).sum() + output
+        norm += output
+    return errors / norm if norm > 0 else errors
+
+
+def _num_channels(view: KernelView) -> int:
+    return math.prod(view.kernel.shape[axis] for axis in view.axes)
 
 
 def _losses(

@@ -63,11 +63,15 @@ class AlphabetSetting(Configured, abc.ABC):
     Attributes:
         scalar: C, a factor on the radius that the rule gives.
         per_channel: whether each output channel has a scale of its own, or the layer has one.
+        symmetric: whether zero is where the level zero is; else each scale has a zero point.
+        group_size: input features of a Dense layer that share a scale of each channel; None: all of them.
     """
 
     default_radius: Radius
     scalar: float
     per_channel: bool
+    symmetric = True
+    group_size: int | None = None
 
     @property
     @abc.abstractmethod
@@ -77,6 +81,11 @@ class AlphabetSetting(Configured, abc.ABC):
     @property
     def num_levels(self) -> int:
         return len(self.levels_array)
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether zero is a letter."""
+        return not self.symmetric or 0 in self.levels_array
 
     @property
     def true_bits(self) -> float:
@@ -92,15 +101,31 @@ class AlphabetSetting(Configured, abc.ABC):
             weights: (groups, N) diagonals of the Gram matrices, which the rule "mse" uses; None without statistics.
 
         Returns:
-            Letters, with (groups * units,) or (1,) scales.
+            Letters, with (groups * units,) or (1,) scales; with `group_size`, (num_groups, units).
         """
         rule = self.default_radius if radius is None else radius
         matrix = np.concatenate(list(matrices), axis=1)
+        spread = None
+        if weights is not None:
+            spread = weights.T if len(weights) == 1 else np.repeat(weights.T, matrices.shape[2], axis=1)
+        if self.group_size is None:
+            return self._letters(matrix, rule, spread)
+        starts = range(0, len(matrix), self.group_size)
+        parts = [slice(start, start + self.group_size) for start in starts]
+        groups = [self._letters(matrix[part], rule, None if spread is None else spread[part]) for part in parts]
+        zero_points = [group.zero_point for group in groups if group.zero_point is not None]
+        return Alphabet(
+            self.levels_array,
+            np.stack([group.scale for group in groups]),
+            np.stack(zero_points) if zero_points else None,
+            group_size=self.group_size,
+        )
+
+    def _letters(self, matrix: np.ndarray, rule: Radius, weights: np.ndarray | None) -> Alphabet:
+        """Letters for (N, n_out) weights, with (N, 1) or (N, n_out) diagonals."""
+        levels = self.levels_array
         if rule == "mse":
-            spread = None
-            if weights is not None:
-                spread = weights.T if len(weights) == 1 else np.repeat(weights.T, matrices.shape[2], axis=1)
-            radii = rules.mse_radius(matrix, self.levels_array, spread, per_channel=self.per_channel)
+            radii = rules.mse_radius(matrix, levels, weights, per_channel=self.per_channel, symmetric=self.symmetric)
         elif rule == "median":
             radii = rules.median_radius(matrix, per_channel=self.per_channel)
         elif rule == "max":
@@ -108,7 +133,10 @@ class AlphabetSetting(Configured, abc.ABC):
         else:
             quantile = QUANTILE if rule == "quantile" else float(rule)
             radii = rules.quantile_radius(matrix, quantile, per_channel=self.per_channel)
-        return Alphabet(self.levels_array, rules.scale_of(self.scalar * radii, self.levels_array))
+        if self.symmetric:
+            return Alphabet(levels, rules.scale_of(self.scalar * radii, levels))
+        scale, zero_point = rules.asymmetric(matrix, self.scalar * radii, levels, per_channel=self.per_channel)
+        return Alphabet(levels, scale, zero_point)
 
     def _check(self, bits: int | None, levels: int | None, low: int, high: int) -> None:
         if levels is not None and (not _is_integer(levels) or not 2 <= levels <= 2**16):
@@ -127,7 +155,7 @@ def _is_integer(value: Any) -> bool:
 
 @keras.saving.register_keras_serializable(package="keras_compress")
 class Integer(AlphabetSetting):
-    """Integers around zero: {-(2^(b-1) - 1) ... 2^(b-1) - 1}; what TFLite files can hold.
+    """Integers around zero: {-(2^(b-1) - 1) ... 2^(b-1) - 1}; what TFLite files can hold, as long as it is symmetric.
 
     Args:
         bits: b, 2 to 16.
@@ -135,6 +163,10 @@ class Integer(AlphabetSetting):
         narrow_range: False adds -2^(b-1), which makes 2^b levels.
         scalar: C, a factor on the radius.
         per_channel: a scale for each output channel, or one for the layer.
+        symmetric: False takes {0 ... 2^b - 1} with a zero point for each scale, so that letters reach from the least to
+            the largest weight; zero stays a letter. The packed format holds such codes, TFLite files do not.
+        group_size: a scale for each channel and so many neighbouring inputs of a Dense layer, the last group being
+            smaller where they do not divide; for the packed format too.
 
     Raises:
         InputError: a setting out of range.
@@ -150,16 +182,26 @@ class Integer(AlphabetSetting):
         narrow_range: bool = True,
         scalar: float = 1.0,
         per_channel: bool = True,
+        symmetric: bool = True,
+        group_size: int | None = None,
     ):
         self.bits = bits
         self.levels = levels
         self.narrow_range = narrow_range
         self.scalar = scalar
         self.per_channel = per_channel
+        self.symmetric = symmetric
+        self.group_size = group_size
         self._check(bits, levels, 2, 16)
+        if group_size is not None:
+            check_integer("group_size", group_size, 1)
+            if not per_channel:
+                raise InputError("group_size goes with per_channel=True: each group has a scale for each channel.")
 
     @property
     def levels_array(self) -> np.ndarray:
+        if not self.symmetric:
+            return np.arange(2**self.bits if self.levels is None else self.levels)
         num_levels = self.levels if self.levels is not None else 2**self.bits - bool(self.narrow_range)
         return np.arange(num_levels) - num_levels // 2
 

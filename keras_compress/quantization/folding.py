@@ -1,5 +1,6 @@
 """`fold_batch_normalization()`: the technique around `layers.folding`."""
 
+import dataclasses
 import time
 
 import keras
@@ -47,13 +48,15 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
 def _rescaled(path: str, kernel: QuantizedKernel, factor: np.ndarray) -> QuantizedKernel:
     """The same codes with scales times |factor|; the codes of channels with a negative factor change sign."""
     negative = factor < 0
-    if negative.any() and not np.array_equal(kernel.levels, -kernel.levels[::-1]):
+    if negative.any() and (kernel.zero_point is not None or not np.array_equal(kernel.levels, -kernel.levels[::-1])):
         raise InputError(
             f"The BatchNorm after layer {path!r} has negative gammas, and the layer's levels {kernel.levels} are not "
             "symmetric, so that its codes cannot be kept. Fold before quantizing."
         )
-    shape = [1] * kernel.codes.ndim
-    shape[kernel.axis] = -1
+    along = [kernel.codes.shape[axis] for axis in kernel.axes]
+    shape = [size if axis in kernel.axes else 1 for axis, size in enumerate(kernel.codes.shape)]
     codes = np.where(negative.reshape(shape), -kernel.codes, kernel.codes)
-    scale = kernel.scale.astype(np.float64) * np.abs(factor)
-    return QuantizedKernel(codes, kernel.levels, scale.astype(np.float32), kernel.axis)
+    factor = np.abs(factor).reshape(along)
+    scale = (kernel.scale.astype(np.float64) * factor).astype(np.float32)
+    gap = None if kernel.gap is None else (kernel.gap.astype(np.float64) * factor).astype(np.float32)
+    return dataclasses.replace(kernel, codes=codes, scale=scale, gap=gap)

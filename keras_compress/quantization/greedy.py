@@ -4,15 +4,16 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError
+from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.beacon import beacon
-from keras_compress.numerics.gpfq import gpfq, gpfq_direct
 from keras_compress.numerics.optq import optq
 from keras_compress.numerics.spfq import aligned_weights
-from keras_compress.numerics.statistics import LayerStatistics
+from keras_compress.numerics.statistics import CompressedSamples, LayerStatistics
 from keras_compress.quantization.alphabets import FITTED, AlphabetSetting, Radius, check_integer
-from keras_compress.quantization.quantizers import GreedyQuantizer, RefinedQuantizer
+from keras_compress.quantization.quantizers import Evidence, GreedyQuantizer, RefinedQuantizer, follow_path
 
 TARGETS = ("weights", "corrected")
+REGULARIZERS = ("l1", "l0")
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -53,46 +54,44 @@ class SPFQ(RefinedQuantizer):
         self.alignment = alignment
 
     @property
-    def has_direct_form(self) -> bool:
-        return super().has_direct_form and self.alignment == 1
+    def copies_statistics(self) -> bool:
+        return super().copies_statistics or self.alignment > 1
 
     @property
     def matrices(self) -> int:
         return super().matrices + 2 * (self.alignment > 1)
 
-    def first_codes(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
+    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
         noise = generator.random(matrix.shape)
         if self.alignment > 1:
-            matrix = aligned_weights(matrix, statistics, self.alignment)
-            sums, gram = statistics.sum_compressed, statistics.gram
-            statistics = LayerStatistics(statistics.count, sums, sums, gram, gram)
-        return gpfq(matrix, statistics, alphabet, keep=keep, noise=noise)
-
-    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
-        if isinstance(evidence, LayerStatistics):
-            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered, generator=generator)
-        noise = generator.random(matrix.shape)
-        return gpfq_direct(matrix, evidence, alphabet, centered=centered, keep=keep, noise=noise)[0], alphabet
+            matrix = aligned_weights(matrix, evidence, self.alignment)
+            gram_form = isinstance(evidence, LayerStatistics)
+            evidence = evidence.of_compressed() if gram_form else CompressedSamples(evidence)
+        return follow_path(matrix, evidence, alphabet, keep, centered, noise=noise)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
 class SparseGPFQ(GreedyQuantizer):
-    """GPFQ with a price on letters that are not zero (Zhang, Zhou & Saab, 2023, L1): more zeros, same alphabet.
+    """GPFQ with a price on letters that are not zero (Zhang, Zhou & Saab, 2023, section 4): more zeros.
 
-    Each step minimises 1/2 ||u + w_t X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, whose solution is the letter nearest to
-    the softly thresholded argument.
+    With "l1" each step minimises 1/2 ||u + w_t X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, whose solution is the letter
+    nearest to the softly thresholded argument; the alphabet is the same. With "l0" arguments up to lambda become zero,
+    and the others go to letters from lambda to the radius R: {0, +-(lambda + k d')} with d' = (R - lambda) / K and
+    k = 0 ... K, where K is the alphabet's largest level. These are 2 K + 3 levels, two more than without; the report
+    states them, and no TFLite file can hold them.
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
         alphabet: `Integer`, `Equispaced` or `Midtread` with a zero among its levels, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
+        regularizer: "l1" or "l0".
         regularization: lambda, in units of weights.
         centered: as for `GPFQ`.
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
 
     Raises:
-        InputError: a setting out of range, bits beside an alphabet, or an alphabet without zero.
+        InputError: a setting out of range, bits beside an alphabet, or an alphabet that does not suit.
     """
 
     def __init__(
@@ -101,29 +100,45 @@ class SparseGPFQ(GreedyQuantizer):
         *,
         alphabet: AlphabetSetting | None = None,
         radius: Radius | None = None,
+        regularizer: str = "l1",
         regularization: float = 0.1,
         centered: bool = True,
         bias_correction: bool = False,
         order: str = "natural",
     ):
         super().__init__(bits, alphabet, radius, bias_correction, centered, order)
+        if regularizer not in REGULARIZERS:
+            raise InputError(f"regularizer must be one of {', '.join(REGULARIZERS)}. Received: {regularizer!r}.")
         number = isinstance(regularization, (int, float)) and not isinstance(regularization, bool)
         if not number or not 0 <= regularization < np.inf:
             raise InputError(f"regularization must be a number from 0 upwards. Received: {regularization!r}.")
-        if 0 not in self.setting.levels_array:
+        levels = self.setting.levels_array
+        if not self.setting.has_zero:
             raise InputError(f"SparseGPFQ needs a zero among the levels. Received: {self.setting!r}.")
+        if regularizer == "l0" and (not self.setting.symmetric or not np.array_equal(levels, -levels[::-1])):
+            raise InputError(f"regularizer='l0' needs an alphabet that is symmetric. Received: {self.setting!r}.")
         if radius in FITTED:
             raise InputError(f"radius={radius!r} takes the zeros back that the regularization makes.")
+        self.regularizer = regularizer
         self.regularization = regularization
 
-    def fit(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
-        return gpfq(matrix, statistics, alphabet, keep=keep, threshold=np.array([self.regularization])), alphabet
+    @property
+    def num_levels(self) -> int:
+        return self.setting.num_levels + 2 * (self.regularizer == "l0")
 
-    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
-        if isinstance(evidence, LayerStatistics):
-            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered)
-        threshold = np.array([self.regularization])
-        return gpfq_direct(matrix, evidence, alphabet, centered=centered, keep=keep, threshold=threshold)[0], alphabet
+    def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
+        alphabet = super().layer_alphabet(matrices, evidence)
+        if self.regularizer == "l1":
+            return alphabet
+        largest = int(alphabet.levels[-1])
+        step = np.maximum((alphabet.radius - self.regularization) / largest, np.finfo(np.float32).tiny)
+        levels = np.arange(-largest - 1, largest + 2)
+        gap = (self.regularization - step).astype(np.float32)
+        return Alphabet(levels, step, gap=gap, group_size=alphabet.group_size)
+
+    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        threshold = float(self.regularization) if self.regularizer == "l1" else None
+        return follow_path(matrix, evidence, alphabet, keep, centered, threshold=threshold), alphabet
 
 
 class _LeastSquaresQuantizer(RefinedQuantizer):
@@ -134,6 +149,10 @@ class _LeastSquaresQuantizer(RefinedQuantizer):
     @property
     def has_direct_form(self) -> bool:
         return False
+
+    @property
+    def copies_statistics(self) -> bool:
+        return True
 
     @property
     def matrices(self) -> int:
@@ -185,8 +204,8 @@ class OPTQ(_LeastSquaresQuantizer):
         self.damping = damping
         self._check_damping()
 
-    def first_codes(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
-        return optq(matrix, statistics, alphabet, target=self.target, damping=self.damping, keep=keep)
+    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return optq(matrix, evidence, alphabet, target=self.target, damping=self.damping, keep=keep)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -223,8 +242,8 @@ class Qronos(_LeastSquaresQuantizer):
         self.damping = damping
         self._check_damping()
 
-    def first_codes(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
-        return optq(matrix, statistics, alphabet, target="qronos", damping=self.damping, keep=keep)
+    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return optq(matrix, evidence, alphabet, target="qronos", damping=self.damping, keep=keep)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -254,13 +273,19 @@ class Beacon(GreedyQuantizer):
     ):
         super().__init__(bits, alphabet, None, bias_correction, centered, "natural")
         check_integer("sweeps", sweeps, 0)
-        if not self.setting.per_channel:
-            raise InputError(f"Beacon needs a scale for each channel. Received: {self.setting!r}.")
+        if not self.setting.per_channel or not self.setting.symmetric or self.setting.group_size is not None:
+            raise InputError(
+                f"Beacon needs one scale for each channel, and a symmetric alphabet. Received: {self.setting!r}."
+            )
         self.sweeps = sweeps
 
     @property
     def has_direct_form(self) -> bool:
         return False
 
-    def fit(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
-        return beacon(matrix, statistics, alphabet.levels, sweeps=self.sweeps, keep=keep)
+    @property
+    def copies_statistics(self) -> bool:
+        return True
+
+    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return beacon(matrix, evidence, alphabet.levels, sweeps=self.sweeps, keep=keep)

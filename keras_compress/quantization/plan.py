@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_compress.calibration.calibration import Calibration, parse_bytes
@@ -59,6 +60,17 @@ def check_kernels(graph: Graph, plan: dict[str, Quantizer]) -> None:
             )
 
 
+def check_groups(graph: Graph, plan: dict[str, Quantizer]) -> None:
+    """Raises InputError for groups of input features where they mean nothing."""
+    for path, quantizer in plan.items():
+        layer = graph.views[path].layer
+        if quantizer.setting.group_size is not None and type(layer) is not keras.layers.Dense:
+            raise InputError(
+                f"group_size is for Dense layers, and {path!r} is a {type(layer).__name__} layer. Give it another "
+                "quantizer with overrides=, or choose layers with layers=."
+            )
+
+
 def check_forms(
     graph: Graph, plan: dict[str, Quantizer], form: str, calibration: Any, memory_budget: int | str
 ) -> None:
@@ -93,7 +105,7 @@ def zero_masks(
     else:
         masks = {}
     for path in masks:
-        if 0 not in plan[path].setting.levels_array and not masks[path].all():
+        if not plan[path].setting.has_zero and not masks[path].all():
             raise InputError(
                 f"Layer {path!r} has zeros to keep, and {plan[path].setting!r} has none. Use an odd number of levels."
             )

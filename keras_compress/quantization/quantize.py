@@ -23,7 +23,14 @@ from keras_compress.layers.kernels import ConvolutionView, KernelView, refusal
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.statistics import Moments, mean_error
-from keras_compress.quantization.plan import check_forms, check_kernels, check_settings, plan_layers, zero_masks
+from keras_compress.quantization.plan import (
+    check_forms,
+    check_groups,
+    check_kernels,
+    check_settings,
+    plan_layers,
+    zero_masks,
+)
 from keras_compress.quantization.quantizers import Evidence, Quantizer
 from keras_compress.quantization.selection import Pattern, Patterns
 from keras_compress.report import LayerRow, Step
@@ -80,6 +87,7 @@ def quantize(
     graph = Graph(given.model)
     plan = plan_layers(graph, quantizer, layers, overrides)
     check_kernels(graph, plan)
+    check_groups(graph, plan)
     check_forms(graph, plan, form, calibration, memory_budget)
     masks = zero_masks(graph, plan, given, keep_zeros)
     needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
@@ -141,29 +149,25 @@ class Job:
         alphabet = quantizer.layer_alphabet(matrices, evidence)
         absorber = self.absorbers.get(path)
         centered = quantizer.centers and absorber is not None
-        codes, shifts, scales = [], [], []
+        codes, shifts, found_alphabets = [], [], []
         units = matrices.shape[2]
         keep = view.matrices(self.masks[path]) if path in self.masks else None
         for group, matrix in enumerate(matrices):
-            letters = alphabet.channels(group * units, (group + 1) * units)
             facts = None if evidence is None else evidence[group]
             found, letters = quantizer.solve(
                 matrix,
                 facts,
-                letters,
+                alphabet.channels(slice(group * units, (group + 1) * units)),
                 keep=None if keep is None else keep[group],
                 centered=centered,
                 channels=channel_features(view),
                 generator=self.generator(path, group),
             )
             codes.append(found)
-            scales.append(letters.scale)
+            found_alphabets.append(letters)
             if facts is not None:
                 shifts.append(mean_error(matrix, letters.decode(found), facts))
-        if len(alphabet.scale) > 1:
-            alphabet = Alphabet(alphabet.levels, np.concatenate(scales))
-        axis = view.axis % len(view.layer.kernel.shape)
-        quantized = QuantizedKernel(view.kernel_of(np.stack(codes)), alphabet.levels, alphabet.scale, axis)
+        quantized = _quantized_kernel(view, np.stack(codes), Alphabet.joined(found_alphabets))
         view.layer.kernel.assign(quantized.decode())
         if self.walk is not None:
             self.walk.changed.add(path)
@@ -174,10 +178,11 @@ class Job:
             "quantized",
             parameters=view.layer.count_params(),
             alphabet=repr(quantizer.setting),
-            num_levels=len(alphabet.levels),
+            num_levels=len(quantized.levels),
             bits=quantized.bits,
-            radius=float(alphabet.radius.mean()),
-            zeros=float(np.mean(quantized.codes == 0)),
+            storage="packed" if quantized.storage_bits is None else f"int{quantized.storage_bits}",
+            radius=float(Alphabet.joined(found_alphabets).radius.mean()),
+            zeros=float(np.mean(view.kernel == 0)),
             features=matrices.shape[1],
             rows=None if evidence is None else evidence[0].count,
             form=form,
@@ -249,7 +254,7 @@ class Job:
         rows = self.source.num_samples * sum(
             view.num_positions(self.source.graph.shapes[tensor]) for tensor in self.walk.inputs(path)
         )
-        gram_bytes = 16 * features**2 * view.groups
+        gram_bytes = 8 * features**2 * (2 * view.groups + quantizer.matrices)
         direct_bytes = 8 * rows * (view.layer.kernel.shape[-1] + 2 * features // view.groups)
         fits = gram_bytes <= self.source.memory_budget or gram_bytes <= direct_bytes
         return "gram" if features <= rows and fits else "direct"
@@ -258,6 +263,19 @@ class Job:
 def _must_have_data(quantizer: Quantizer) -> bool:
     """Memoryless quantization without bias correction is better with data, and possible without."""
     return quantizer.evidence == "gram" or quantizer.bias_correction
+
+
+def _quantized_kernel(view: KernelView, codes: np.ndarray, alphabet: Alphabet) -> QuantizedKernel:
+    """From (groups, N, units) codes and letters whose scales run over groups and units."""
+    along = [view.kernel.shape[axis] for axis in view.axes]
+
+    def shaped(values: Any) -> Any:
+        shared = values is None or values.shape == (1,) or alphabet.group_size is not None
+        return values if shared else values.reshape(along)
+
+    scale, zero_point, gap = (shaped(part) for part in (alphabet.scale, alphabet.zero_point, alphabet.gap))
+    kernel_codes = view.kernel_of(codes)
+    return QuantizedKernel(kernel_codes, alphabet.levels, scale, view.axes, zero_point, gap, alphabet.group_size)
 
 
 @contextlib.contextmanager

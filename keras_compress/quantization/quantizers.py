@@ -9,9 +9,10 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.numerics.alphabet import Alphabet
-from keras_compress.numerics.descent import best_scale, descend, excess
+from keras_compress.numerics.descent import descend, fit_scale
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments
+from keras_compress.numerics.objective import excess, objective_of
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments, centered_evidence
 from keras_compress.quantization.alphabets import (
     FITTED,
     AlphabetSetting,
@@ -69,13 +70,18 @@ class Quantizer(Configured, abc.ABC):
 
     @property
     def matrices(self) -> int:
-        """N x N matrices that the solver holds beside G and H; needed even where the direct form would be smaller."""
+        """N x N matrices that the solver holds beside G and H in the Gram form."""
         return 0
 
     @property
     def has_direct_form(self) -> bool:
         """Whether it can do without N x N matrices."""
         return True
+
+    @property
+    def num_levels(self) -> int:
+        """Number of letters that a weight may take."""
+        return self.setting.num_levels
 
     def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
         """Letters for (groups, N, units) weights, given the evidence of each group."""
@@ -186,6 +192,8 @@ class GreedyQuantizer(Quantizer):
         super().__init__(bits, alphabet, radius, bias_correction)
         if order not in ORDERS:
             raise InputError(f"order must be one of {', '.join(ORDERS)}. Received: {order!r}.")
+        if order != "natural" and self.setting.group_size is not None:
+            raise InputError(f"group_size, of neighbouring features, goes with order='natural'. Received: {order!r}.")
         self.centered = centered
         self.order = order
 
@@ -202,27 +210,37 @@ class GreedyQuantizer(Quantizer):
         return self.order == "natural"
 
     @property
+    def copies_statistics(self) -> bool:
+        """Whether centring takes a copy of G and H."""
+        return self.order != "natural"
+
+    @property
     def matrices(self) -> int:
-        return 0 if self.has_direct_form else 2 * self.centered + 2 * (self.order != "natural")
+        return 2 * (self.centered and self.copies_statistics) + 2 * (self.order != "natural")
 
     @abc.abstractmethod
     def fit(
         self,
         matrix: np.ndarray,
-        statistics: LayerStatistics,
+        evidence: Any,
         alphabet: Alphabet,
         keep: np.ndarray | None,
         generator: np.random.Generator | None,
+        centered: bool,
     ) -> tuple[np.ndarray, Alphabet]:
-        """Codes (N, units) and alphabet; `statistics` are centred and in order already."""
+        """Codes (N, units) and alphabet, from `LayerStatistics` or `LayerSamples` in order.
+
+        Where `copies_statistics`, the evidence is centred already, and `centered` is false.
+        """
 
     def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
-        statistics = evidence.centered() if centered else evidence
+        if centered and self.copies_statistics:
+            evidence, centered = centered_evidence(evidence), False
         if self.order == "natural":
-            return self.fit(matrix, statistics, alphabet, keep, generator)
-        index = np.argsort(-statistics.diagonal, kind="stable")
+            return self.fit(matrix, evidence, alphabet, keep, generator, centered)
+        index = np.argsort(-evidence.diagonal, kind="stable")
         kept = None if keep is None else keep[index]
-        found, alphabet = self.fit(matrix[index], statistics.features(index), alphabet, kept, generator)
+        found, alphabet = self.fit(matrix[index], evidence.features(index), alphabet, kept, generator, centered)
         codes = np.empty_like(found)
         codes[index] = found
         return codes, alphabet
@@ -254,39 +272,53 @@ class RefinedQuantizer(GreedyQuantizer):
 
     @property
     def has_direct_form(self) -> bool:
-        return super().has_direct_form and not self.refine and self.radius not in FITTED
+        in_groups = self.radius in FITTED and self.setting.group_size is not None
+        return super().has_direct_form and not in_groups
+
+    @property
+    def copies_statistics(self) -> bool:
+        return super().copies_statistics or self.refines
+
+    @property
+    def refines(self) -> bool:
+        """Whether anything follows the first codes."""
+        return self.refine > 0 or self.radius in FITTED
 
     @abc.abstractmethod
     def first_codes(
         self,
         matrix: np.ndarray,
-        statistics: LayerStatistics,
+        evidence: Any,
         alphabet: Alphabet,
         keep: np.ndarray | None,
         generator: np.random.Generator | None,
+        centered: bool,
     ) -> np.ndarray:
-        """Codes (N, units) before any refinement."""
+        """Codes (N, units) before any refinement; see `fit`."""
 
-    def fit(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
+    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
         """From one first radius, or from several side by side, as so many more channels."""
+        if not self.refines:
+            return self.first_codes(matrix, evidence, alphabet, keep, generator, centered), alphabet
         factors = SEARCHED if self.radius == "search" else (1.0,)
-        tall = np.tile(matrix, len(factors))
-        allowed = None if keep is None else np.tile(keep, len(factors))
+        objective, allowed = objective_of(matrix, evidence), keep
         if len(factors) > 1:
-            alphabet = Alphabet(alphabet.levels, np.concatenate([factor * alphabet.scale for factor in factors]))
-        codes = self.first_codes(tall, statistics, alphabet, allowed, generator)
+            alphabet, objective = alphabet.side_by_side(factors), objective.repeated(len(factors))
+            allowed = None if keep is None else np.tile(keep, len(factors))
+        codes = self.first_codes(np.tile(matrix, len(factors)), evidence, alphabet, allowed, generator, centered)
+        objective.place(alphabet.decode(codes).astype(np.float64))
         if self.radius in FITTED:
             for _ in range(max(self.refine, 1)):
-                alphabet = best_scale(tall, statistics, alphabet, codes)
-                codes = descend(tall, statistics, alphabet, codes, sweeps=1, keep=allowed)
-        elif self.refine:
-            codes = descend(tall, statistics, alphabet, codes, sweeps=self.refine, keep=allowed)
+                alphabet = fit_scale(objective, alphabet, codes)
+                codes = descend(objective, alphabet, codes, sweeps=1, keep=allowed)
+        else:
+            codes = descend(objective, alphabet, codes, sweeps=self.refine, keep=allowed)
         if len(factors) == 1:
             return codes, alphabet
         units = matrix.shape[1]
-        errors = excess(tall, statistics, alphabet.decode(codes)).reshape(len(factors), units)
+        errors = excess(objective).reshape(len(factors), units)
         best = np.argmin(errors, axis=0) * units + np.arange(units)
-        return codes[:, best], Alphabet(alphabet.levels, alphabet.scale[best])
+        return codes[:, best], alphabet.channels(best)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -324,29 +356,33 @@ class GPFQ(RefinedQuantizer):
         super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine)
         if patches not in ("joint", "per_channel"):
             raise InputError(f"patches must be 'joint' or 'per_channel'. Received: {patches!r}.")
-        if patches == "per_channel" and not self.has_direct_form:
+        if patches == "per_channel" and (order != "natural" or self.refines):
             raise InputError("patches='per_channel' goes without order, refine, and radius 'alternating' or 'search'.")
         self.patches = patches
 
-    def first_codes(self, matrix, statistics, alphabet, keep, generator):  # type: ignore[no-untyped-def]
-        return gpfq(matrix, statistics, alphabet, keep=keep)
+    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return follow_path(matrix, evidence, alphabet, keep, centered)
 
     def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
-        if not self.has_direct_form:
-            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered)
         if self.patches == "joint" or channels is None:
-            return _follow(matrix, evidence, alphabet, keep, centered), alphabet
+            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered)
         codes = np.empty(matrix.shape, alphabet.nearest(matrix[:1]).dtype)
         for index in channels:
             part = None if keep is None else keep[index]
-            codes[index] = _follow(matrix[index], evidence.features(index), alphabet, part, centered)
+            codes[index] = follow_path(matrix[index], evidence.features(index), alphabet, part, centered)
         return codes, alphabet
 
 
-def _follow(
-    matrix: np.ndarray, evidence: Any, alphabet: Alphabet, keep: np.ndarray | None, centered: bool
+def follow_path(
+    matrix: np.ndarray,
+    evidence: Any,
+    alphabet: Alphabet,
+    keep: np.ndarray | None,
+    centered: bool,
+    **rounding: Any,
 ) -> np.ndarray:
+    """Codes (N, units) of GPFQ in the form that the evidence allows; `rounding` is noise or threshold."""
     if isinstance(evidence, LayerStatistics):
-        return gpfq(matrix, evidence, alphabet, centered=centered, keep=keep)
-    codes, _ = gpfq_direct(matrix, evidence, alphabet, centered=centered, keep=keep)
-    return codes
+        return gpfq(matrix, evidence, alphabet, centered=centered, keep=keep, **rounding)
+    samples = centered_evidence(evidence) if centered else evidence
+    return gpfq_direct(matrix, samples, alphabet, keep=keep, **rounding)[0]

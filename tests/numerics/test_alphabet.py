@@ -82,9 +82,9 @@ def test_the_radius_is_the_largest_letter(rng):
 
 def test_channels_have_their_own_scales_or_the_one_of_all(rng):
     own = problems.alphabet(problems.LEVELS["ternary"], 6, rng)
-    np.testing.assert_array_equal(own.channels(2, 5).scale, own.scale[2:5])
+    np.testing.assert_array_equal(own.channels(slice(2, 5)).scale, own.scale[2:5])
     shared = problems.alphabet(problems.LEVELS["ternary"], 1, rng)
-    assert shared.channels(2, 5) is shared
+    assert shared.channels(slice(2, 5)) is shared
 
 
 @pytest.mark.parametrize("levels", [[0], [1, 0], [0, 1, 3], [0, 0, 0], [[0, 1]]])

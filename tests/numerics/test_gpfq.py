@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
-from keras_compress.numerics.statistics import ArraySamples, statistics_of
+from keras_compress.numerics.statistics import ArraySamples, CenteredSamples, statistics_of
 from tests.numerics import problems
 from tests.reference import gpfq as reference
 
@@ -82,7 +82,8 @@ def test_the_residual_is_the_error_of_the_outputs(rng, centered):
     analog, compressed = problems.inputs(rng, 50, 70, dead=(3,))
     weights = rng.uniform(-1, 1, (70, 5))
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 5, rng)
-    codes, residual = gpfq_direct(weights, ArraySamples(analog, compressed, 16), alphabet, centered=centered)
+    samples = ArraySamples(analog, compressed, 16)
+    codes, residual = gpfq_direct(weights, CenteredSamples(samples) if centered else samples, alphabet)
     analog, compressed = analog.astype(np.float64), compressed.astype(np.float64)
     if centered:
         analog, compressed = analog - analog.mean(axis=0), compressed - compressed.mean(axis=0)
@@ -96,7 +97,7 @@ def test_the_centered_direct_form_agrees_with_the_centered_gram_form(rng, noise)
     analog, compressed = problems.inputs(rng, 200, 40, noise=noise, dead=(4,))
     weights = rng.uniform(-1, 1, (40, 6))
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 6, rng)
-    direct, _ = gpfq_direct(weights, ArraySamples(analog, compressed, 11), alphabet, centered=True)
+    direct, _ = gpfq_direct(weights, CenteredSamples(ArraySamples(analog, compressed, 11)), alphabet)
     means = compressed - compressed.mean(axis=0, dtype=np.float64), analog - analog.mean(axis=0, dtype=np.float64)
     expected, _, closest = reference.gpfq(weights, means[1], means[0], problems.letters(alphabet, 6))
     assert closest > CLOSE
@@ -192,7 +193,7 @@ def test_a_constant_feature_is_rounded_alone_when_centered(rng, noise):
     codes = gpfq(weights, statistics_of(analog, compressed), alphabet, centered=True)
     np.testing.assert_array_equal(codes[5], alphabet.nearest(weights)[5])
     assert (codes[3] == alphabet.zero_code).all()
-    direct, _ = gpfq_direct(weights, ArraySamples(analog, compressed, 5), alphabet, centered=True)
+    direct, _ = gpfq_direct(weights, CenteredSamples(ArraySamples(analog, compressed, 5)), alphabet)
     np.testing.assert_array_equal(codes, direct)
 
 
@@ -244,7 +245,7 @@ def test_permuting_neurons_permutes_columns(rng, problem):
 def test_a_neuron_does_not_see_the_others(problem):
     weights, analog, compressed, alphabet = problem
     statistics = statistics_of(analog, compressed)
-    alone = gpfq(weights[:, 2:3], statistics, alphabet.channels(2, 3))
+    alone = gpfq(weights[:, 2:3], statistics, alphabet.channels(slice(2, 3)))
     np.testing.assert_array_equal(alone, gpfq(weights, statistics, alphabet)[:, 2:3])
 
 

@@ -29,15 +29,17 @@ def test_alignment_is_the_loop_of_the_paper(rng):
         wanted = residual + np.outer(analog[:, t], weights[t])
         aligned[t] = column @ wanted / (column @ column) if column.any() else 0
         residual = wanted - np.outer(column, aligned[t])
-    statistics = statistics_of(analog, compressed)
-    np.testing.assert_allclose(aligned_weights(weights, statistics, 1), aligned, atol=1e-10)
+    forms = [statistics_of(analog, compressed), ArraySamples(analog, compressed, 4)]
+    for evidence in forms:
+        np.testing.assert_allclose(aligned_weights(weights, evidence, 1), aligned, atol=1e-10)
     for order in (2, 3):
         for t in range(15):
             column = compressed[:, t]
             wanted = residual + np.outer(column, aligned[t])
             aligned[t] = column @ wanted / (column @ column) if column.any() else 0
             residual = wanted - np.outer(column, aligned[t])
-        np.testing.assert_allclose(aligned_weights(weights, statistics, order), aligned, atol=1e-10)
+        for evidence in forms:
+            np.testing.assert_allclose(aligned_weights(weights, evidence, order), aligned, atol=1e-10)
 
 
 def test_more_passes_never_raise_the_error_and_end_at_least_squares(rng):
@@ -58,9 +60,10 @@ def test_more_passes_never_raise_the_error_and_end_at_least_squares(rng):
 def test_with_equal_inputs_nothing_needs_aligning(rng):
     analog, _ = problems.inputs(rng, 40, 9, noise=0, dead=(2,))
     weights = rng.normal(size=(9, 3))
-    aligned = aligned_weights(weights, statistics_of(analog, analog), 3)
-    np.testing.assert_array_equal(np.delete(aligned, 2, axis=0), np.delete(weights, 2, axis=0))
-    assert not aligned[2].any()
+    for evidence in (statistics_of(analog, analog), ArraySamples(analog, analog, 4)):
+        aligned = aligned_weights(weights, evidence, 3)
+        np.testing.assert_allclose(np.delete(aligned, 2, axis=0), np.delete(weights, 2, axis=0), rtol=1e-9)
+        assert not aligned[2].any()
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
@@ -120,7 +123,7 @@ def test_a_soft_threshold_solves_the_problem_with_a_price_on_letters(rng, levels
             costs = [np.sum((wanted - p * column) ** 2) / 2 + price * np.sum(column**2) * abs(p) for p in letters]
             expected[t, neuron] = letters[np.argmin(costs)] if column.any() else 0
             residual = wanted - expected[t, neuron] * column
-    threshold = np.array([price])
+    threshold = price
     codes = gpfq(weights, statistics_of(analog, compressed), alphabet, threshold=threshold)
     np.testing.assert_allclose(problems.decode(alphabet, codes), expected, atol=1e-12)
     direct, _ = gpfq_direct(weights, ArraySamples(analog, compressed, 7), alphabet, threshold=threshold)

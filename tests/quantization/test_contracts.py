@@ -122,7 +122,8 @@ def test_the_radius_of_midtread_letters_is_the_scaled_mean_of_the_maxima(rng):
 def test_scales_are_one_a_channel_or_one_a_layer(rng, name):
     setting = ALPHABETS[name]
     alphabet = setting.for_layer(rng.normal(size=(2, 30, 3)), None, None)
-    assert alphabet.scale.shape == ((6,) if setting.per_channel else (1,))
+    groups = () if setting.group_size is None else (1,)
+    assert alphabet.scale.shape == ((*groups, 6) if setting.per_channel else (1,))
 
 
 BAD_SETTINGS = {
@@ -147,7 +148,7 @@ BAD_SETTINGS = {
         lambda: kc.GPFQ(alphabet=kc.Equispaced(2), radius="alternating"),
         "needs a scale for each channel",
     ),
-    "beacon_layer": (lambda: kc.Beacon(alphabet=kc.Midtread(2)), "Beacon needs a scale for each channel"),
+    "beacon_layer": (lambda: kc.Beacon(alphabet=kc.Midtread(2)), "Beacon needs one scale for each channel"),
     "order": (lambda: kc.OPTQ(4, order="random"), "order must be one of natural, descending_diagonal"),
     "refine": (lambda: kc.GPFQ(4, refine=-1), "refine must be an integer from 0 upwards. Received: -1"),
     "half_a_sweep": (lambda: kc.Beacon(4, sweeps=0.5), "sweeps must be an integer from 0 upwards. Received: 0.5"),
@@ -204,8 +205,16 @@ def test_weights_are_the_decoded_codes(quantized):
 def test_every_weight_lies_in_its_alphabet(quantized):
     quantizer, _, _, result, *_ = quantized
     for path, kernel in result.kernels.items():
-        np.testing.assert_array_equal(kernel.levels, quantizer.setting.levels_array)
-        letters = kernel.levels.astype(np.float32)[:, None] * np.broadcast_to(kernel.scale, kernel.codes.shape[-1])
+        levels = quantizer.setting.levels_array
+        if kernel.gap is not None:
+            levels = np.arange(levels[0] - 1, levels[-1] + 2)
+        np.testing.assert_array_equal(kernel.levels, levels)
+        scale, zero, gap = (
+            np.broadcast_to(0 if part is None else part, kernel.codes.shape[-1])
+            for part in (kernel.scale, kernel.zero_point, kernel.gap)
+        )
+        steps = levels[:, None] - zero
+        letters = steps.astype(np.float32) * scale + (np.sign(steps) * gap).astype(np.float32)
         weights = layers_by_path(result.model)[path].kernel.numpy()
         assert (weights[..., None, :] == letters).any(axis=-2).all()
 

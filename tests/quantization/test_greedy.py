@@ -6,7 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.numerics.alphabet import Alphabet
-from keras_compress.numerics.descent import excess
+from keras_compress.numerics.objective import GramObjective, excess
 from keras_compress.numerics.statistics import statistics_of
 from tests import architectures
 from tests.numerics import problems
@@ -34,10 +34,23 @@ def samples(model):
     return architectures.samples(model, 40)
 
 
-@pytest.mark.parametrize("quantizer", [kc.SPFQ(3), kc.SparseGPFQ(3, regularization=0.05)], ids=["spfq", "sparse"])
+BOTH_FORMS = [
+    kc.SPFQ(3),
+    kc.SPFQ(3, alignment=3),
+    kc.SparseGPFQ(3, regularization=0.05),
+    kc.SparseGPFQ(3, regularizer="l0", regularization=0.05),
+    kc.GPFQ(3, refine=2),
+    kc.GPFQ(alphabet=kc.Integer(levels=3), radius="search", refine=2),
+    kc.GPFQ(alphabet=kc.Integer(3, symmetric=False), radius="alternating", centered=False),
+]
+
+
+@pytest.mark.parametrize("quantizer", BOTH_FORMS, ids=repr)
 def test_both_forms_agree(model, samples, quantizer):
     gram, direct = (kc.quantize(model, quantizer, samples, form=form, seed=1) for form in ("gram", "direct"))
     assert_same_codes(gram, direct)
+    for path, kernel in gram.kernels.items():
+        np.testing.assert_allclose(kernel.scale, direct.kernels[path].scale, rtol=1e-5)
 
 
 def test_the_seed_is_that_of_the_rounding(model, samples):
@@ -71,7 +84,7 @@ def test_refinement_and_fitted_scales_lower_the_error_of_every_channel(rng, buil
     def errors(**settings):
         quantizer = build(alphabet=kc.Integer(levels=3), **settings)
         codes, letters = quantizer.solve(matrix, statistics, alphabet, generator=np.random.default_rng(0))
-        return excess(matrix, statistics, letters.decode(codes))
+        return excess(GramObjective(matrix, statistics).place(letters.decode(codes).astype(float)))
 
     plain, refined = errors(), errors(refine=3)
     once, thrice = errors(radius="alternating"), errors(radius="alternating", refine=3)
@@ -89,7 +102,7 @@ def test_a_search_is_never_worse_than_its_first_radius(rng, build):
         quantizer = build(alphabet=kc.Integer(levels=3), radius=radius, refine=2)
         codes, letters = quantizer.solve(matrix, statistics, alphabet)
         assert isinstance(letters, Alphabet) and letters.scale.shape == (12,)
-        errors.append(excess(matrix, statistics, letters.decode(codes)))
+        errors.append(excess(GramObjective(matrix, statistics).place(letters.decode(codes).astype(float))))
     assert (errors[1] <= errors[0] + 1e-9).all() and (errors[1] < errors[0]).any()
 
 
@@ -102,7 +115,10 @@ def test_an_order_is_a_permutation_of_the_features(rng, build):
     np.testing.assert_array_equal(codes[order], expected)
 
 
-@pytest.mark.parametrize("quantizer", [kc.OPTQ(3), kc.Qronos(3), kc.Beacon(3), kc.GPFQ(3, refine=1)], ids=repr)
+N_BY_N = [kc.OPTQ(3), kc.Qronos(3), kc.Beacon(3), kc.GPFQ(3, order="descending_diagonal")]
+
+
+@pytest.mark.parametrize("quantizer", N_BY_N, ids=repr)
 def test_matrices_that_do_not_fit_are_refused_before_any_work(quantizer):
     wide = keras.Sequential([keras.Input((4000,)), keras.layers.Dense(2)])
 
@@ -115,3 +131,91 @@ def test_matrices_that_do_not_fit_are_refused_before_any_work(quantizer):
     with pytest.raises(kc.InputError, match="form='direct' leaves no room"):
         kc.quantize(wide, quantizer, never(), form="direct")
     assert kc.quantize(wide, kc.GPFQ(3), np.ones((4, 4000), "float32"), memory_budget="100MB").report
+
+
+# Scales
+
+
+@pytest.fixture(scope="module")
+def dense():
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(24, "relu"), keras.layers.Dense(5)])
+    return model, architectures.samples(model, 60)
+
+
+GROUPED = [kc.MSQ, kc.GPFQ, kc.SPFQ, kc.OPTQ, kc.Qronos]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("build", GROUPED)
+def test_groups_of_features_have_scales_of_their_own(dense, build, symmetric, tmp_path):
+    model, samples = dense
+    result = kc.quantize(model, build(alphabet=kc.Integer(3, group_size=16, symmetric=symmetric)), samples)
+    kernel = result.kernels[model.layers[0].name]
+    assert kernel.scale.shape == (3, 24) and (kernel.zero_point is None) == symmetric
+    assert len(np.unique(kernel.scale)) > 60
+    assert result.report.row(model.layers[0].name).storage == "packed"
+    np.testing.assert_array_equal(np.asarray(result.model.layers[0].kernel), kernel.decode())
+    result.save(tmp_path / "grouped")
+    back = kc.load_result(tmp_path / "grouped").kernels[model.layers[0].name]
+    assert back.group_size == 16
+    np.testing.assert_array_equal(back.decode(), kernel.decode())
+
+
+@pytest.mark.parametrize("build", GROUPED[:2])
+def test_smaller_groups_leave_smaller_errors(dense, build):
+    model, samples = dense
+    errors = []
+    for group_size in (None, 20, 5):
+        result = kc.quantize(model, build(alphabet=kc.Integer(3, group_size=group_size)), samples)
+        errors.append(result.report.row(model.layers[0].name).relative_error)
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("radius", ["alternating", "search"])
+def test_the_scales_of_groups_are_fitted_too(dense, radius):
+    model, samples = dense
+    alphabet = kc.Integer(levels=3, group_size=10)
+    plain, fitted = (
+        kc.quantize(model, kc.GPFQ(alphabet=alphabet, radius=rule, refine=2), samples) for rule in ("mse", radius)
+    )
+    name = model.layers[0].name
+    assert fitted.report.row(name).relative_error < plain.report.row(name).relative_error
+
+
+def test_zero_points_help_where_weights_lie_on_one_side(dense):
+    model, samples = dense
+    one_sided = keras.models.clone_model(model)
+    for ours, theirs in zip(one_sided.weights, model.weights, strict=True):
+        ours.assign(np.abs(theirs))
+    name = one_sided.layers[0].name
+    symmetric, shifted = (
+        kc.quantize(one_sided, kc.GPFQ(alphabet=kc.Integer(3, symmetric=choice)), samples) for choice in (True, False)
+    )
+    assert shifted.report.row(name).relative_error < 0.7 * symmetric.report.row(name).relative_error
+    assert symmetric.report.row(name).storage == "int4" and shifted.report.row(name).storage == "packed"
+
+
+def test_zeros_stay_zeros_with_zero_points(dense):
+    model, samples = dense
+    pruned = keras.models.clone_model(model)
+    kernel = np.asarray(model.layers[0].kernel).copy()
+    kernel[::2] = 0
+    pruned.layers[0].kernel.assign(kernel)
+    alphabet = kc.Integer(3, symmetric=False)
+    result = kc.quantize(pruned, kc.GPFQ(alphabet=alphabet), samples, keep_zeros=True)
+    assert not np.asarray(result.model.layers[0].kernel)[::2].any()
+    assert result.report.row(pruned.layers[0].name).zeros >= 0.5
+
+
+def test_groups_are_for_dense_layers(model, samples):
+    with pytest.raises(kc.InputError, match="group_size is for Dense layers, and 'conv' is a Conv2D layer"):
+        kc.quantize(model, kc.GPFQ(alphabet=kc.Integer(4, group_size=8)), samples)
+
+
+def test_hard_thresholds_make_two_levels_more_and_the_report_says_so(model, samples):
+    rows = [
+        kc.quantize(model, kc.SparseGPFQ(3, regularizer="l0", regularization=price), samples).report.row("conv")
+        for price in (0.02, 0.2)
+    ]
+    assert all(row.num_levels == 9 and row.storage == "packed" for row in rows)
+    assert rows[0].zeros < rows[1].zeros

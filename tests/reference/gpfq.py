@@ -15,7 +15,8 @@ def gpfq(
         weights: (N, n_out).
         analog: (m, N) X.
         compressed: (m, N) X~.
-        letters: (n_out, num_letters), increasing; what each neuron may take.
+        letters: (n_out, num_letters), increasing; what each neuron may take; (N, n_out, num_letters) where it hangs on
+            the feature.
 
     Returns:
         (N, n_out) chosen letters; (m, n_out) residuals u_N; and the closest decision: the least difference of the
@@ -24,20 +25,21 @@ def gpfq(
     num_features, num_units = weights.shape
     chosen = np.zeros((num_features, num_units))
     residuals = np.zeros((len(analog), num_units))
+    every = np.broadcast_to(letters, (num_features, num_units, letters.shape[-1]))
     closest = np.inf
     for neuron in range(num_units):
         u = np.zeros(len(analog))
-        step = letters[neuron, 1] - letters[neuron, 0]
         for t in range(num_features):
+            own = every[t, neuron]
             wanted = u + weights[t, neuron] * analog[:, t]
             column = compressed[:, t]
             if not column.any():  # every letter is as good: the one nearest to zero, of two the positive one
-                letter = min(letters[neuron], key=lambda p: (abs(p), -p))
+                letter = min(own, key=lambda p: (abs(p), -p))
             else:
-                letter = min(letters[neuron], key=lambda p: np.sum((wanted - p * column) ** 2))
+                letter = min(own, key=lambda p: np.sum((wanted - p * column) ** 2))
                 argument = np.dot(column, wanted) / np.dot(column, column)
-                best, second = sorted(abs(argument - letters[neuron]))[:2]
-                closest = min(closest, (second - best) / step)
+                best, second = sorted(abs(argument - own))[:2]
+                closest = min(closest, (second - best) / (own[1] - own[0]))
             chosen[t, neuron] = letter
             u = wanted - letter * column
         residuals[:, neuron] = u

@@ -16,7 +16,7 @@ def greedy_least_squares(
         weights: (N, n_out), for the shape.
         target: (m, n_out) y.
         compressed: (m, N) X~.
-        letters: (n_out, num_letters), increasing.
+        letters: (n_out, num_letters), increasing; (N, n_out, num_letters) where they hang on the feature.
         start: (N, n_out) v before the first letter.
 
     Returns:
@@ -24,18 +24,19 @@ def greedy_least_squares(
     """
     num_features, num_units = weights.shape
     chosen = np.zeros((num_features, num_units))
+    every = np.broadcast_to(letters, (num_features, num_units, letters.shape[-1]))
     closest = np.inf
     for neuron in range(num_units):
         v = start[:, neuron].copy()
-        step = letters[neuron, 1] - letters[neuron, 0]
         for t in range(num_features):
+            own = every[t, neuron]
             past, future = compressed[:, :t], compressed[:, t + 1 :]
             rest = target[:, neuron] - past @ chosen[:t, neuron] - future @ v[t + 1 :]
             column = compressed[:, t]
             argument = np.dot(column, rest) / np.dot(column, column)
-            best, second = sorted(abs(argument - letters[neuron]))[:2]
-            closest = min(closest, (second - best) / step)
-            chosen[t, neuron] = min(letters[neuron], key=lambda p: abs(argument - p))
+            best, second = sorted(abs(argument - own))[:2]
+            closest = min(closest, (second - best) / (own[1] - own[0]))
+            chosen[t, neuron] = min(own, key=lambda p: abs(argument - p))
             if t + 1 < num_features:
                 left = target[:, neuron] - compressed[:, : t + 1] @ chosen[: t + 1, neuron]
                 v[t + 1 :] = np.linalg.lstsq(future, left, rcond=None)[0]
