@@ -56,6 +56,10 @@ flags.DEFINE_string("radius", None, "median, max, mse, quantile, or a quantile i
 flags.DEFINE_bool("centered", True, "Whether gpfq leaves the mean error to the bias; --nocentered: gpfq_uncentered.")
 flags.DEFINE_bool("bias_correction", False, "msq becomes msq_bias, and gpfq_uncentered becomes gpfq_bias.")
 flags.DEFINE_enum("patches", "joint", ["joint", "per_channel"], "Patches of convolutions, for GPFQ.")
+flags.DEFINE_enum("regularizer", "l1", ["l0", "l1"], "Of sparse_gpfq.", case_sensitive=False)
+flags.DEFINE_alias("reg", "regularizer")
+flags.DEFINE_list("lambdas", ["0.1"], "Of sparse_gpfq: prices of weights that are not zero, in units of weights.")
+flags.DEFINE_alias("l", "lambdas")
 flags.DEFINE_enum("form", "auto", ["auto", "gram", "direct"], "Form of GPFQ's solver.")
 flags.DEFINE_string("memory_budget", "2GB", "Memory for activations and statistics; what does not fit goes to disk.")
 flags.DEFINE_bool("fold_batch_normalization", True, "Whether BatchNorm layers are folded first, where that is exact.")
@@ -173,6 +177,8 @@ def grid_settings() -> dict[str, Any]:
         "num_samples": numbers("num_samples", int),
         "radius": radius,
         "patches": FLAGS.patches,
+        "regularizer": FLAGS.regularizer,
+        "regularizations": numbers("lambdas", float),
     }
 
 

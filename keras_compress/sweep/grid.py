@@ -49,12 +49,16 @@ class Configuration:
     num_samples: int
     radius: Radius | None = None
     patches: str = "joint"
+    regularizer: str | None = None
+    regularization: float | None = None
 
     def quantizer(self, *, dense: bool = False) -> Quantizer:
         """The quantizer of convolutional layers, or of Dense layers."""
         build, settings = METHODS[self.method]
         if build is GPFQ:
             settings = settings | {"patches": self.patches}
+        if self.regularizer is not None:
+            settings = settings | {"regularizer": self.regularizer, "regularization": self.regularization}
         if self.radius is not None:
             if "radius" not in inspect.signature(build).parameters:
                 raise InputError(f"{self.method} finds its scales by itself. Received: the radius {self.radius!r}.")
@@ -70,7 +74,8 @@ class Configuration:
 
     def __str__(self) -> str:
         scalars = f"C {self.scalar:g}" + (f" dense {self.dense_scalar:g}" if self.dense_scalar != self.scalar else "")
-        return f"{self.method} {self.alphabet} {self.width} {scalars} {self.num_samples} samples"
+        price = "" if self.regularizer is None else f" {self.regularizer} {self.regularization:g}"
+        return f"{self.method}{price} {self.alphabet} {self.width} {scalars} {self.num_samples} samples"
 
     def _alphabet(self, scalar: float) -> AlphabetSetting:
         build = ALPHABETS[self.alphabet]
@@ -98,6 +103,8 @@ class Grid:
         num_samples: calibration samples.
         radius: rule for the radius; None is the alphabet's own.
         patches: of convolutions, for GPFQ: "joint" or "per_channel".
+        regularizer: of sparse_gpfq: "l1" or "l0".
+        regularizations: lambdas of sparse_gpfq.
 
     Raises:
         InputError: a value out of range, an unknown name, or a list that leaves nothing.
@@ -112,6 +119,8 @@ class Grid:
     num_samples: Sequence[int] = (500,)
     radius: Radius | None = None
     patches: str = "joint"
+    regularizer: str = "l1"
+    regularizations: Sequence[float] = (0.1,)
 
     def __post_init__(self) -> None:
         for field, known in (("methods", METHODS), ("alphabets", ALPHABETS)):
@@ -120,7 +129,7 @@ class Grid:
                     raise InputError(f"Unknown entry in {field}: {name!r}. Known: {', '.join(known)}.")
         if not self.bits and not self.levels:
             raise InputError("A grid needs bits or levels, such as bits=[2, 3, 4] or levels=[3]. Received: neither.")
-        for field in ("methods", "alphabets", "scalars", "dense_scalars", "num_samples"):
+        for field in ("methods", "alphabets", "scalars", "dense_scalars", "num_samples", "regularizations"):
             if getattr(self, field) is not None and not getattr(self, field):
                 raise InputError(f"A grid needs at least one entry in {field}. Received: none.")
         for number in self.num_samples:
@@ -137,11 +146,27 @@ class Grid:
             if self.dense_scalars is None
             else list(itertools.product(self.scalars, self.dense_scalars))
         )
-        product = itertools.product(self.num_samples, self.alphabets, widths, pairs, self.methods)
+        methods = [(method, price) for method in self.methods for price in self._prices(method)]
+        product = itertools.product(self.num_samples, self.alphabets, widths, pairs, methods)
         yield from dict.fromkeys(
-            Configuration(method, alphabet, bits, levels, float(conv), float(dense), count, self.radius, self.patches)
-            for count, alphabet, (bits, levels), (conv, dense), method in product
+            Configuration(
+                method,
+                alphabet,
+                bits,
+                levels,
+                float(conv),
+                float(dense),
+                count,
+                self.radius,
+                self.patches,
+                None if price is None else self.regularizer,
+                price,
+            )
+            for count, alphabet, (bits, levels), (conv, dense), (method, price) in product
         )
+
+    def _prices(self, method: str) -> list[float] | list[None]:
+        return [float(price) for price in self.regularizations] if METHODS[method][0] is SparseGPFQ else [None]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

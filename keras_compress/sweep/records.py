@@ -62,8 +62,8 @@ COLUMNS: dict[str, Column] = {
     "seconds": Column(float, "of quantizing; the first row of a number of samples includes the analog network's pass"),
     "peak_memory_mb": Column(float, "largest resident memory of the process meanwhile, 10^6 bytes"),
     "file": Column(str, "NAME of NAME.keras, NAME.codes.npz, NAME.json; empty: not saved"),
-    "regularizer": Column(str, "reserved"),
-    "lambda": Column(float, "reserved"),
+    "regularizer": Column(str, "l0 or l1; empty: does not apply", True),
+    "lambda": Column(float, "price of a letter that is not zero, in units of weights; empty: does not apply", True),
 }
 SETTINGS = tuple(name for name, column in COLUMNS.items() if column.is_setting)
 

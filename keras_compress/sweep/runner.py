@@ -154,13 +154,15 @@ def setting_cells(configuration: Configuration, form: str) -> Row:
         "method": configuration.method,
         "alphabet": configuration.alphabet,
         "bits": quantizer.setting.true_bits if configuration.bits is None else configuration.bits,
-        "levels": quantizer.setting.num_levels,
+        "levels": quantizer.num_levels,
         "scalar": configuration.scalar,
         "dense_scalar": configuration.dense_scalar,
         "radius": "" if configuration.radius is None else str(configuration.radius),
         "patches": configuration.patches if solves else "",
         "samples": configuration.num_samples,
         "form": form if solves else "",
+        "regularizer": configuration.regularizer,
+        "lambda": configuration.regularization,
     }
 
 

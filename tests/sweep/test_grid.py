@@ -36,6 +36,13 @@ def test_dense_scalars_are_paired_unless_they_are_given():
     assert product == {(1, 3), (1, 4), (2, 3), (2, 4)}
 
 
+def test_prices_are_swept_for_the_sparse_method_alone():
+    grid = Grid(methods=["gpfq", "sparse_gpfq"], bits=[3], regularizer="l0", regularizations=[0.1, 0.3])
+    found = [(c.method, c.regularizer, c.regularization) for c in grid]
+    assert found == [("gpfq", None, None), ("sparse_gpfq", "l0", 0.1), ("sparse_gpfq", "l0", 0.3)]
+    assert str(list(grid)[1]) == "sparse_gpfq l0 0.1 integer 3 bits C 1 500 samples"
+
+
 @pytest.mark.parametrize(
     ("configuration", "quantizer"),
     [
@@ -53,6 +60,10 @@ def test_dense_scalars_are_paired_unless_they_are_given():
         (
             Configuration("msq_bias", "equispaced", None, 3, 1.5, 1.5, 5, 0.9),
             kc.MSQ(alphabet=kc.Equispaced(levels=3, scalar=1.5), radius=0.9, bias_correction=True),
+        ),
+        (
+            Configuration("sparse_gpfq", "integer", 3, None, 1.0, 1.0, 5, None, "joint", "l0", 0.2),
+            kc.SparseGPFQ(alphabet=kc.Integer(3, scalar=1.0), regularizer="l0", regularization=0.2),
         ),
         (Configuration("msq", "midtread", None, 17, 1.0, 1.0, 5), kc.MSQ(alphabet=kc.Midtread(4, scalar=1.0))),
     ],
