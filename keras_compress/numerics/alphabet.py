@@ -20,7 +20,8 @@ class Alphabet:
 
     Attributes:
         levels: (num_levels,) integers, strictly increasing, evenly spaced.
-        scale: (n_out,) or (1,) float32, positive; with `group_size` one row for each group: (num_groups, n_out).
+        scale: (..., n_out) or (1,) float32, positive; with `group_size` one row for each group: (num_groups, n_out).
+            Leading axes are those of a batch of matrices.
         zero_point: integers like `scale`: letters are `scale * (level - zero_point)`; levels must be 1 apart.
         gap: float32 like `scale`: letters are `scale * level + sign(level) * gap`, so that a wider gap lies around zero
             (the alphabet of hard thresholding); levels must be 1 apart and symmetric.
@@ -38,7 +39,11 @@ class Alphabet:
         scale = np.asarray(self.scale, np.float32)
         if levels.ndim != 1 or len(levels) < 2 or len(set(np.diff(levels))) != 1 or levels[1] <= levels[0]:
             raise InputError(f"Levels must be at least two, increasing and evenly spaced. Received: {levels}.")
-        if scale.ndim != 1 + (self.group_size is not None) or not (np.isfinite(scale) & (scale > 0)).all():
+        if (
+            not scale.ndim
+            or (self.group_size is not None and scale.ndim != 2)
+            or not (np.isfinite(scale) & (scale > 0)).all()
+        ):
             raise InputError(
                 f"Scales must be positive and finite, one for each channel or one in all. Received: {scale}."
             )
@@ -84,10 +89,10 @@ class Alphabet:
 
     @property
     def zero_code(self) -> Any:
-        """The level nearest to zero: an integer, or like `scale` where there are zero points."""
+        """The level nearest to zero: an integer, or (..., 1, n_out) where there are zero points."""
         if self.zero_point is not None:
-            return self.zero_point
-        return int(self.codes_of(np.clip(np.rint(-self.shift), *self.bounds) + self.shift))
+            return self.zero_point[..., None, :]
+        return int(self.step * (np.clip(np.rint(-self.shift), *self.bounds) + self.shift))
 
     @classmethod
     def joined(cls, alphabets: list["Alphabet"]) -> "Alphabet":
@@ -103,8 +108,12 @@ class Alphabet:
         return Alphabet(first.levels, join("scale"), join("zero_point"), join("gap"), first.group_size)
 
     def channels(self, index: slice | np.ndarray) -> "Alphabet":
-        """The alphabet of some of the channels."""
-        return self if self.scale.shape == (1,) else self._changed(lambda values: values[..., index])
+        """The alphabet of some of the channels; of other ones in each matrix of a batch, for (..., number) indices."""
+        if self.scale.shape == (1,):
+            return self
+        if isinstance(index, np.ndarray) and index.ndim > 1:
+            return self._changed(lambda values: np.take_along_axis(values, index, axis=-1))
+        return self._changed(lambda values: values[..., index])
 
     def scaled(self, factor: np.ndarray | float) -> "Alphabet":
         """Letters times a positive factor, of the shape of `scale` or one that broadcasts to it."""
@@ -115,6 +124,11 @@ class Alphabet:
     def side_by_side(self, factors: tuple[float, ...]) -> "Alphabet":
         """Several copies of all channels, one with the letters times each factor."""
         return Alphabet.joined([self.scaled(factor) for factor in factors])
+
+    def shaped(self, shape: tuple[int, ...]) -> "Alphabet":
+        """The alphabet with scales of another shape, such as those of a batch; one in all stays one."""
+        shared = self.scale.shape == (1,) or self.group_size is not None
+        return self if shared else self._changed(lambda values: values.reshape(shape))
 
     def features(self, block: slice) -> "Alphabet":
         """The alphabet of some features that lie in one group."""
@@ -133,39 +147,46 @@ class Alphabet:
             yield slice(start, end)
             start = end
 
+    @functools.cached_property
+    def column(self) -> np.ndarray:
+        """`unit` along the features: (..., 1, n_out); of one group, where there are groups."""
+        return self.unit[..., None, :]
+
     def codes_of(self, letters: np.ndarray) -> np.ndarray:
-        """Levels, as integers, of letters in steps; of one group's, where there are groups."""
-        letters = np.asarray(letters)
+        """Levels, as integers, of (..., N, n_out) letters in steps; of one group's, where there are groups."""
         if self.widening is not None:
-            letters = letters - np.sign(letters) * self.widening
+            letters = letters - np.sign(letters) * self.widening[..., None, :]
         levels = np.rint(self.step * letters)
         if self.zero_point is not None:
-            levels += self.zero_point
+            levels += self.zero_point[..., None, :]
         return levels.astype(code_type(self.levels))
 
     def letters(self, codes: np.ndarray) -> np.ndarray:
-        """Letters in steps, float64, of codes (N, n_out); of one group's, where there are groups."""
+        """Letters in steps, float64, of codes (..., N, n_out); of one group's, where there are groups."""
         levels = codes.astype(np.float64)
         if self.zero_point is not None:
-            levels -= self.zero_point
+            levels -= self.zero_point[..., None, :]
         levels /= self.step
-        return levels if self.widening is None else levels + np.sign(levels) * self.widening
+        return levels if self.widening is None else levels + np.sign(levels) * self.widening[..., None, :]
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """MSQ: the code of the letter nearest to each of `values` (N, n_out); of letters without a gap."""
+        """MSQ: the code of the letter nearest to each of `values` (..., N, n_out); of letters without a gap."""
         assert self.gap is None, "hard thresholding rounds in another way"
         if self.group_size is not None:
             blocks = self.blocks(0, len(values), self.group_size)
             return np.concatenate([self.features(block).nearest(values[block]) for block in blocks])
-        steps = values / self.unit
-        return self.codes_of(np.clip(np.rint(steps - self.shift), *self.bounds) + self.shift)
+        low, high = (np.asarray(bound)[..., None, :] if np.ndim(bound) else bound for bound in self.bounds)
+        return self.codes_of(np.clip(np.rint(values / self.column - self.shift), low, high) + self.shift)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Weights, in float32, of `codes` (N, n_out)."""
-        scale, zero_point, gap = (
-            spread_groups(part, self.group_size, len(codes)) for part in (self.scale, self.zero_point, self.gap)
-        )
-        return decode(codes, scale, zero_point, gap)
+        """Weights, in float32, of `codes` (..., N, n_out)."""
+
+        def along(part: np.ndarray | None) -> Any:
+            if part is None or self.group_size is not None:
+                return spread_groups(part, self.group_size, len(codes))
+            return part[..., None, :]
+
+        return decode(codes, along(self.scale), along(self.zero_point), along(self.gap))
 
     def _changed(self, change: Callable[[np.ndarray], np.ndarray]) -> "Alphabet":
         zero_point, gap = (None if part is None else change(part) for part in (self.zero_point, self.gap))

@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.descent import fit_scale
-from keras_compress.numerics.objective import GramObjective
-from keras_compress.numerics.radius import max_radius, scale_of
+from keras_compress.numerics.objective import GramObjective, best_copy
+from keras_compress.numerics.radius import scale_of
 from keras_compress.numerics.statistics import LayerStatistics
 
 BLOCK_SIZE = 128
@@ -36,35 +36,33 @@ def beacon(
     """Codes and the alphabet with their scales.
 
     Args:
-        matrix: (N, n_out) weights.
+        matrix: (..., N, n_out) weights; leading axes are those of a batch.
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 keeps the level it starts with.
         levels: integer levels, evenly spaced.
         sweeps: passes over all features; it ends before, where a pass changes nothing.
         starts: fractions of max|w|, the radii of the memoryless codes to start from.
-        keep: (N, n_out) boolean, false where the weight must be zero.
+        keep: (..., N, n_out) boolean, false where the weight must be zero.
 
     Returns:
-        (N, n_out) integer codes, and an `Alphabet` with (n_out,) scales.
+        (..., N, n_out) integer codes, and an `Alphabet` with (..., n_out) scales.
     """
-    units = matrix.shape[1]
-    maxima = max_radius(matrix, per_channel=True)
+    maxima = np.abs(matrix).max(axis=-2)
     alphabets = [Alphabet(levels, scale_of(start * maxima, levels)) for start in starts]
-    codes = np.concatenate([alphabet.nearest(matrix) for alphabet in alphabets], axis=1)
+    codes = np.concatenate([alphabet.nearest(matrix) for alphabet in alphabets], axis=-1)
     allowed = None if keep is None else np.tile(keep, len(starts))
     if allowed is not None:
         codes = np.where(allowed, codes, alphabets[0].zero_code)
     target = np.tile(statistics.cross @ matrix, len(starts))  # H w
     found, cosines = _ascend(codes, target, statistics.gram, alphabets[0], sweeps, allowed, block_size)
-    best = np.argmax(cosines.reshape(len(starts), units), axis=0)
-    chosen = found[:, best * units + np.arange(units)]
+    chosen = np.take_along_axis(found, best_copy(-cosines, len(starts))[..., None, :], axis=-1)
     objective = GramObjective(matrix, statistics).place(alphabets[0].decode(chosen).astype(np.float64))
     return chosen, fit_scale(objective, alphabets[0], chosen)
 
 
 def cosine(target: np.ndarray, gram: np.ndarray, values: np.ndarray) -> np.ndarray:
     """(n_out,) h^T q / sqrt(q^T G q), the cosine but for ||Xw||; zero where X~ q is zero."""
-    energy = np.einsum("ij,ij->j", values, gram @ values)
-    return np.einsum("ij,ij->j", target, values) / np.sqrt(np.where(energy > 0, energy, np.inf))
+    energy = np.einsum("...ij,...ij->...j", values, gram @ values)
+    return np.einsum("...ij,...ij->...j", target, values) / np.sqrt(np.where(energy > 0, energy, np.inf))
 
 
 def _ascend(
@@ -81,33 +79,32 @@ def _ascend(
     values = codes.astype(np.float64)
     products = gram @ values
     for _ in range(sweeps):
-        agreement = np.einsum("ij,ij->j", target, values)
-        energy = np.einsum("ij,ij->j", values, products)
+        agreement = np.einsum("...ij,...ij->...j", target, values)
+        energy = np.einsum("...ij,...ij->...j", values, products)
         moved = False
-        for start in range(0, len(values), block_size):
-            block = slice(start, min(start + block_size, len(values)))
-            inside = gram[block, block]
-            changes = np.zeros((block.stop - start, values.shape[1]))
-            for offset in range(len(changes)):
-                feature = start + offset
-                norm = gram[feature, feature]
-                if norm <= 0:
+        for block in alphabet.blocks(0, values.shape[-2], block_size):
+            inside = gram[..., block, block]
+            changes = np.zeros(values[..., block, :].shape)
+            for offset, feature in enumerate(range(block.start, block.stop)):
+                norm = gram[..., feature, feature, None]
+                if not (norm > 0).any():
                     continue
-                old, slope = values[feature].copy(), target[feature]
-                product = products[feature] + inside[offset, :offset] @ changes[:offset]
+                old, slope = values[..., feature, :].copy(), target[..., feature, :]
+                product = products[..., feature, :].copy()
+                product += (inside[..., offset : offset + 1, :offset] @ changes[..., :offset, :])[..., 0, :]
                 a = agreement - slope * old
                 b = product - norm * old
                 d = np.maximum(energy - 2 * old * product + norm * old * old, 0.0)
-                new = _best_level(a, slope, b, d, norm, old, step, first, last)
+                new = np.where(norm > 0, _best_level(a, slope, b, d, norm, old, step, first, last), old)
                 if keep is not None:
-                    new = np.where(keep[feature], new, old)
+                    new = np.where(keep[..., feature, :], new, old)
                 agreement = a + slope * new
                 energy = d + 2 * b * new + norm * new * new
-                values[feature] = new
-                changes[offset] = new - old
+                values[..., feature, :] = new
+                changes[..., offset, :] = new - old
             if changes.any():
                 moved = True
-                products += gram[:, block] @ changes
+                products += gram[..., block] @ changes
         if not moved:
             break
     return np.rint(values).astype(codes.dtype), cosine(target, gram, values)
@@ -118,7 +115,7 @@ def _best_level(
     slope: np.ndarray,
     b: np.ndarray,
     d: np.ndarray,
-    norm: float,
+    norm: np.ndarray,
     old: np.ndarray,
     step: int,
     first: float,
@@ -138,7 +135,7 @@ def _best_level(
 
 
 def _height(
-    a: np.ndarray, slope: np.ndarray, b: np.ndarray, d: np.ndarray, norm: float, level: np.ndarray
+    a: np.ndarray, slope: np.ndarray, b: np.ndarray, d: np.ndarray, norm: np.ndarray, level: np.ndarray
 ) -> np.ndarray:
     energy = d + (2 * b + norm * level) * level
     return np.where(energy > 0, (a + slope * level) / np.sqrt(np.where(energy > 0, energy, 1.0)), -np.inf)

@@ -26,30 +26,30 @@ def descend(
         objective: placed at the weights that `codes` stand for; at those of the new codes afterwards. A feature whose
             inputs are all zero keeps its letter.
         alphabet: letters, without a gap.
-        codes: (N, n_out) integers to start from.
+        codes: (..., N, n_out) integers to start from.
         sweeps: passes over all features; it ends before, where a pass changes nothing.
-        keep: (N, n_out) boolean, false where the weight must be zero.
+        keep: (..., N, n_out) boolean, false where the weight must be zero.
 
     Returns:
-        (N, n_out) integer codes.
+        (..., N, n_out) integer codes.
     """
     rounding = Rounding(alphabet, keep)
     codes = codes.copy()
     diagonal = objective.diagonal
-    inverse = np.where(diagonal > 0, 1.0 / np.where(diagonal > 0, diagonal, 1.0), 0.0)[:, None]
+    inverse = np.where(diagonal > 0, 1.0 / np.where(diagonal > 0, diagonal, 1.0), 0.0)[..., None]
     for _ in range(sweeps):
         moved = False
         for piece in objective.pieces(alphabet, block_size):
-            block = piece.block
+            block, scaling = piece.block, inverse[..., piece.block, :]
             part = rounding.block(block)
-            before = part.alphabet.letters(codes[block])
+            before = part.alphabet.letters(codes[..., block, :])
             letters = before.copy()
-            arguments = before + piece.slope * inverse[block] / part.alphabet.unit
-            changes = follow(arguments, piece.gram * inverse[block], part, letters, origin=before)
+            arguments = before + piece.slope * scaling / part.alphabet.column
+            changes = follow(arguments, piece.gram * scaling, part, letters, origin=before)
             if changes.any():
                 moved = True
-                codes[block] = part.alphabet.codes_of(letters)
-                piece.move(changes * part.alphabet.unit)
+                codes[..., block, :] = part.alphabet.codes_of(letters)
+                piece.move(changes * part.alphabet.column)
         if not moved:
             break
     return codes
@@ -64,13 +64,13 @@ def fit_scale(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Al
     Args:
         objective: placed at the weights that `codes` stand for; at those with the new scales afterwards.
         alphabet: letters of `codes`.
-        codes: (N, n_out).
+        codes: (..., N, n_out).
     """
     if alphabet.group_size is not None:
         return _fit_groups(objective, alphabet, codes)
     agreement, energy = objective.agreement(), objective.energy()
-    if len(alphabet.scale) == 1:
-        agreement, energy = agreement.sum(keepdims=True), energy.sum(keepdims=True)
+    if alphabet.scale.shape == (1,):
+        agreement, energy = agreement.sum().reshape(1), energy.sum().reshape(1)
     fitted = alphabet.scaled(_positive_quotient(agreement, energy))
     objective.scale(fitted.unit / alphabet.unit)
     return fitted

@@ -25,8 +25,8 @@ class Rounding:
 
     Attributes:
         alphabet: letters; arguments and letters are in units of its step.
-        keep: (N, n_out) boolean, false where the letter must be zero; needs a zero in the alphabet.
-        noise: (N, n_out) uniform in [0, 1): stochastic rounding, floor(a + noise), whose mean is a (SPFQ).
+        keep: (..., N, n_out) boolean, false where the letter must be zero; needs a zero in the alphabet.
+        noise: (..., N, n_out) uniform in [0, 1): stochastic rounding, floor(a + noise), whose mean is a (SPFQ).
         threshold: lambda in units of weights: soft thresholding before rounding, sign(a) max(|a| - lambda, 0)
             (Zhang, Zhou & Saab, 2023, L1).
     """
@@ -38,8 +38,8 @@ class Rounding:
 
     def block(self, block: slice) -> "Rounding":
         """The rounding of some features, which lie in one group of the alphabet."""
-        keep = None if self.keep is None else self.keep[block]
-        noise = None if self.noise is None else self.noise[block]
+        keep = None if self.keep is None else self.keep[..., block, :]
+        noise = None if self.noise is None else self.noise[..., block, :]
         return Rounding(self.alphabet.features(block), keep, noise, self.threshold)
 
     @functools.cached_property
@@ -48,13 +48,13 @@ class Rounding:
         return None if self.threshold is None else self.threshold / self.alphabet.unit
 
     def __call__(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
-        """Writes the letters of one feature's arguments `row` (n_out,), which is changed, into `letter` (n_out,)."""
+        """Writes the letters of one feature's arguments `row` (..., n_out), which is changed, into `letter`."""
         if self.alphabet.widening is not None:
             self._beyond_the_gap(row, letter)
         else:
             self._evenly_spaced(row, feature, letter)
         if self.keep is not None:
-            letter *= self.keep[feature]
+            letter *= self.keep[..., feature, :]
 
     def _evenly_spaced(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
         shift = self.alphabet.shift
@@ -66,7 +66,7 @@ class Rounding:
         if self.noise is None:
             np.rint(row, out=row)
         else:
-            row += self.noise[feature]
+            row += self.noise[..., feature, :]
             np.floor(row, out=row)
         np.maximum(row, low, out=row)
         np.minimum(row, high, out=letter)
@@ -89,33 +89,35 @@ def follow(
     *,
     origin: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fills `letters` (b, n_out) feature by feature and returns the deviations q - o.
+    """Fills `letters` (..., b, n_out) feature by feature and returns the deviations q - o.
+
+    Leading axes are those of a batch of matrices, all of which go through the loop together.
 
     Args:
-        arguments: (b, n_out) b_t, what is known before the loop; a_t afterwards.
-        feedback: (b, b) F, of which the strictly lower triangle is read.
+        arguments: (..., b, n_out) b_t, what is known before the loop; a_t afterwards.
+        feedback: (..., b, b) F, of which the strictly lower triangle is read.
         rounding: Q of these features.
-        letters: (b, n_out) q, in units of the alphabet's step.
-        origin: (b, n_out) o; `arguments` itself compares each letter with its own argument; None is zero.
+        letters: (..., b, n_out) q, in units of the alphabet's step.
+        origin: (..., b, n_out) o; `arguments` itself compares each letter with its own argument; None is zero.
     """
     deviations = letters if origin is None else np.zeros_like(letters)
     if origin is None:
         letters[:] = 0.0
-    row = np.empty(arguments.shape[1])
+    num_features = arguments.shape[-2]
     lower = np.tril(feedback, -1)
-    for start in range(0, len(arguments), INNER_SIZE):
-        inner = slice(start, min(start + INNER_SIZE, len(arguments)))
+    for start in range(0, num_features, INNER_SIZE):
+        inner = slice(start, min(start + INNER_SIZE, num_features))
         if start:
-            arguments[inner] -= lower[inner, :start] @ deviations[:start]
-        triangle, known = np.ascontiguousarray(lower[inner, inner]), deviations[inner]
-        for offset, (argument, weights) in enumerate(zip(arguments[inner], triangle, strict=True)):
-            feature = start + offset
-            np.dot(weights, known, out=row)  # deviations of later features are still zero, and so are their weights
-            np.subtract(argument, row, out=row)
+            arguments[..., inner, :] -= lower[..., inner, :start] @ deviations[..., :start, :]
+        triangle, known = np.ascontiguousarray(lower[..., inner, inner]), deviations[..., inner, :]
+        for offset, feature in enumerate(range(inner.start, inner.stop)):
+            # deviations of later features are still zero, and so are their weights
+            heard = triangle[..., offset : offset + 1, :] @ known
+            row = arguments[..., feature, :] - heard[..., 0, :]
             if origin is None:
-                rounding(row, feature, letters[feature])
+                rounding(row, feature, letters[..., feature, :])
                 continue
-            argument[:] = row
-            rounding(row, feature, letters[feature])
-            np.subtract(letters[feature], origin[feature], out=known[offset])
+            arguments[..., feature, :] = row
+            rounding(row, feature, letters[..., feature, :])
+            known[..., offset, :] = letters[..., feature, :] - origin[..., feature, :]
     return deviations

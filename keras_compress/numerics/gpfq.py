@@ -15,7 +15,13 @@ import numpy as np
 
 from keras_compress.numerics.alphabet import Alphabet, code_type
 from keras_compress.numerics.feedback import Rounding, follow
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, constant_features, stand_alone
+from keras_compress.numerics.statistics import (
+    LayerSamples,
+    LayerStatistics,
+    constant_features,
+    diagonal_of,
+    stand_alone,
+)
 
 BLOCK_SIZE = 128  # features whose arguments one matrix product prepares
 
@@ -37,7 +43,7 @@ def gpfq(
     X~, X: a correction of rank one, which is made block by block so that the matrices need no copy.
 
     Args:
-        matrix: (N, n_out) weights, columns are neurons.
+        matrix: (..., N, n_out) weights, columns are neurons; leading axes are those of a batch.
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
         alphabet: letters.
         keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
@@ -45,36 +51,37 @@ def gpfq(
         threshold: in units of weights: soft thresholding before rounding.
 
     Returns:
-        (N, n_out) integer codes.
+        (..., N, n_out) integer codes.
     """
     rounding = Rounding(alphabet, keep, noise, threshold)
-    gram, cross, same = statistics.gram, statistics.cross, statistics.same_inputs
-    num_features, num_units = matrix.shape
+    gram, cross, same, count = statistics.gram, statistics.cross, statistics.same_inputs, statistics.count
     codes = np.empty(matrix.shape, code_type(alphabet.levels))
     decoded = np.zeros(matrix.shape)  # what the network will compute with
-    mean_outputs = np.zeros(num_units)  # of X w - X~ q over the features so far
-    for block in alphabet.blocks(0, num_features, block_size):
-        start = block.start
-        gram_block, cross_block, weights = gram[block, block], cross[block, block], matrix[block]
+    mean_outputs = np.zeros((*matrix.shape[:-2], 1, matrix.shape[-1]))  # of X w - X~ q over the features so far
+    for block in alphabet.blocks(0, matrix.shape[-2], block_size):
+        weights = matrix[..., block, :]
+        before = slice(0, block.start)
+        gram_block, cross_block = gram[..., block, block], cross[..., block, block]
         constant = None
         if centered:
-            sums = statistics.sum_compressed[block]
-            moments = np.diagonal(gram_block)
-            gram_block = gram_block - np.outer(sums, sums / statistics.count)
-            constant = constant_features(np.diagonal(gram_block), moments)
-            cross_block = cross_block - np.outer(sums, statistics.sum_analog[block] / statistics.count)
+            sums, analog_sums = statistics.sum_compressed[..., block, None], statistics.sum_analog[..., None, block]
+            moments = diagonal_of(gram_block)
+            gram_block = gram_block - sums * (sums.swapaxes(-1, -2) / count)
+            constant = constant_features(diagonal_of(gram_block), moments)
+            cross_block = cross_block - sums * (analog_sums / count)
         targets = np.tril(cross_block) @ weights
         if same:
-            targets += gram[block, :start] @ (matrix[:start] - decoded[:start])
+            targets += gram[..., block, before] @ (matrix[..., before, :] - decoded[..., before, :])
         else:
-            targets += cross[block, :start] @ matrix[:start]
-            targets -= gram[block, :start] @ decoded[:start]
+            targets += cross[..., block, before] @ matrix[..., before, :]
+            targets -= gram[..., block, before] @ decoded[..., before, :]
         if centered:
-            targets -= np.outer(sums, mean_outputs)
-        codes[block], decoded[block] = _follow_path(targets, gram_block, rounding.block(block), weights, constant)
+            targets -= sums * mean_outputs
+        found, letters = _follow_path(targets, gram_block, rounding.block(block), weights, constant)
+        codes[..., block, :], decoded[..., block, :] = found, letters
         if centered:
-            mean_outputs += statistics.sum_analog[block] @ weights / statistics.count
-            mean_outputs -= sums @ decoded[block] / statistics.count
+            mean_outputs += analog_sums @ weights / count
+            mean_outputs -= sums.swapaxes(-1, -2) @ letters / count
     return codes
 
 
@@ -133,20 +140,20 @@ def _follow_path(
     """Codes and decoded weights of a block.
 
     Args:
-        targets: (b, n_out) <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters.
-        gram: (b, b) products of the block's own columns.
+        targets: (..., b, n_out) <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters.
+        gram: (..., b, b) products of the block's own columns.
         rounding: of the block.
-        weights: (b, n_out) w.
-        constant: (b,) features that stand alone: their letters are those nearest to their weights, since what they do
-            to the outputs is constant and the bias takes it. None for none.
+        weights: (..., b, n_out) w.
+        constant: (..., b) features that stand alone: their letters are those nearest to their weights, since what they
+            do to the outputs is constant and the bias takes it. None for none.
     """
     if constant is not None:
         stand_alone(constant, gram)
-        targets[constant] = weights[constant]
-    norms = np.diagonal(gram)
-    inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[:, None]
+        targets = np.where(constant[..., None], weights, targets)
+    norms = diagonal_of(gram)
+    inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[..., None]
     alphabet = rounding.alphabet
     letters = np.empty(targets.shape)
     # a dead feature's argument becomes 0, whose letter is the one nearest to zero
-    follow(targets * inverse / alphabet.unit, gram * inverse, rounding, letters)
-    return alphabet.codes_of(letters), letters * alphabet.unit
+    follow(targets * inverse / alphabet.column, gram * inverse, rounding, letters)
+    return alphabet.codes_of(letters), letters * alphabet.column

@@ -23,9 +23,9 @@ class Piece:
 
     Attributes:
         block: which ones.
-        gram: (b, b) X~^T X~ of these features.
-        slope: (b, n_out) X~^T (XW - X~Q) of these features, for Q as it is.
-        move: adds (b, n_out) changes to Q.
+        gram: (..., b, b) X~^T X~ of these features.
+        slope: (..., b, n_out) X~^T (XW - X~Q) of these features, for Q as it is.
+        move: adds (..., b, n_out) changes to Q.
     """
 
     block: slice
@@ -37,29 +37,29 @@ class Piece:
 class Objective(Protocol):
     """||XW - X~Q||^2 for each unit, at a Q that `place` sets and `Piece.move` changes."""
 
-    diagonal: np.ndarray  # (N,) squared norms of the columns of X~
+    diagonal: np.ndarray  # (..., N) squared norms of the columns of X~
 
     def repeated(self, copies: int) -> "Objective":
         """The same for `copies` of all units, side by side, before Q is placed."""
 
     def place(self, values: np.ndarray) -> Self:
-        """Sets Q to (N, n_out) float64 values."""
+        """Sets Q to (..., N, n_out) float64 values."""
 
     def scale(self, factor: np.ndarray) -> None:
-        """Multiplies each unit of Q by a factor, (n_out,) or (1,)."""
+        """Multiplies each unit of Q by a factor, (..., n_out) or (1,)."""
 
     def agreement(self) -> np.ndarray:
-        """(n_out,) <Xw, X~q>."""
+        """(..., n_out) <Xw, X~q>."""
 
     def energy(self) -> np.ndarray:
-        """(n_out,) ||X~q||^2."""
+        """(..., n_out) ||X~q||^2."""
 
     def pieces(self, alphabet: Alphabet, block_size: int = BLOCK_SIZE) -> Iterator[Piece]:
         """All features, in order, in blocks that cross no border of the alphabet's groups."""
 
 
 def excess(objective: Objective) -> np.ndarray:
-    """(n_out,) ||Xw - X~q||^2 - ||Xw||^2 = q^T G q - 2 q^T H w: what codes can change of the error."""
+    """(..., n_out) ||Xw - X~q||^2 - ||Xw||^2 = q^T G q - 2 q^T H w: what codes can change of the error."""
     return objective.energy() - 2 * objective.agreement()
 
 
@@ -67,7 +67,7 @@ class GramObjective:
     """From G and H.
 
     Args:
-        matrix: (N, n_out) weights.
+        matrix: (..., N, n_out) weights; leading axes are those of a batch.
         statistics: of the layer's inputs.
     """
 
@@ -88,23 +88,24 @@ class GramObjective:
         return self
 
     def scale(self, factor: np.ndarray) -> None:
-        self._values *= factor
-        self._products *= factor
+        self._values *= factor[..., None, :]
+        self._products *= factor[..., None, :]
 
     def agreement(self) -> np.ndarray:
-        return np.einsum("ij,ij->j", self._values, self._target)
+        return np.einsum("...ij,...ij->...j", self._values, self._target)
 
     def energy(self) -> np.ndarray:
-        return np.einsum("ij,ij->j", self._values, self._products)
+        return np.einsum("...ij,...ij->...j", self._values, self._products)
 
     def pieces(self, alphabet: Alphabet, block_size: int = BLOCK_SIZE) -> Iterator[Piece]:
-        for block in alphabet.blocks(0, len(self.gram), block_size):
+        for block in alphabet.blocks(0, self.gram.shape[-1], block_size):
 
             def move(change: np.ndarray, block: slice = block) -> None:
-                self._values[block] += change
-                self._products += self.gram[:, block] @ change
+                self._values[..., block, :] += change
+                self._products += self.gram[..., block] @ change
 
-            yield Piece(block, self.gram[block, block], self._target[block] - self._products[block], move)
+            slope = self._target[..., block, :] - self._products[..., block, :]
+            yield Piece(block, self.gram[..., block, block], slope, move)
 
 
 class DirectObjective:
@@ -177,3 +178,10 @@ def objective_of(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples) -
     if isinstance(evidence, LayerStatistics):
         return GramObjective(matrix, evidence)
     return DirectObjective(matrix, evidence)
+
+
+def best_copy(errors: np.ndarray, copies: int) -> np.ndarray:
+    """(..., n_out) index, among `copies` of n_out units side by side, of the copy of each with the least error."""
+    units = errors.shape[-1] // copies
+    chosen = np.argmin(errors.reshape(*errors.shape[:-1], copies, units), axis=-2)
+    return chosen * units + np.arange(units)

@@ -14,7 +14,7 @@ import scipy.linalg
 
 from keras_compress.numerics.alphabet import Alphabet, code_type
 from keras_compress.numerics.feedback import Rounding, follow
-from keras_compress.numerics.statistics import LayerStatistics
+from keras_compress.numerics.statistics import LayerStatistics, diagonal_of
 
 BLOCK_SIZE = 128
 
@@ -32,42 +32,43 @@ def optq(
     """Codes of OPTQ.
 
     Args:
-        matrix: (N, n_out) weights, columns are neurons.
+        matrix: (..., N, n_out) weights, columns are neurons; leading axes are those of a batch.
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
         alphabet: letters, one scale a channel or one in all.
         target: "weights" aims at X~ w; "corrected" at X w from w*; "qronos" at X w by the first step of Qronos.
         damping: added to the diagonal of G (and of H, where it is read), as a share of its mean.
-        keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
+        keep: (..., N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
 
     Returns:
-        (N, n_out) integer codes.
+        (..., N, n_out) integer codes.
     """
     weights = matrix.astype(np.float64)
     rounding = Rounding(alphabet, keep)
     alive = statistics.diagonal > 0
-    ridge = damping * float(statistics.diagonal[alive].mean()) if alive.any() else 1.0
+    means = statistics.diagonal.sum(axis=-1) / np.maximum(alive.sum(axis=-1), 1)
+    ridge = np.where(means > 0, damping * means, 1.0)[..., None, None]
     inverse = inverse_factor(statistics.gram, ridge)
     codes = np.empty(weights.shape, code_type(alphabet.levels))
-    first = 0
     if target == "corrected" and not statistics.same_inputs:
         weights = corrected_weights(weights, statistics, inverse)
-    elif target == "qronos" and alive.any() and not statistics.same_inputs:
-        first = _first_step(weights, codes, statistics, inverse, ridge, rounding)
-    weights[~alive] = 0.0
-    diagonal = np.diagonal(inverse)[:, None]
-    for block in alphabet.blocks(first, len(weights), block_size):
-        part = rounding.block(block)
-        arguments = weights[block] / part.alphabet.unit
-        feedback = -(inverse[block, block] / diagonal[block]).T
+    elif target == "qronos" and not statistics.same_inputs:
+        weights = _after_first_step(weights, statistics, inverse, ridge, rounding)
+    weights *= alive[..., None]
+    diagonal = diagonal_of(inverse)[..., None]
+    for block in alphabet.blocks(0, weights.shape[-2], block_size):
+        part, after = rounding.block(block), slice(block.stop, None)
+        arguments = weights[..., block, :] / part.alphabet.column
+        feedback = -(inverse[..., block, block] / diagonal[..., block, :]).swapaxes(-1, -2)
         letters = np.zeros(arguments.shape)
-        deviations = follow(arguments, feedback, part, letters, origin=arguments) * part.alphabet.unit
-        codes[block] = part.alphabet.codes_of(letters)
-        weights[block.stop :] += inverse[block, block.stop :].T @ (deviations / diagonal[block])
+        deviations = follow(arguments, feedback, part, letters, origin=arguments) * part.alphabet.column
+        codes[..., block, :] = part.alphabet.codes_of(letters)
+        to_come = inverse[..., block, after].swapaxes(-1, -2)
+        weights[..., after, :] += to_come @ (deviations / diagonal[..., block, :])
     return codes
 
 
-def inverse_factor(gram: np.ndarray, ridge: float) -> np.ndarray:
-    """(N, N) upper triangular U with U^T U = (G + ridge I)^-1; a dead feature (G_tt = 0) stands alone.
+def inverse_factor(gram: np.ndarray, ridge: np.ndarray | float) -> np.ndarray:
+    """(..., N, N) upper triangular U with U^T U = (G + ridge I)^-1; a dead feature (G_tt = 0) stands alone.
 
     From the Cholesky factor of G read backwards: G = R R^T with R upper triangular, and U = R^-1. No inverse is formed,
     whose own factorization loses the small directions.
@@ -75,44 +76,51 @@ def inverse_factor(gram: np.ndarray, ridge: float) -> np.ndarray:
     Raises:
         numpy.linalg.LinAlgError: G + ridge I is not positive definite.
     """
-    backwards = gram[::-1, ::-1].astype(np.float64, order="F")
-    diagonal = np.einsum("ii->i", backwards)
+    backwards = gram[..., ::-1, ::-1].astype(np.float64)
+    diagonal = np.einsum("...ii->...i", backwards)
     dead = diagonal == 0
-    diagonal += ridge
+    diagonal += np.asarray(ridge).reshape(*gram.shape[:-2], 1)
     diagonal[dead] = 1.0
-    factor = scipy.linalg.cholesky(backwards, lower=True, overwrite_a=True, check_finite=False)
-    inverse, failed = scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)
-    assert not failed, "a Cholesky factor has a positive diagonal"
-    return np.ascontiguousarray(np.tril(inverse)[::-1, ::-1])
+    if gram.ndim > 2:
+        inverse = np.linalg.inv(np.linalg.cholesky(backwards))  # many small ones at once
+    else:
+        # in Fortran's order, which LAPACK overwrites without a copy; a symmetric matrix is its own transpose
+        factor = scipy.linalg.cholesky(backwards.T, lower=True, overwrite_a=True, check_finite=False)
+        inverse, failed = scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)
+        assert not failed, "a Cholesky factor has a positive diagonal"
+    return np.ascontiguousarray(np.tril(inverse)[..., ::-1, ::-1])
 
 
 def corrected_weights(weights: np.ndarray, statistics: LayerStatistics, inverse: np.ndarray) -> np.ndarray:
-    """w* = (G + ridge I)^-1 (H + ridge I) w = w + (G + ridge I)^-1 (H - G) w, all (N, n_out)."""
+    """w* = (G + ridge I)^-1 (H + ridge I) w = w + (G + ridge I)^-1 (H - G) w, all (..., N, n_out)."""
     change = (statistics.cross - statistics.gram) @ weights
-    return weights + inverse.T @ (inverse @ change)
+    return weights + inverse.swapaxes(-1, -2) @ (inverse @ change)
 
 
-def _first_step(
-    weights: np.ndarray,
-    codes: np.ndarray,
-    statistics: LayerStatistics,
-    inverse: np.ndarray,
-    ridge: float,
-    rounding: Rounding,
-) -> int:
-    """Rounds the first living feature towards X w, and puts the best weights for the others in place of `weights`."""
+def _after_first_step(
+    weights: np.ndarray, statistics: LayerStatistics, inverse: np.ndarray, ridge: np.ndarray, rounding: Rounding
+) -> np.ndarray:
+    """The first living feature's letter, rounded towards X w, and for the others the best weights beside it."""
     gram, cross = statistics.gram, statistics.cross
-    first = int(np.argmax(statistics.diagonal > 0))
-    rest = slice(first + 1, None)
-    arguments = np.zeros((first + 1, weights.shape[1]))  # of dead features, which reach nothing, and of the first
-    arguments[first] = (cross[first] @ weights - gram[first, rest] @ weights[rest]) / gram[first, first]
-    for feature, argument in enumerate(arguments):
-        part = rounding.block(slice(feature, feature + 1))
-        letter = np.empty(len(argument))
-        part(argument / part.alphabet.unit, 0, letter)
-        codes[feature] = part.alphabet.codes_of(letter)
-        arguments[feature] = letter * part.alphabet.unit
-    right = cross[rest] @ weights + ridge * weights[rest] - np.outer(gram[rest, first], arguments[first])
-    trailing = inverse[rest, rest]  # the factor of the trailing block's inverse
-    weights[rest] = trailing.T @ (trailing @ right)
-    return first + 1
+    first = np.argmax(statistics.diagonal > 0, axis=-1)[..., None, None]
+    chosen = (np.arange(gram.shape[-1]) == first[..., 0])[..., None]  # (..., N, 1), true at the first
+    others = np.where(chosen, 0.0, weights)
+    gram_row, cross_row = (np.take_along_axis(products, first, axis=-2) for products in (gram, cross))
+    norm = np.take_along_axis(gram_row, first, axis=-1)
+    wanted = (cross_row @ weights - gram_row @ others) / np.where(norm > 0, norm, 1.0)
+    letter = _rounded_at(wanted[..., 0, :], first, rounding)
+    right = np.where(chosen, 0.0, cross @ weights + ridge * weights - gram_row.swapaxes(-1, -2) * letter)
+    rest = np.where(
+        chosen, 0.0, inverse
+    )  # features before the first are dead, so that this factors the others' inverse
+    return np.where(chosen, letter, rest.swapaxes(-1, -2) @ (rest @ right))
+
+
+def _rounded_at(wanted: np.ndarray, first: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """(..., 1, n_out) letters, in units of weights, for the feature at `first` (..., 1, 1)."""
+    keep = None if rounding.keep is None else np.take_along_axis(rounding.keep, first, axis=-2)
+    start = int(first.flat[0]) if rounding.alphabet.group_size is not None else 0
+    part = Rounding(rounding.alphabet.features(slice(start, start + 1)), keep)
+    letter = np.empty(wanted.shape)
+    part(wanted / part.alphabet.unit, 0, letter)
+    return letter[..., None, :] * part.alphabet.column

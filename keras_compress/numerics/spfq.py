@@ -9,11 +9,11 @@ import numpy as np
 import scipy.linalg
 
 from keras_compress.numerics.gpfq import sample_blocks
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, diagonal_of
 
 
 def aligned_weights(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples, order: int) -> np.ndarray:
-    """(N, n_out) v after `order` passes; zero for a feature with G_tt = 0.
+    """(..., N, n_out) v after `order` passes; zero for a feature with G_tt = 0.
 
     The first pass follows the path, v_t = (sum_{s<=t} H_ts w_s - sum_{s<t} G_ts v_s) / G_tt; quantized without it, the
     weights give the same codes, since GPFQ does the same in one go. With equal inputs v = w.
@@ -25,7 +25,7 @@ def aligned_weights(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples
 
 def _from_statistics(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
     if statistics.same_inputs:
-        return matrix * (statistics.diagonal > 0)[:, None]
+        return matrix * (statistics.diagonal > 0)[..., None]
     gram, cross = statistics.gram, statistics.cross
     lower = _lower(gram)
     aligned = _solve(lower, np.tril(cross) @ matrix)
@@ -58,10 +58,11 @@ def _from_samples(matrix: np.ndarray, samples: LayerSamples, order: int) -> np.n
 def _lower(gram: np.ndarray) -> np.ndarray:
     """The lower triangle, in which a dead feature stands alone."""
     lower = np.tril(gram)
-    dead = np.diagonal(gram) == 0
-    lower[dead, dead] = 1.0
+    np.einsum("...ii->...i", lower)[diagonal_of(gram) == 0] = 1.0
     return lower
 
 
 def _solve(lower: np.ndarray, right: np.ndarray) -> np.ndarray:
+    if lower.ndim > 2:
+        return np.linalg.solve(lower, right)  # many small ones at once
     return scipy.linalg.solve_triangular(lower, right, lower=True, check_finite=False)

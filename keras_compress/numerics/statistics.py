@@ -36,14 +36,14 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class LayerStatistics:
-    """Gram statistics (spec: Gram form of GPFQ).
+    """Gram statistics; leading axes, if any, are those of a batch of matrices with as many rows each.
 
     Attributes:
         count: m.
-        sum_analog: (N,) column sums of X.
-        sum_compressed: (N,) column sums of X~.
-        gram: (N, N) G = X~^T X~.
-        cross: (N, N) H = X~^T X; the same array as `gram` where both networks have the same inputs.
+        sum_analog: (..., N) column sums of X.
+        sum_compressed: (..., N) column sums of X~.
+        gram: (..., N, N) G = X~^T X~.
+        cross: (..., N, N) H = X~^T X; the same array as `gram` where both networks have the same inputs.
     """
 
     count: int
@@ -54,8 +54,8 @@ class LayerStatistics:
 
     @property
     def diagonal(self) -> np.ndarray:
-        """(N,) squared norms of the columns of X~."""
-        return np.diagonal(self.gram)
+        """(..., N) squared norms of the columns of X~."""
+        return diagonal_of(self.gram)
 
     @property
     def same_inputs(self) -> bool:
@@ -67,14 +67,15 @@ class LayerStatistics:
         A feature that did not vary among the samples says nothing of the path, and what its letter does to the outputs
         is constant, so that a bias can take it: it stands alone, and its letter is the one nearest to its weight.
         """
-        gram = self.gram - np.outer(self.sum_compressed, self.sum_compressed / self.count)
+        sums = self.sum_compressed[..., None]
+        gram = self.gram - sums * (self.sum_compressed[..., None, :] / self.count)
         cross = gram
         if not self.same_inputs:
-            cross = self.cross - np.outer(self.sum_compressed, self.sum_analog / self.count)
-        constant = constant_features(np.diagonal(gram), self.diagonal)
+            cross = self.cross - sums * (self.sum_analog[..., None, :] / self.count)
+        constant = constant_features(diagonal_of(gram), self.diagonal)
         for products in (gram,) if self.same_inputs else (gram, cross):
             stand_alone(constant, products)
-        zeros = np.zeros(len(gram))
+        zeros = np.zeros(self.sum_analog.shape)
         return LayerStatistics(self.count, zeros, zeros, gram, cross)
 
     def of_compressed(self) -> "LayerStatistics":
@@ -82,11 +83,16 @@ class LayerStatistics:
         return LayerStatistics(self.count, self.sum_compressed, self.sum_compressed, self.gram, self.gram)
 
     def features(self, index: np.ndarray) -> "LayerStatistics":
-        """The statistics of some of the features."""
-        grid = np.ix_(index, index)
-        gram = self.gram[grid]
-        cross = gram if self.same_inputs else self.cross[grid]
-        return LayerStatistics(self.count, self.sum_analog[index], self.sum_compressed[index], gram, cross)
+        """The statistics of some of the features, (..., number of them) indices, in their order."""
+
+        def of(products: np.ndarray) -> np.ndarray:
+            rows = np.take_along_axis(products, index[..., None], axis=-2)
+            return np.take_along_axis(rows, index[..., None, :], axis=-1)
+
+        gram = of(self.gram)
+        cross = gram if self.same_inputs else of(self.cross)
+        analog, compressed = (np.take_along_axis(part, index, -1) for part in (self.sum_analog, self.sum_compressed))
+        return LayerStatistics(self.count, analog, compressed, gram, cross)
 
 
 class LayerSamples(Protocol):
@@ -191,10 +197,15 @@ def constant_features(variances: np.ndarray, moments: np.ndarray) -> np.ndarray:
 
 
 def stand_alone(constant: np.ndarray, products: np.ndarray) -> None:
-    """Changes (N, N) products of inputs so that constant features have nothing to do with any other."""
-    products[constant] = 0.0
-    products[:, constant] = 0.0
-    products[constant, constant] = 1.0
+    """Changes (..., N, N) products of inputs so that constant features have nothing to do with any other."""
+    if constant.any():
+        products *= ~(constant[..., None] | constant[..., None, :])
+        np.einsum("...ii->...i", products)[constant] = 1.0
+
+
+def diagonal_of(products: np.ndarray) -> np.ndarray:
+    """(..., N) diagonals of (..., N, N)."""
+    return np.diagonal(products, axis1=-2, axis2=-1)
 
 
 def statistics_of(analog: np.ndarray, compressed: np.ndarray) -> LayerStatistics:
@@ -210,5 +221,6 @@ def statistics_of(analog: np.ndarray, compressed: np.ndarray) -> LayerStatistics
 def mean_error(
     matrix: np.ndarray, decoded: np.ndarray, statistics: "Moments | LayerStatistics | LayerSamples"
 ) -> np.ndarray:
-    """(n_out,) mean of XW - X~Q, which the layer's bias can take (bias correction)."""
-    return (statistics.sum_analog @ matrix - statistics.sum_compressed @ decoded.astype(np.float64)) / statistics.count
+    """(..., n_out) mean of XW - X~Q, which the layer's bias can take (bias correction)."""
+    analog, compressed = (sums[..., None, :] for sums in (statistics.sum_analog, statistics.sum_compressed))
+    return (analog @ matrix - compressed @ decoded.astype(np.float64))[..., 0, :] / statistics.count

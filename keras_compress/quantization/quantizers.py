@@ -11,7 +11,7 @@ from keras_compress.errors import InputError
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.descent import descend, fit_scale
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
-from keras_compress.numerics.objective import excess, objective_of
+from keras_compress.numerics.objective import best_copy, excess, objective_of
 from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments, centered_evidence
 from keras_compress.quantization.alphabets import (
     FITTED,
@@ -239,10 +239,12 @@ class GreedyQuantizer(Quantizer):
         if self.order == "natural":
             return self.fit(matrix, evidence, alphabet, keep, generator, centered)
         index = np.argsort(-evidence.diagonal, kind="stable")
-        kept = None if keep is None else keep[index]
-        found, alphabet = self.fit(matrix[index], evidence.features(index), alphabet, kept, generator, centered)
+        rows = index[..., None]
+        kept = None if keep is None else np.take_along_axis(keep, rows, axis=-2)
+        ordered = np.take_along_axis(matrix, rows, axis=-2)
+        found, alphabet = self.fit(ordered, evidence.features(index), alphabet, kept, generator, centered)
         codes = np.empty_like(found)
-        codes[index] = found
+        np.put_along_axis(codes, rows, found, axis=-2)
         return codes, alphabet
 
 
@@ -315,10 +317,8 @@ class RefinedQuantizer(GreedyQuantizer):
             codes = descend(objective, alphabet, codes, sweeps=self.refine, keep=allowed)
         if len(factors) == 1:
             return codes, alphabet
-        units = matrix.shape[1]
-        errors = excess(objective).reshape(len(factors), units)
-        best = np.argmin(errors, axis=0) * units + np.arange(units)
-        return codes[:, best], alphabet.channels(best)
+        best = best_copy(excess(objective), len(factors))
+        return np.take_along_axis(codes, best[..., None, :], axis=-1), alphabet.channels(best)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")

@@ -93,7 +93,7 @@ def test_levels_must_be_evenly_spaced_and_increasing(levels):
         Alphabet(np.array(levels), np.ones(1))
 
 
-@pytest.mark.parametrize("scale", [[0.0], [-1.0], [np.nan], [np.inf], [[1.0]]])
+@pytest.mark.parametrize("scale", [[0.0], [-1.0], [np.nan], [np.inf], 1.0])
 def test_scales_must_be_positive_and_finite(scale):
     with pytest.raises(InputError, match="positive and finite"):
         Alphabet(np.arange(3), np.array(scale))
