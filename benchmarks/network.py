@@ -138,8 +138,8 @@ def three_ways(model: Any, images: Any) -> list[dict[str, Any]]:
     import tensorflow as tf
     from harness.floor import Recorder
 
+    from keras_compress.layers.convolution_views import ConvolutionView
     from keras_compress.layers.graph import Graph
-    from keras_compress.layers.kernels import ConvolutionView
 
     paths = [path for path, view in Graph(model).views.items() if isinstance(view, ConvolutionView)]
     if not paths:
@@ -183,7 +183,7 @@ def _three_ways_of(path: str, view: Any, inputs: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": path,
         "input": "x".join(map(str, inputs.shape[1:])),
-        "kernel": "x".join(map(str, view.layer.kernel.shape)),
+        "kernel": "x".join(map(str, view.kernel.shape)),
         "stride": max(geometry.strides),
         "chosen": gram_method(geometry, height, width),
     }

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
-from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.kernels import views_by_path
 from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.report import Report
 
@@ -116,8 +116,9 @@ class Result:
 
     Attributes:
         model: an ordinary `keras.Model`.
-        kernels: layer path -> `QuantizedKernel`; the layer's kernel in `model` equals its `decode()`, bit for bit.
-        masks: layer path -> boolean array of the kernel's shape, false where a zero must stay.
+        kernels: path -> `QuantizedKernel`; the kernel in `model` equals its `decode()`, bit for bit. The path is that
+            of the layer, followed by the kernel's name where the layer has several: `separable/pointwise_kernel`.
+        masks: the same path -> boolean array of the kernel's shape, false where a zero must stay.
         report: what was done.
     """
 
@@ -149,11 +150,11 @@ class Result:
         Raises:
             InputError: a kernel differs, or a path names no layer.
         """
-        layers = layers_by_path(self.model)
+        views = views_by_path(self.model) if self.kernels else {}
         for path, quantized in self.kernels.items():
-            if path not in layers:
+            if path not in views:
                 raise InputError(f"The result has codes for layer {path!r}, which its model does not have.")
-            if not np.array_equal(np.asarray(layers[path].kernel), quantized.decode()):
+            if not np.array_equal(views[path].kernel, quantized.decode()):
                 raise InputError(
                     f"The kernel of layer {path!r} differs from its codes: somebody wrote to the model after it was "
                     "quantized. Quantize it again, or pass the model alone to drop the codes."

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, input_names
+from keras_compress.layers.paths import ModelInputs
 
 FORMS = (
     "an array, a list or dictionary of arrays, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches"
@@ -26,9 +26,10 @@ class InputSpec:
 
 
 def input_specs(model: keras.Model) -> list[InputSpec]:
+    inputs = ModelInputs.of(model)
     return [
         InputSpec(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
-        for name, tensor in zip(input_names(model), functional_graph(model).inputs, strict=True)
+        for name, tensor in zip(inputs.names, inputs.tensors, strict=True)
     ]
 
 

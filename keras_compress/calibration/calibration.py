@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
+from keras_compress.calibration.gather import Gatherer
 from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
-from keras_compress.numerics.statistics import LayerStatistics, Moments
 
 MAX_ROWS = 4096  # samples at a time: more gain nothing
 MIN_ROWS = 8
@@ -81,7 +81,7 @@ class Calibration:
         self.store = ActivationStore(self.memory_budget // 2, work_dir)
         self.num_samples = 0
         self.keep = True  # the analog network's activations, for the next call of `quantize`
-        self.shared_statistics: dict[Any, list[Moments | LayerStatistics]] = {}
+        self.shared_statistics: dict[Any, Gatherer] = {}
 
     def __enter__(self) -> "Calibration":
         self.store.__enter__()

@@ -10,7 +10,9 @@ import tensorflow as tf
 from keras_compress.calibration.correlation import CorrelationSum, TapSum
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
-from keras_compress.layers.kernels import ConvolutionView, KernelView
+from keras_compress.layers.convolution_views import ConvolutionView
+from keras_compress.layers.dense_views import DenseView
+from keras_compress.layers.view import KernelView
 from keras_compress.numerics.statistics import LayerStatistics, Moments
 
 ROW_BYTES = 64 << 20  # patches made at once
@@ -28,8 +30,8 @@ def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
 
 
 def row_product(compressed: Any, analog: Any) -> np.ndarray:
-    """X~^T X of tensors of float32 rows; half the work where both are the same tensor."""
-    if compressed is analog and compressed.shape[1] >= WIDE:
+    """X~^T X of (..., m, N) tensors of float32 rows; half the work where both are the same tensor."""
+    if compressed is analog and len(compressed.shape) == 2 and compressed.shape[1] >= WIDE:
         rows = np.asarray(compressed)
         return rows.T @ rows
     return np.asarray(tf.matmul(compressed, analog, transpose_a=True))
@@ -46,6 +48,10 @@ class Gatherer:
         seed: of the draw, together with `name`.
         name: the layer's path.
         method: "correlation", "taps" or "patches"; None chooses the fastest for a convolution.
+        sampled: rows of each batch to keep, at most, to measure errors on.
+
+    Attributes:
+        sample: (rows of X, rows of X~), each (groups, some, N) float32, batch by batch.
     """
 
     def __init__(
@@ -58,7 +64,11 @@ class Gatherer:
         seed: int = 0,
         name: str = "",
         method: str | None = None,
+        sampled: int = 0,
     ):
+        self.sampled = sampled
+        self.sample: list[tuple[np.ndarray, np.ndarray]] = []
+        self._result: list[Moments | LayerStatistics] | None = None
         self.view = view
         self.gram = gram
         self.same = same
@@ -66,14 +76,16 @@ class Gatherer:
         self.method = method
         self.count = 0
         self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        self._sums: list[dict[str, Any]] = [{} for _ in range(view.groups)]
+        self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.batched else view.groups)]
 
     def add(self, compressed: Any, analog: Any) -> None:
         """Adds one batch of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`."""
         analog = tf.cast(analog, tf.float32)
         compressed = analog if self.same else tf.cast(compressed, tf.float32)
         view = self.view
-        if isinstance(view, ConvolutionView) and self.fraction == 1.0:
+        if self.sampled:
+            self.sample.append((self._some_rows(analog), self._some_rows(compressed)))
+        if isinstance(view, ConvolutionView) and self.fraction == 1.0 and not view.batched:
             images = view.images(compressed)
             method = self.method or gram_method(view.geometry, *images.shape[1:3])
             if not self.gram or method != "patches":
@@ -87,8 +99,13 @@ class Gatherer:
             self._add_rows(compressed[start : start + size], analog[start : start + size])
 
     def result(self) -> list[Moments | LayerStatistics]:
-        """Statistics of each group."""
-        return [self._group_result(sums) for sums in self._sums]
+        """Statistics of each group, after the last batch; of a batched view, of all groups in one."""
+        if self._result is None:
+            self._result = [self._group_result(sums) for sums in self._sums]
+        return self._result
+
+    def _some_rows(self, inputs: Any) -> np.ndarray:
+        return np.asarray(self.view.rows(inputs[: self.sampled])[:, : self.sampled])
 
     def _add_rows(self, compressed: Any, analog: Any) -> None:
         rows = self.view.rows(compressed)
@@ -101,17 +118,18 @@ class Gatherer:
             rows = tf.gather(rows, chosen, axis=1)
             analog_rows = rows if self.same else tf.gather(analog_rows, chosen, axis=1)
         self.count += rows.shape[1]
-        for sums, part, analog_part in zip(self._sums, _groups(rows), _groups(analog_rows), strict=True):
+        parts, analog_parts = ([part] if self.view.batched else _groups(part) for part in (rows, analog_rows))
+        for sums, part, analog_part in zip(self._sums, parts, analog_parts, strict=True):
             if self.same:
                 analog_part = part
-            _accumulate(sums, "compressed", np.asarray(part).sum(axis=0, dtype=np.float64))
-            _accumulate(sums, "analog", np.asarray(analog_part).sum(axis=0, dtype=np.float64))
+            _accumulate(sums, "compressed", np.asarray(part).sum(axis=-2, dtype=np.float64))
+            _accumulate(sums, "analog", np.asarray(analog_part).sum(axis=-2, dtype=np.float64))
             if self.gram:
                 _accumulate(sums, "gram", row_product(part, part))
                 if not self.same:
                     _accumulate(sums, "cross", row_product(part, analog_part))
             else:
-                _accumulate(sums, "squares", np.einsum("ij,ij->j", *2 * [np.asarray(part)], dtype=np.float64))
+                _accumulate(sums, "squares", np.einsum("...ij,...ij->...j", *2 * [np.asarray(part)], dtype=np.float64))
 
     def _add_images(self, view: ConvolutionView, compressed: Any, analog: Any, method: str) -> None:
         geometry = view.geometry
@@ -238,15 +256,15 @@ class StoredSamples:
             columns = slice(start, min(start + self.columns_at_once, total))
             width = columns.stop - columns.start
 
-            def read_columns(network: int, columns: slice = columns, width: int = width) -> np.ndarray:
-                return np.concatenate(
-                    [
-                        self.store.read_columns(keys[network], chunk, columns).reshape(-1, width)
-                        for keys, chunk in chunks
-                    ]
-                )
+            def read_columns(network: int, columns: slice = columns) -> np.ndarray:
+                return np.concatenate([self._columns(keys[network], chunk, columns) for keys, chunk in chunks])
 
             yield width, read_columns
+
+    def _columns(self, key: Any, chunk: int, columns: slice) -> np.ndarray:
+        if isinstance(self.view, DenseView):  # whose columns lie along the last axis
+            return self.store.read_columns(key, chunk, columns).reshape(-1, columns.stop - columns.start)
+        return np.asarray(self.view.rows(self.store.read(key, chunk)))[0, :, columns]
 
 
 def _channels(images: Any, group: int, groups: int) -> Any:

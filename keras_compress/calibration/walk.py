@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
-from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph
+from keras_compress.layers.capture import noted_inputs
+from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
 
 ERROR_SAMPLES = 1024  # that measure the layers' errors, spread over the data: more digits cost seconds
 Visit = Callable[[list[Any], list[Any]], None]
@@ -57,19 +58,35 @@ class Walk:
         assert self.store.num_chunks is not None, "the calibration is open"
         self.num_chunks = self.store.num_chunks
         self._error_stride = max(1, calibration.num_samples // ERROR_SAMPLES)
+        self._looks: dict[tuple[Graph, int, str], Any] = {}  # functions that show what an inner layer is called on
+        paths = list(paths)
         linear = [self.analog.calls[index] for path in paths for index in self.analog.linear_calls(path)]
-        self._sources = {call.inputs[0] for call in linear}  # tensors that will be shown
+        self._sources = {tensor for path in paths for tensor in self.inputs(path)}  # tensors that will be shown
         self._outputs = {call.outputs[0] for call in linear}  # that errors will be measured against
 
     def inputs(self, path: str) -> list[int]:
-        """Numbers of the tensors that a layer reads, one for each of its calls."""
+        """Numbers of the tensors that a kernel's calls read; of a kernel within another layer, those of that layer."""
+        if self.is_inner(path):
+            calls = (self.analog.calls[index] for index in self.analog.holders(path))
+            return list(dict.fromkeys(tensor for call in calls for tensor in call.inputs))
         return [self.analog.calls[index].inputs[0] for index in self.analog.linear_calls(path)]
+
+    def is_inner(self, path: str) -> bool:
+        """Whether a kernel is read within the call of another layer, so that its inputs are seen by looking on."""
+        return not self.analog.linear_calls(path)
+
+    def same_inputs(self, path: str) -> bool:
+        """Whether both networks give a kernel the same inputs."""
+        held = {kernel for index in self.analog.holders(path) for kernel in self.analog.calls[index].kernels}
+        inner_change = self.is_inner(path) and self.changed.intersection(held)
+        return not inner_change and not self.differing().intersection(self.inputs(path))
 
     def differing(self) -> set[int]:
         """Tensors that differ between the networks."""
         tensors: set[int] = set()
         for call in self.twin.calls:
-            if (call.path in self.changed and call.part != ACTIVATION) or tensors.intersection(call.inputs):
+            changed = call.part != ACTIVATION and self.changed.intersection((call.path, *call.kernels))
+            if changed or tensors.intersection(call.inputs):
                 tensors.update(call.outputs)
         return tensors
 
@@ -84,7 +101,30 @@ class Walk:
             keep_inputs: whether the store keeps the inputs until the next call of `advance`.
         """
         sources = self.inputs(path)
-        self._run(self._stage(self.analog.linear_calls(path)[0], sources, sources if keep_inputs else []), visit)
+        boundary = self.analog.holders(path)[0]
+        shown = self._looking_on(path, sources, visit) if self.is_inner(path) else visit
+        self._run(self._stage(boundary, sources, sources if keep_inputs else []), shown)
+
+    def _looking_on(self, path: str, sources: list[int], visit: Visit) -> Visit:
+        """A visitor of an outer layer's inputs that passes on those of an inner one."""
+        same = self.same_inputs(path)
+
+        def outer(analog: list[Any], compressed: list[Any]) -> None:
+            ours = self._inner_inputs(self.analog, path, dict(zip(sources, analog, strict=True)))
+            theirs = ours if same else self._inner_inputs(self.twin, path, dict(zip(sources, compressed, strict=True)))
+            visit(ours, theirs)
+
+        return outer
+
+    def _inner_inputs(self, graph: Graph, path: str, values: dict[int, Any]) -> list[Any]:
+        inputs = []
+        for index in graph.holders(path):
+            call = graph.calls[index]
+            key = (graph, index, path)
+            if key not in self._looks:
+                self._looks[key] = _look(call, graph.views[path].layer, graph)
+            inputs += self._looks[key](*(values[tensor] for tensor in call.inputs))
+        return inputs
 
     def finish(self) -> None:
         """Moves the compressed network behind its last changed layer, whose error is then known."""
@@ -241,9 +281,22 @@ class Walk:
         error = output - tf.cast(compressed[call.outputs[0]][measured], tf.float32)
         if call.path in self.offsets:
             error -= tf.constant(self.offsets[call.path], tf.float32)
-        if call.operation.use_bias:
-            output -= tf.cast(call.operation.bias, tf.float32)
+        bias = self.analog.views[call.path].bias  # type: ignore[attr-defined]
+        if bias is not None:
+            output -= tf.cast(bias, tf.float32)
         return 2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(output)
+
+
+def _look(call: Call, layer: Any, graph: Graph) -> Any:
+    """A traced function of a call's inputs that gives what `layer` is called on meanwhile."""
+
+    def look(*values: Any) -> list[Any]:
+        with noted_inputs([layer]) as noted:
+            call.run(dict(zip(call.inputs, values, strict=True)))
+        return [value for _, value in noted]
+
+    specs = [tf.TensorSpec(graph.shapes[tensor], graph.dtypes[tensor]) for tensor in call.inputs]
+    return tf.function(look, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:

@@ -12,7 +12,7 @@ import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
 
 LayerCloner = Callable[[str, keras.Layer], keras.Layer | None]
 
@@ -23,14 +23,16 @@ def clone_model(model: keras.Model) -> keras.Model:
     Class, names, structure of inputs and outputs, weights, random seeds and trainable flags are the same. Layers that
     were shared stay shared, nested models are cloned, a Lambda layer gets the same Python function.
 
+    A subclassed model is built again from its configuration; its layers are those that its constructor makes.
+
     Two things cannot always cross. A class derived from Functional or Sequential with a constructor of its own becomes
     a plain Functional or Sequential model. A compiled model is compiled alike, with a new optimizer, if Keras can
     serialize how it was compiled; otherwise (a custom loss that is not registered) the clone is not compiled.
 
     Raises:
-        InputError: a subclassed model, one that is not built, or a layer that its configuration does not describe.
+        InputError: a model that is not built, or a layer or model that its configuration does not describe.
     """
-    return rebuild(model)
+    return rebuild(model) if is_graph(model) else _clone_subclassed(model)
 
 
 def rebuild(model: keras.Model, clone_layer: LayerCloner | None = None, skip: Collection[str] = ()) -> keras.Model:
@@ -48,6 +50,22 @@ def rebuild(model: keras.Model, clone_layer: LayerCloner | None = None, skip: Co
     functional_graph(model)  # refuses what cannot be rebuilt, before any work starts
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
     return _Rebuild(paths, clone_layer or (lambda path, layer: None), set(skip)).run(model)
+
+
+def _clone_subclassed(model: keras.Model) -> keras.Model:
+    check_model(model)
+    twin = copy_layer(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns where building fails: see below
+            twin.build_from_config(model.get_build_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(f"Model {model.name!r} cannot be built again: {' '.join(str(error).split())[:200]}") from error
+    _copy_state(model, twin)
+    for old_variable, new_variable in zip(model.variables, twin.variables, strict=True):
+        new_variable.trainable = old_variable.trainable
+    _copy_compile_state(model, twin)
+    return twin
 
 
 def copy_layer(layer: keras.Layer, **changes: Any) -> keras.Layer:
@@ -69,7 +87,10 @@ def copy_layer(layer: keras.Layer, **changes: Any) -> keras.Layer:
         for name in config.keys() - changes.keys():
             if isinstance(getattr(layer, name, None), types.FunctionType):
                 config[name] = getattr(layer, name)
-        return type(layer).from_config(config)
+        copy = type(layer).from_config(config)
+        if "name" not in changes:
+            copy.name = layer.name  # a get_config() of the user's own may leave it out
+        return copy
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

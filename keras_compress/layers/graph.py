@@ -6,14 +6,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.kernels import KernelView, kernel_view
-from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.layers.capture import noted_inputs
+from keras_compress.layers.kernels import named_views, views_by_path
+from keras_compress.layers.paths import (
+    ModelInputs,
+    functional_graph,
+    held_layers,
+    is_graph,
+    layers_by_path,
+    nodes_in_order,
+)
+from keras_compress.layers.view import KernelView, LinearView
 
-LINEAR = "linear"  # a known layer's product with its kernel and its bias
+LINEAR = "linear"  # the product with one kernel of a known layer, and the bias
 ACTIVATION = "activation"  # the same layer's activation
 WHOLE = "whole"  # any other operation
+Run = Callable[[dict[int, Any]], list[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +32,11 @@ class Call:
     """One operation on tensors, which are numbered in the order in which they are made.
 
     Attributes:
-        path: of the layer: `encoder/conv1`.
-        part: LINEAR and ACTIVATION for layers with a kernel view, else WHOLE.
+        path: of the kernel for LINEAR, of the layer otherwise: `encoder/conv1`.
+        part: LINEAR and ACTIVATION for layers whose product with the kernel is a step of its own, else WHOLE.
         operation: the Keras layer or operation.
         inputs, outputs: numbers of the tensors that it reads and makes.
+        kernels: paths of the kernels that it reads.
     """
 
     path: str
@@ -32,14 +44,16 @@ class Call:
     operation: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    run: Callable[[dict[int, Any]], list[Any]] = dataclasses.field(repr=False, compare=False)
+    run: Run = dataclasses.field(repr=False, compare=False)
+    kernels: tuple[str, ...] = ()
 
 
 class Graph:
-    """Calls of a Functional or Sequential model.
+    """Calls of a model.
 
     Every call is in inference mode, also one that the model makes with training=True, such as a Dropout at random.
-    Two models of equal architecture give equal graphs: call for call and tensor for tensor.
+    Two models of equal architecture give equal graphs: call for call and tensor for tensor. A model whose connections
+    are not known, or that passes on masks, is one call.
 
     Attributes:
         calls: in topological order.
@@ -48,24 +62,39 @@ class Graph:
         shapes: shape of each tensor, batch axis first.
         producer: tensor -> index of the call that makes it; the model's inputs have none.
         last_use: tensor -> index of the last call that reads it; none for a tensor that only leaves the model.
-        views: layer path -> KernelView, in order of first use.
+        views: path of a kernel -> KernelView, in order of first use.
+        unseen: path of a kernel within another layer -> why its inputs cannot be seen there.
+        closed: why the model is one call, or "".
+
+    Raises:
+        InputError: no built Keras model, or a layer that changes its statistics whenever it is called.
     """
 
     def __init__(self, model: keras.Model):
         self.calls: list[Call] = []
         self.shapes: list[tuple[int | None, ...]] = []
+        self.dtypes: list[str] = []
         self.views: dict[str, KernelView] = {}
-        self._paths = {id(layer): path for path, layer in layers_by_path(model).items()}
-        functional = functional_graph(model)
-        self.inputs = tuple(self._new_tensor(tensor.shape) for tensor in functional.inputs)
-        numbers = {id(tensor): number for tensor, number in zip(functional.inputs, self.inputs, strict=True)}
-        self.outputs = self._add_model(model, numbers, "", None)
+        self.unseen: dict[str, str] = {}
+        inputs = ModelInputs.of(model)
+        self.inputs = tuple(self._new_tensor(tensor) for tensor in inputs.tensors)
+        self.closed = _reason_to_close(model)
+        if self.closed:
+            self.outputs = self._add_closed(model, inputs)
+        else:
+            self._paths = {id(layer): path for path, layer in layers_by_path(model).items()}
+            numbers = {id(tensor): number for tensor, number in zip(inputs.tensors, self.inputs, strict=True)}
+            self.outputs = self._add_model(model, numbers, "", None)
         self.producer = {tensor: index for index, call in enumerate(self.calls) for tensor in call.outputs}
         self.last_use = {tensor: index for index, call in enumerate(self.calls) for tensor in call.inputs}
 
     def linear_calls(self, path: str) -> list[int]:
-        """Indices of a layer's calls; more than one where the layer is shared."""
+        """Indices of a kernel's own calls; more than one where its layer is shared; none within another layer."""
         return [index for index, call in enumerate(self.calls) if call.path == path and call.part == LINEAR]
+
+    def holders(self, path: str) -> list[int]:
+        """Indices of the calls that read a kernel: its own, or those of the layer that holds its layer."""
+        return [index for index, call in enumerate(self.calls) if path in call.kernels]
 
     def needed(self, wanted: Iterable[int], available: Iterable[int]) -> list[int]:
         """Indices of the calls that make `wanted` tensors from `available` ones, in order.
@@ -83,9 +112,20 @@ class Graph:
                 pending += [tensor for tensor in self.calls[index].inputs if tensor not in available]
         return sorted(indices)
 
-    def _new_tensor(self, shape: tuple[int | None, ...]) -> int:
-        self.shapes.append(tuple(shape))
+    def _new_tensor(self, tensor: Any) -> int:
+        self.shapes.append(tuple(tensor.shape))
+        self.dtypes.append(keras.backend.standardize_dtype(tensor.dtype))
         return len(self.shapes) - 1
+
+    def _add_closed(self, model: keras.Model, inputs: ModelInputs) -> tuple[int, ...]:
+        def run(values: dict[int, Any]) -> list[Any]:
+            return keras.tree.flatten(inputs.call(model, [values[number] for number in self.inputs]))
+
+        views = views_by_path(model)
+        made = self._look_on(model.name, self.inputs, run, views)
+        outputs = tuple(self._new_tensor(tensor) for tensor in made)
+        self.calls.append(Call(model.name, WHOLE, model, self.inputs, outputs, run, tuple(views)))
+        return outputs
 
     def _add_model(
         self, model: keras.Model, numbers: dict[int, int], prefix: str, training: bool | None
@@ -110,18 +150,11 @@ class Graph:
     def _add_node(self, node: Any, numbers: dict[int, int], prefix: str, training: bool | None) -> None:
         operation = node.operation
         path = self._paths.get(id(operation), prefix + operation.name)
-        for tensor in node.outputs:
-            if getattr(tensor, "_keras_mask", None) is not None:
-                raise InputError(
-                    f"Layer {path!r} passes on a mask, and masks are not followed yet. Remove masking "
-                    "(Masking layers, Embedding(mask_zero=True)) or quantize the parts of the model without it."
-                )
         inputs = tuple(dict.fromkeys(numbers[id(tensor)] for tensor in node.input_tensors))
-        view = kernel_view(operation)
-        if view is not None:
-            self._add_known(view, path, inputs[0], numbers, node)
+        views = _views_within(path, operation)
+        if views and all(isinstance(view, LinearView) and view.layer is operation for view in views.values()):
+            self._add_known(views, path, inputs[0], numbers, node)  # type: ignore[arg-type]
             return
-        outputs = tuple(self._new_tensor(tensor.shape) for tensor in node.outputs)
         known = {id(tensor): numbers[id(tensor)] for tensor in node.input_tensors}
         settings = {}
         if isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters:
@@ -137,30 +170,89 @@ class Graph:
             args, kwargs = node.arguments.fill_in({key: values[number] for key, number in known.items()})
             return keras.tree.flatten(operation(*args, **(kwargs | settings)))
 
+        if views.keys() - self.views.keys():
+            self._look_on(path, inputs, run, views)
+        outputs = tuple(self._new_tensor(tensor) for tensor in node.outputs)
         numbers |= {id(tensor): number for tensor, number in zip(node.outputs, outputs, strict=True)}
-        self.calls.append(Call(path, WHOLE, operation, inputs, outputs, run))
+        self.calls.append(Call(path, WHOLE, operation, inputs, outputs, run, tuple(views)))
 
-    def _add_known(self, view: KernelView, path: str, source: int, numbers: dict[int, int], node: Any) -> None:
-        self.views.setdefault(path, view)
+    def _add_known(
+        self, views: dict[str, LinearView], path: str, source: int, numbers: dict[int, int], node: Any
+    ) -> None:
         (result,) = node.outputs
-        linear = self._new_tensor(result.shape)
-        self.calls.append(
-            Call(path, LINEAR, view.layer, (source,), (linear,), lambda values: [view.linear(values[source])])
-        )
-        activated = self._new_tensor(result.shape)
-        self.calls.append(
-            Call(
-                path,
-                ACTIVATION,
-                view.layer,
-                (linear,),
-                (activated,),
-                lambda values: [values[linear] if is_linear(view.layer) else view.layer.activation(values[linear])],
-            )
-        )
+        for kernel_path, view in views.items():
+            self.views.setdefault(kernel_path, view)
+            shape = result.shape if len(views) == 1 else view.output_shape(self.shapes[source])
+            linear = self._new_tensor(keras.KerasTensor(shape, result.dtype))
+
+            def multiply(values: dict[int, Any], view: LinearView = view, source: int = source) -> list[Any]:
+                return [view.linear(values[source])]
+
+            self.calls.append(Call(kernel_path, LINEAR, view.layer, (source,), (linear,), multiply, (kernel_path,)))
+            source = linear
+        layer, activated = node.operation, self._new_tensor(result)
+
+        def activate(values: dict[int, Any]) -> list[Any]:
+            return [values[source] if is_linear(layer) else layer.activation(values[source])]
+
+        self.calls.append(Call(path, ACTIVATION, layer, (source,), (activated,), activate))
         numbers[id(result)] = activated
+
+    def _look_on(self, path: str, inputs: tuple[int, ...], run: Run, views: dict[str, KernelView]) -> list[Any]:
+        """Notes the order in which a call's inner layers are called, and which of them cannot be seen."""
+        called: list[int] = []
+        hidden: set[int] = set()
+
+        def trace(*values: Any) -> Any:
+            with noted_inputs(view.layer for view in views.values()) as noted:
+                outputs = run(dict(zip(inputs, values, strict=True)))
+            graph = tf.compat.v1.get_default_graph()
+            called.extend(id(layer) for layer, _ in noted)
+            hidden.update(id(layer) for layer, value in noted if getattr(value, "graph", None) is not graph)
+            return outputs
+
+        specs = [tf.TensorSpec(self.shapes[tensor], self.dtypes[tensor]) for tensor in inputs]
+        try:
+            traced = tf.function(trace, input_signature=specs, autograph=False).get_concrete_function()
+        except Exception as error:  # whatever the user's own layer raises
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"Layer {path!r} cannot be traced in inference mode ({type(error).__name__}: {reason}). Its call must "
+                "work on tensors with an open batch axis, as under model.predict."
+            ) from error
+        order = {layer: index for index, layer in reversed(list(enumerate(called)))}
+        for kernel_path in sorted(views, key=lambda name: order.get(id(views[name].layer), len(called))):
+            view = views[kernel_path]
+            if not view.memoryless and id(view.layer) not in order:
+                self.unseen[kernel_path] = f"{path} does not call this layer"
+            elif not view.memoryless and id(view.layer) in hidden:
+                self.unseen[kernel_path] = f"{path} calls this layer within a loop, which hides its inputs"
+            else:
+                self.views.setdefault(kernel_path, view)
+        return list(traced.outputs)
 
 
 def is_linear(layer: keras.Layer) -> bool:
     """Whether the layer has no activation of its own."""
     return getattr(layer, "activation", None) in (None, keras.activations.linear)
+
+
+def _views_within(path: str, operation: Any) -> dict[str, KernelView]:
+    """Views of a layer's kernels, or of those of the layers that it holds."""
+    if not isinstance(operation, keras.Layer):
+        return {}
+    views = named_views(path, operation)
+    for name, layer in {} if views else held_layers(operation).items():
+        views |= named_views(f"{path}/{name}", layer)
+    return views
+
+
+def _reason_to_close(model: keras.Model) -> str:
+    if not is_graph(model):
+        return f"model {model.name!r} is subclassed"
+    for node in nodes_in_order(model):
+        if any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.outputs):
+            return f"layer {node.operation.name!r} passes on a mask"
+        if is_graph(node.operation) and (reason := _reason_to_close(node.operation)):
+            return reason
+    return ""

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
 
 BYTES_A_NUMBER = 4  # float32
 
@@ -36,6 +36,7 @@ class Quantized(Protocol):
     codes: np.ndarray
     levels: np.ndarray
     scale: np.ndarray
+    zero_point: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Measurement:
             layer counts each call. `None` where an input's shape is open, such as (None, None, 3).
         raw_bytes: all weights as float32.
         gzipped_bytes: the same after gzip (level 6).
-        ideal_bytes: codes at log2(levels) bits, each kernel rounded up to whole bytes, 4 bytes a scale, and 4 bytes for
-            every number that is not quantized.
+        ideal_bytes: codes at log2(levels) bits, each kernel rounded up to whole bytes, 4 bytes a scale, zero points at
+            as many bits as codes, and 4 bytes for every number that is not quantized.
         layers: those with weights, in the order of the model.
     """
 
@@ -94,15 +95,17 @@ def measure(model_or_result: Any) -> Measurement:
     """Counts of a `keras.Model`, or of a `Result`, whose kernels count as integers.
 
     Raises:
-        InputError: neither of the two, a subclassed model, or one that is not built.
+        InputError: neither of the two, or a model that is not built.
     """
     kernels: dict[str, Quantized] = getattr(model_or_result, "kernels", {})
     model = getattr(model_or_result, "model", model_or_result)
-    functional_graph(model)
-    layers = layers_by_path(model)
-    if unknown := kernels.keys() - layers.keys():
+    check_model(model)
+    layers = layers_by_path(model) if is_graph(model) else {model.name: model}
+    if is_graph(model) and (
+        unknown := [path for path in kernels if not any(_is_within(path, layer) for layer in layers)]
+    ):
         raise InputError(f"The result has codes for {sorted(unknown)}, which are no layers of its model.")
-    macs = _macs_by_path(model, layers)
+    macs = _macs_by_path(model, layers) if is_graph(model) else {model.name: None}
     rows = tuple(
         LayerMeasurement(
             path,
@@ -110,7 +113,9 @@ def measure(model_or_result: Any) -> Measurement:
             _num_numbers(layer),
             sum(int(np.count_nonzero(weight)) for weight in layer.get_weights()),
             macs[path],
-            _ideal_bytes(layer, kernels.get(path)),
+            _ideal_bytes(
+                layer, [kernel for name, kernel in kernels.items() if layer is model or _is_within(name, path)]
+            ),
         )
         for path, layer in layers.items()
         if layer.weights
@@ -131,12 +136,19 @@ def _num_numbers(layer: keras.Layer) -> int:
     return sum(math.prod(weight.shape) for weight in layer.weights)
 
 
-def _ideal_bytes(layer: keras.Layer, quantized: Quantized | None) -> int:
-    if quantized is None:
-        return BYTES_A_NUMBER * _num_numbers(layer)
-    bits = quantized.codes.size * math.log2(len(quantized.levels))
-    remaining = _num_numbers(layer) - quantized.codes.size + quantized.scale.size
-    return math.ceil(bits / 8) + BYTES_A_NUMBER * remaining
+def _is_within(path: str, layer_path: str) -> bool:
+    """Whether a kernel belongs to a layer, or to one that this layer holds."""
+    return path == layer_path or path.startswith(layer_path + "/")
+
+
+def _ideal_bytes(layer: keras.Layer, quantized: list[Quantized]) -> int:
+    size = BYTES_A_NUMBER * _num_numbers(layer)
+    for kernel in quantized:
+        bits = kernel.codes.size * math.log2(len(kernel.levels))
+        size += math.ceil(bits / 8) - BYTES_A_NUMBER * (kernel.codes.size - kernel.scale.size)
+        if kernel.zero_point is not None:
+            size += math.ceil(kernel.zero_point.size * math.log2(len(kernel.levels)) / 8)
+    return size
 
 
 def _gzipped_bytes(model: keras.Model) -> int:

@@ -19,9 +19,9 @@ class Moments:
 
     Attributes:
         count: m.
-        sum_analog: (N,) column sums of X.
-        sum_compressed: (N,) column sums of X~.
-        squares: (N,) column sums of X~ squared.
+        sum_analog: (..., N) column sums of X.
+        sum_compressed: (..., N) column sums of X~.
+        squares: (..., N) column sums of X~ squared.
     """
 
     count: int

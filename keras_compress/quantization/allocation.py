@@ -1,7 +1,6 @@
 """`allocate_bits()`: more bits where they matter, fewer where they do not, within a budget."""
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +13,12 @@ from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.kernels import KernelView
+from keras_compress.layers.view import KernelView
 from keras_compress.numerics.allocation import allocate
 from keras_compress.numerics.objective import excess, objective_of
-from keras_compress.numerics.statistics import Moments, centered_evidence
+from keras_compress.numerics.statistics import centered_evidence
 from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
-from keras_compress.quantization.quantize import Job, calibrating, channel_features, quantize
+from keras_compress.quantization.quantize import Job, calibrating, input_channels, problems, quantize
 from keras_compress.quantization.quantizers import GPFQ, Quantizer
 from keras_compress.quantization.selection import Patterns
 from keras_compress.result import Result
@@ -91,7 +90,7 @@ def allocate_bits(
         costs = np.outer(sizes, widths)
     else:
         limit, unit = _bytes_of(budget), "bytes"
-        channels = np.array([_num_channels(graph.views[path]) for path in plan])
+        channels = np.array([graph.views[path].num_channels for path in plan])
         scales = channels if method.setting.per_channel else np.ones_like(channels)
         costs = -(-np.outer(sizes, widths) // 8) + 4 * scales[:, None]
     least = int(costs.min(axis=1).sum())
@@ -123,6 +122,8 @@ def allocate_bits(
 def _layer_errors(job: Job, path: str, choices: list[Quantizer]) -> np.ndarray:
     """(num_widths,) ||XW - XQ||^2 / ||XW||^2 of one layer, around their means where the bias takes the mean."""
     view = job.graph.views[path]
+    if view.memoryless:
+        return _rounding_errors(view, choices)
     matrices = view.matrices(view.kernel.astype(np.float64))
     method = choices[0]
     evidence, _ = job.evidence(path, method if method.evidence == "gram" else GPFQ(), view)  # MSQ is judged like others
@@ -131,18 +132,18 @@ def _layer_errors(job: Job, path: str, choices: list[Quantizer]) -> np.ndarray:
     takes_mean = centered and (method.centers or method.bias_correction)
     alphabets = [choice.layer_alphabet(matrices, evidence) for choice in choices]
     errors, norm = np.zeros(len(choices)), 0.0
-    for group, (matrix, facts) in enumerate(zip(matrices, evidence, strict=True)):
-        assert not isinstance(facts, Moments)
+    every = [problems(view, matrices, evidence, alphabet) for alphabet in alphabets]
+    for choices_of_group in zip(*every, strict=True):
+        _, matrix, facts, _ = choices_of_group[0]
         judge = objective_of(matrix, centered_evidence(facts) if takes_mean else facts)
         output = judge.place(matrix).energy().sum()
-        channels = slice(group * matrix.shape[1], (group + 1) * matrix.shape[1])
-        for index, choice in enumerate(choices):
-            codes, letters = choice.solve(
+        for index, (group, _, _, letters) in enumerate(choices_of_group):
+            codes, letters = choices[index].solve(
                 matrix,
                 facts,
-                alphabets[index].channels(channels),
-                centered=choice.centers and centered,
-                channels=channel_features(view),
+                letters,
+                centered=choices[index].centers and centered,
+                channels=input_channels(view),
                 generator=job.generator(path, group),
             )
             errors[index] += excess(judge.place(letters.decode(codes).astype(np.float64))).sum() + output
@@ -150,8 +151,15 @@ def _layer_errors(job: Job, path: str, choices: list[Quantizer]) -> np.ndarray:
     return errors / norm if norm > 0 else errors
 
 
-def _num_channels(view: KernelView) -> int:
-    return math.prod(view.kernel.shape[axis] for axis in view.axes)
+def _rounding_errors(view: KernelView, choices: list[Quantizer]) -> np.ndarray:
+    """(num_widths,) ||W - Q||^2 / ||W||^2 of a kernel whose inputs say nothing."""
+    matrices = view.matrices(view.kernel.astype(np.float64))
+    norm = np.square(matrices).sum()
+    errors = []
+    for choice in choices:
+        every = problems(view, matrices, None, choice.layer_alphabet(matrices, None))
+        errors.append(sum(np.square(w - letters.decode(letters.nearest(w))).sum() for _, w, _, letters in every))
+    return np.array(errors) / norm if norm > 0 else np.zeros(len(choices))
 
 
 def _losses(

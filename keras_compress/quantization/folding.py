@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.layers.folding import fold
+from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
@@ -29,12 +30,15 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
     started = time.perf_counter()
     given = Result.of(model)
     folded, folds, reasons = fold(given.model)
-    layers, old_layers = layers_by_path(folded), layers_by_path(given.model)
+    old_layers = layers_by_path(given.model)
     kernels = dict(given.kernels)
     step = Step("fold_batch_normalization", {})
-    for path in folds.keys() & kernels.keys():
-        kernels[path] = _rescaled(path, kernels[path], folds[path].factor)
-        layers[path].kernel.assign(kernels[path].decode())
+    views = views_by_path(folded)
+    for path, fold_ in folds.items():
+        kernel_path = path if path in views else f"{path}/pointwise_kernel"
+        if kernel_path in kernels:
+            kernels[kernel_path] = _rescaled(path, kernels[kernel_path], fold_.factor)
+            views[kernel_path].variable.assign(kernels[kernel_path].decode())
     gone = {fold.batch_normalization: path for path, fold in folds.items()}
     for path, layer in old_layers.items():
         if path in gone:

@@ -77,14 +77,14 @@ def check_forms(
     """Raises InputError where a quantizer needs N x N matrices and cannot have them."""
     budget = calibration.memory_budget if isinstance(calibration, Calibration) else parse_bytes(memory_budget)
     for path, quantizer in plan.items():
-        if quantizer.has_direct_form:
+        view = graph.views[path]
+        if quantizer.evidence != "gram" or view.memoryless or (quantizer.has_direct_form and graph.linear_calls(path)):
             continue
         if form == "direct":
             raise InputError(
                 f"{quantizer!r} works on N x N matrices, for which form='direct' leaves no room: use 'gram'."
             )
-        view = graph.views[path]
-        features = int(np.prod(view.layer.kernel.shape[:-1]))
+        features = view.num_features
         size = 8 * features**2 * (2 * view.groups + quantizer.matrices)
         if size > budget:
             raise InputError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 import zlib
@@ -18,9 +19,11 @@ from keras_compress.calibration.walk import Walk
 from keras_compress.errors import InputError
 from keras_compress.layers.absorption import MeanAbsorber, mean_absorbers
 from keras_compress.layers.clone import clone_model
+from keras_compress.layers.convolution_views import ConvolutionView
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.kernels import ConvolutionView, KernelView, refusal
-from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.kernels import named_views, refusal, views_by_path
+from keras_compress.layers.paths import all_layers_by_path, held_layers
+from keras_compress.layers.view import KernelView, LinearView
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.statistics import Moments, mean_error
 from keras_compress.quantization.plan import (
@@ -35,6 +38,8 @@ from keras_compress.quantization.quantizers import Evidence, Quantizer
 from keras_compress.quantization.selection import Pattern, Patterns
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
+
+ERROR_ROWS = 1024  # that measure the error of a kernel within another layer
 
 
 def quantize(
@@ -55,12 +60,16 @@ def quantize(
 ) -> Result:
     """A quantized copy of a model, the integers behind its kernels, and a report.
 
-    Dense, Conv1D and Conv2D layers are quantized in the order in which the model calls them, each one with the inputs
-    that it gets from the layers that are quantized already. Any other layer with weights stays in floating point; the
-    report says why. The model that comes in is not written to.
+    Kernels of dense, convolutional, embedding and recurrent layers are quantized in the order in which the model calls
+    them, each one with the inputs that it gets from the layers that are quantized already. Any other layer with weights
+    stays in floating point; the report says why. The model that comes in is not written to.
+
+    Layers within other layers (projections of MultiHeadAttention, parts of a layer of your own) and those of subclassed
+    models, whose connections are not known, are quantized too: their inputs are seen by looking on while the model
+    runs. In a subclassed model each kernel takes a pass of its own from the inputs, which is slower.
 
     Args:
-        model: a built Functional or Sequential model, or the result of an earlier step.
+        model: a built model, or the result of an earlier step.
         quantizer: `MSQ(...)`, `GPFQ(...)`.
         calibration: a few hundred samples, preprocessed as in training: an array, a list or dictionary of arrays, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a `Calibration`, which several
@@ -111,10 +120,12 @@ def quantize(
         if job.walk is not None:
             job.walk.finish()
             for path, row in rows.items():
-                row.relative_error = job.walk.relative_error(path)
+                row.relative_error = job.relative_error(path)
     for row in _all_rows(given, graph, rows):
         step.add(row)
     step.figures = {"seconds": time.perf_counter() - started}
+    if graph.closed:
+        step.figures["slow walk"] = f"{graph.closed}: each kernel took a pass of its own through the model"
     if source is not None:
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
     kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
@@ -140,48 +151,61 @@ class Job:
         self.graph = Graph(self.twin)
         self.walk = None if self.source is None else Walk(self.source, self.graph, self.paths)
         self.absorbers = mean_absorbers(self.twin, self.graph)
+        self.samples: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # rows of X and X~, of inner kernels
+        self.errors: dict[str, float | None] = {}  # relative errors on them
 
     def quantize_layer(self, path: str, quantizer: Quantizer) -> tuple[QuantizedKernel, LayerRow]:
         started = time.perf_counter()
         view = self.graph.views[path]
-        matrices = view.matrices(view.kernel.astype(np.float64))
+        weights = view.kernel.astype(np.float64)
+        matrices = view.matrices(weights)
         evidence, form = self.evidence(path, quantizer, view)
         alphabet = quantizer.layer_alphabet(matrices, evidence)
         absorber = self.absorbers.get(path)
-        centered = quantizer.centers and absorber is not None
-        codes, shifts, found_alphabets = [], [], []
-        units = matrices.shape[2]
+        centered = quantizer.centers and absorber is not None and not view.memoryless
         keep = view.matrices(self.masks[path]) if path in self.masks else None
-        for group, matrix in enumerate(matrices):
-            facts = None if evidence is None else evidence[group]
-            found, letters = quantizer.solve(
-                matrix,
-                facts,
-                alphabet.channels(slice(group * units, (group + 1) * units)),
-                keep=None if keep is None else keep[group],
-                centered=centered,
-                channels=channel_features(view),
-                generator=self.generator(path, group),
-            )
+        codes, shifts, found_alphabets = [], [], []
+        for group, matrix, facts, letters in problems(view, matrices, evidence, alphabet):
+            kept = keep if keep is None or view.batched else keep[group]
+            if view.memoryless:
+                found = letters.nearest(matrix)
+                found = found if kept is None else np.where(kept, found, letters.zero_code)
+            else:
+                found, letters = quantizer.solve(
+                    matrix,
+                    facts,
+                    letters,
+                    keep=kept,
+                    centered=centered,
+                    channels=input_channels(view),
+                    generator=self.generator(path, group),
+                )
             codes.append(found)
-            found_alphabets.append(letters)
+            found_alphabets.append(letters.shaped((-1,)))
             if facts is not None:
-                shifts.append(mean_error(matrix, letters.decode(found), facts))
-        quantized = _quantized_kernel(view, np.stack(codes), Alphabet.joined(found_alphabets))
-        view.layer.kernel.assign(quantized.decode())
+                shifts.append(mean_error(matrix, letters.decode(found), facts).ravel())
+        found_alphabet = Alphabet.joined(found_alphabets)
+        quantized = _quantized_kernel(view, codes[0] if view.batched else np.stack(codes), found_alphabet)
+        view.variable.assign(quantized.decode())
         if self.walk is not None:
             self.walk.changed.add(path)
-        bias = self._correct(path, absorber, np.concatenate(shifts) if shifts else None, quantizer, centered)
+        shift = np.concatenate(shifts) if shifts else None
+        bias = self._correct(path, absorber, shift, quantizer, centered)
+        if path in self.samples:
+            taken = shift if bias in ("centered", "corrected") else None
+            self.errors[path] = self._error_on_sample(path, view, weights, taken)
+        own = len(named_views(path, view.layer)) == 1
         row = LayerRow(
             path,
             type(view.layer).__name__,
             "quantized",
-            parameters=view.layer.count_params(),
+            view.memoryless and f"rounded weight by weight: {view.memoryless}",
+            parameters=view.layer.count_params() if own else view.kernel.size,
             alphabet=repr(quantizer.setting),
             num_levels=len(quantized.levels),
             bits=quantized.bits,
             storage="packed" if quantized.storage_bits is None else f"int{quantized.storage_bits}",
-            radius=float(Alphabet.joined(found_alphabets).radius.mean()),
+            radius=float(found_alphabet.radius.mean()),
             zeros=float(np.mean(view.kernel == 0)),
             features=matrices.shape[1],
             rows=None if evidence is None else evidence[0].count,
@@ -212,52 +236,95 @@ class Job:
 
     def evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
         """What the calibration data says of each group, and the solver's form."""
-        if self.walk is None or self.source is None or quantizer.evidence == "nothing":
+        if self.walk is None or self.source is None or quantizer.evidence == "nothing" or view.memoryless:
             return None, ""
         walk, source = self.walk, self.source
         form = self._form(path, view, quantizer) if quantizer.evidence == "gram" else ""
-        inputs = walk.inputs(path)
-        same = not walk.differing().intersection(inputs)
-        key = (tuple(inputs), path, form == "gram", self.patch_fraction, self.seed)
+        same = walk.same_inputs(path)
+        key = (tuple(walk.inputs(path)), path, form == "gram", self.patch_fraction, self.seed)
         if same and form != "direct" and key in source.shared_statistics:
-            return list(source.shared_statistics[key]), form
-        gatherer = Gatherer(
-            view, gram=form == "gram", same=same, fraction=self.patch_fraction, seed=self.seed, name=path
-        )
+            gatherer = source.shared_statistics[key]
+        else:
+            gatherer = Gatherer(
+                view,
+                gram=form == "gram",
+                same=same,
+                fraction=self.patch_fraction,
+                seed=self.seed,
+                name=path,
+                sampled=-(-ERROR_ROWS // walk.num_chunks) if walk.is_inner(path) else 0,
+            )
 
-        def visit(analog: list[Any], compressed: list[Any]) -> None:
-            for ours, theirs in zip(analog, compressed, strict=True):
-                gatherer.add(theirs, ours)
+            def visit(analog: list[Any], compressed: list[Any]) -> None:
+                for ours, theirs in zip(analog, compressed, strict=True):
+                    gatherer.add(theirs, ours)
 
-        walk.advance(path, visit, keep_inputs=form == "direct")
+            walk.advance(path, visit, keep_inputs=form == "direct")
+            if same and source.keep:
+                source.shared_statistics[key] = gatherer
+        if gatherer.sample:
+            self.samples[path] = gatherer.sample
         statistics = gatherer.result()
-        evidence: list[Evidence] = list(statistics)
-        if same and source.keep:
-            source.shared_statistics[key] = list(statistics)
-        if form == "direct":
-            columns = max(source.memory_budget // (16 * statistics[0].count), 128)
-            evidence = [
-                StoredSamples(view, group, moments, walk.input_keys(path), source.store, columns)
-                for group, moments in enumerate(statistics)
-                if isinstance(moments, Moments)
-            ]
-        return evidence, form
+        if form != "direct":
+            return list(statistics), form
+        columns = max(source.memory_budget // (16 * statistics[0].count), 128)
+        return [
+            StoredSamples(view, group, moments, walk.input_keys(path), source.store, columns)
+            for group, moments in enumerate(statistics)
+            if isinstance(moments, Moments)
+        ], form
+
+    def relative_error(self, path: str) -> float | None:
+        """Of the outputs of a quantized kernel; of those within another layer on a sample of their rows."""
+        if path in self.errors:
+            return self.errors[path]
+        return None if self.walk is None else self.walk.relative_error(path)
+
+    def _error_on_sample(
+        self, path: str, view: KernelView, weights: np.ndarray, taken: np.ndarray | None
+    ) -> float | None:
+        """||XW - X~Q|| / ||XW||; `taken` is the mean error that the bias has taken."""
+        analog, quantized = view.matrices(weights), view.matrices(view.kernel.astype(np.float64))
+        error = norm = 0.0
+        for ours, theirs in self.samples[path]:
+            outputs = ours @ analog
+            missing = outputs - theirs @ quantized
+            if taken is not None:
+                missing -= taken.reshape(len(analog), 1, -1)
+            error, norm = error + float(np.square(missing).sum()), norm + float(np.square(outputs).sum())
+        return math.sqrt(error / norm) if norm > 0 else None
 
     def _form(self, path: str, view: KernelView, quantizer: Quantizer) -> str:
         """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
+        assert self.source is not None and self.walk is not None
+        if self.walk.is_inner(path) or view.batched:
+            return "gram"
         if self.form != "auto" or not quantizer.has_direct_form:
             return "gram" if self.form == "auto" else self.form
         if self.patch_fraction < 1 and isinstance(view, ConvolutionView):
             return "gram"  # the direct form reads every row
-        assert self.source is not None and self.walk is not None
-        features = int(np.prod(view.layer.kernel.shape[:-1]))
+        assert isinstance(view, LinearView), "an inner kernel has no call of its own"
+        features = view.num_features
         rows = self.source.num_samples * sum(
             view.num_positions(self.source.graph.shapes[tensor]) for tensor in self.walk.inputs(path)
         )
         gram_bytes = 8 * features**2 * (2 * view.groups + quantizer.matrices)
-        direct_bytes = 8 * rows * (view.layer.kernel.shape[-1] + 2 * features // view.groups)
+        direct_bytes = 8 * rows * (view.num_channels + 2 * features)
         fits = gram_bytes <= self.source.memory_budget or gram_bytes <= direct_bytes
         return "gram" if features <= rows and fits else "direct"
+
+
+def problems(
+    view: KernelView, matrices: np.ndarray, evidence: list[Evidence] | None, alphabet: Alphabet
+) -> Iterator[tuple[int, np.ndarray, Any, Alphabet]]:
+    """Yields what a solver takes at once: group, matrix, evidence and letters; all groups of a batched view."""
+    groups, _, units = matrices.shape
+    if view.batched:
+        yield 0, matrices, None if evidence is None else evidence[0], alphabet.shaped((groups, units))
+        return
+    for group, matrix in enumerate(matrices):
+        letters = alphabet.channels(slice(group * units, (group + 1) * units))
+        yield group, matrix, None if evidence is None else evidence[group], letters
 
 
 def _must_have_data(quantizer: Quantizer) -> bool:
@@ -303,26 +370,37 @@ def calibrating(
             yield calibration
 
 
-def channel_features(view: KernelView) -> list[np.ndarray] | None:
+def input_channels(view: KernelView) -> list[np.ndarray] | None:
     """Indices of the features of each input channel of a convolution."""
-    if not isinstance(view, ConvolutionView):
-        return None
-    taps = len(view.geometry.taps)
-    channels = view.layer.kernel.shape[-2]
-    return [np.arange(taps) * channels + channel for channel in range(channels)]
+    return view.per_channel_groups if isinstance(view, ConvolutionView) else None
 
 
 def _all_rows(given: Result, graph: Graph, rows: dict[str, LayerRow]) -> list[LayerRow]:
-    """A row for each layer that has weights: quantized, quantized by an earlier step, or in floating point and why."""
+    """A row for each kernel that we know and each other layer with weights: what was done, or why nothing."""
     found = []
-    for path, layer in layers_by_path(given.model).items():
-        if path in rows:
-            found.append(rows[path])
-        elif layer.weights:
-            action, why = "float", "the settings leave it out (layers= or overrides=)"
-            if path in given.kernels:
-                action, why = "kept", "its codes of an earlier step are kept"
-            elif path not in graph.views:
-                why = refusal(layer)
-            found.append(LayerRow(path, type(layer).__name__, action, why, parameters=layer.count_params()))
+    views = views_by_path(given.model)
+    of_layer: dict[int, list[str]] = {}
+    for path, view in views.items():
+        of_layer.setdefault(id(view.layer), []).append(path)
+    done: set[int] = set()
+    for path, layer in all_layers_by_path(given.model).items():
+        kernels = of_layer.get(id(layer), [])
+        for kernel in kernels:
+            row = rows.get(kernel)
+            if row is None:
+                action, why = "float", "the settings leave it out (layers= or overrides=)"
+                if kernel in given.kernels:
+                    action, why = "kept", "its codes of an earlier step are kept"
+                elif kernel not in graph.views:
+                    why = graph.unseen.get(kernel, "no call of the model reaches it")
+                size = layer.count_params() if len(kernels) == 1 else views[kernel].kernel.size
+                row = LayerRow(kernel, type(layer).__name__, action, why, parameters=size)
+            found.append(row)
+        own = {id(weight): weight for weight in layer.weights}
+        inner = {id(weight) for held in held_layers(layer).values() for weight in held.weights}
+        left = [weight for name, weight in own.items() if name not in done and (kernels or name not in inner)]
+        done.update(map(id, left))
+        if left and not kernels:
+            size = sum(math.prod(weight.shape) for weight in left)
+            found.append(LayerRow(path, type(layer).__name__, "float", refusal(layer), parameters=size))
     return found

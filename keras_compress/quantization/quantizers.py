@@ -85,7 +85,7 @@ class Quantizer(Configured, abc.ABC):
 
     def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
         """Letters for (groups, N, units) weights, given the evidence of each group."""
-        weights = None if evidence is None else np.stack([group.diagonal for group in evidence])
+        weights = None if evidence is None else np.concatenate([np.atleast_2d(group.diagonal) for group in evidence])
         return self.setting.for_layer(matrices, "mse" if self.radius in FITTED else self.radius, weights)
 
     @abc.abstractmethod

@@ -14,6 +14,7 @@ from keras_compress.files import check_writable_folder
 from keras_compress.layers.absorption import mean_absorbers
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.result import Result, load_result
@@ -83,7 +84,10 @@ def accuracies_by_layer(
     """Top-1 with no layer quantized, then with the first one, with the first two, ... of `layers`."""
     model = clone_model(start)
     absorbers = mean_absorbers(start, Graph(start))
-    ours, theirs = layers_by_path(model), layers_by_path(result.model)
+    ours, theirs = (
+        layers_by_path(network) | {path: view.layer for path, view in views_by_path(network).items()}
+        for network in (model, result.model)
+    )
     accuracies = [_top1(model, x, y)]
     for path in layers:
         # The bias, or the BatchNorm that stands in for it, changed with the kernel.
@@ -126,14 +130,14 @@ def _accuracy_by_layer(
 
 
 def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path) -> pathlib.Path:
-    before = layers_by_path(start)
+    before = views_by_path(start)
     layers = list(result.kernels)[:MAX_LAYERS]
     columns = min(len(layers), 3)
     lines = -(-len(layers) // columns)
     figure = Figure(figsize=(max(3.2 * columns, 6.0), 2.2 * lines + 1.1), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes, path in zip(grid.flat, layers, strict=False):
-        old, new = np.asarray(before[path].kernel).ravel(), result.kernels[path].decode().ravel()
+        old, new = before[path].kernel.ravel(), result.kernels[path].decode().ravel()
         bins = np.linspace(min(old.min(), new.min()), max(old.max(), new.max()), BINS + 1)
         for weights, settings in (
             (old, {"histtype": "stepfilled", "color": style.GREY, "label": "before"}),

@@ -18,7 +18,6 @@ from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import Evaluation, evaluate
 from keras_compress.quantization.folding import fold_batch_normalization
@@ -233,9 +232,8 @@ class _Job:
         overrides: dict[Pattern, Quantizer | None] = {}
         if configuration.dense_scalar != configuration.scalar:
             quantizer = configuration.quantizer(dense=True)
-            layers = layers_by_path(self.start.model)
-            for path in Graph(self.start.model).views:
-                if type(layers[path]) is keras.layers.Dense:
+            for path, view in Graph(self.start.model).views.items():
+                if type(view.layer) is keras.layers.Dense:
                     overrides[re.compile(re.escape(path))] = quantizer
         overrides.update((re.compile(re.escape(path)), None) for path in self.ignored)
         return quantize(

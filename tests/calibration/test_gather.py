@@ -8,7 +8,7 @@ from keras_compress.calibration.correlation import CorrelationSum
 from keras_compress.calibration.gather import Gatherer, StoredSamples, gram_method
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
-from keras_compress.layers.kernels import kernel_view
+from keras_compress.layers.kernels import kernel_views
 from keras_compress.numerics.statistics import statistics_of
 from tests.layers.geometries import CONVOLUTIONS
 from tests.reference import convolution as patch_reference
@@ -23,7 +23,7 @@ def convolution(settings, channels=4):
     size, strides, dilation, padding, groups = settings
     layer = L.Conv2D(2 * groups, size, strides, padding, dilation_rate=dilation, groups=groups)
     layer.build((None, None, None, channels))
-    return kernel_view(layer)
+    return kernel_views(layer)[0]
 
 
 def images(rng, count, height, width, channels=4):
@@ -146,7 +146,7 @@ def test_the_rows_of_a_dense_layer_are_vectors_of_any_rank(rng, shape, gram):
     layer.build((None, *shape))
     analog = rng.normal(size=(3, *shape)).astype(np.float32)
     compressed = analog + 1
-    (statistics,) = gathered(kernel_view(layer), analog, compressed, gram=gram)
+    (statistics,) = gathered(kernel_views(layer)[0], analog, compressed, gram=gram)
     expected = statistics_of(analog.reshape(-1, 6), compressed.reshape(-1, 6))
     fields = ["count", "sum_analog", "sum_compressed", "diagonal", *(["gram", "cross"] if gram else [])]
     for field in fields:
@@ -206,7 +206,7 @@ def test_stored_columns_of_a_convolution_are_those_of_its_patches(rng, settings,
 def test_stored_columns_of_a_dense_layer_are_its_inputs(rng, budget):
     layer = L.Dense(2)
     layer.build((None, 4, 10))
-    view = kernel_view(layer)
+    view = kernel_views(layer)[0]
     analog = rng.normal(size=(3, 4, 10)).astype(np.float32)
     compressed = analog + 1
     (moments,) = gathered(view, analog, compressed, gram=False)

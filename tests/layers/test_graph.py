@@ -6,7 +6,7 @@ import pytest
 
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
-from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph, is_linear
+from keras_compress.layers.graph import ACTIVATION, LINEAR, WHOLE, Graph, is_linear
 from tests import architectures
 
 L = keras.layers
@@ -116,10 +116,80 @@ def test_dropout_and_normalization_run_in_inference():
     )
 
 
-def test_a_mask_is_an_error_that_names_the_layer():
-    model = keras.Sequential([keras.Input((3, 2)), L.Masking(name="hide"), L.Dense(2)])
-    with pytest.raises(InputError, match=r"'hide' passes on a mask"):
+def test_a_model_with_masks_is_one_call():
+    layers = [L.Masking(name="hide"), L.LSTM(2, name="read"), L.Dense(2, name="logits")]
+    model = keras.Sequential([keras.Input((3, 2)), *layers])
+    graph = Graph(model)
+    assert graph.closed == "layer 'hide' passes on a mask"
+    assert [call.part for call in graph.calls] == [WHOLE]
+    assert list(graph.views) == ["read/kernel", "read/recurrent_kernel", "logits"]
+    inputs = np.array([[[1, 2], [0, 0], [0, 0]], [[1, 2], [3, 4], [0, 0]]], np.float32)
+    np.testing.assert_allclose(np.asarray(run(graph, inputs)[graph.outputs[0]]), np.asarray(model(inputs)), rtol=1e-5)
+
+
+class Own(keras.Model):
+    """Calls its layers in another order than it names them, one of them twice, and one never."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.last = L.Dense(2)
+        self.first = L.Dense(4)
+        self.never = L.Dense(3)
+        self.tables = [L.Dense(4, "relu"), L.BatchNormalization()]
+
+    def call(self, x, training=False):
+        x = self.tables[0](self.first(x))
+        return self.last(self.tables[0](self.tables[1](x, training=training)))
+
+
+def test_a_subclassed_model_is_one_call_whose_kernels_come_in_the_order_of_their_calls():
+    model = Own(name="own")
+    inputs = np.ones((3, 4), np.float32)
+    model.never.build((None, 2))
+    model(inputs)
+    graph = Graph(model)
+    assert graph.closed == "model 'own' is subclassed"
+    assert list(graph.views) == ["first", "tables/0", "last"]
+    assert graph.unseen == {"never": "own does not call this layer"}
+    assert [graph.shapes[tensor] for tensor in (*graph.inputs, *graph.outputs)] == [(None, 4), (None, 2)]
+    np.testing.assert_allclose(np.asarray(run(graph, inputs)[graph.outputs[0]]), np.asarray(model(inputs)), rtol=1e-5)
+
+
+def test_a_model_that_has_never_been_called_is_an_error():
+    with pytest.raises(InputError, match=r"its input shape is not known\. Call it once"):
+        Graph(Own(name="own"))
+
+
+def test_a_model_that_cannot_be_traced_is_an_error_with_the_reason():
+    class Eager(keras.Model):
+        def call(self, x):
+            return x if float(x[0, 0]) > 0 else -x
+
+    model = Eager(name="eager")
+    model(np.ones((2, 3), np.float32))
+    with pytest.raises(InputError, match="'eager' cannot be traced in inference mode"):
         Graph(model)
+
+
+def test_layers_within_a_layer_are_seen_in_its_call():
+    inputs = keras.Input((5, 4))
+    attended = L.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    model = keras.Model(inputs, L.TimeDistributed(L.Dense(3), name="each")(attended))
+    graph = Graph(model)
+    names = ["query_dense", "key_dense", "value_dense", "output_dense"]
+    assert list(graph.views) == [*(f"attention/{name}" for name in names), "each/layer"]
+    assert not graph.closed and not graph.unseen
+    assert graph.holders("attention/key_dense") == [0] and graph.linear_calls("attention/key_dense") == []
+
+
+def test_a_separable_convolution_is_two_products_and_an_activation():
+    model = keras.Sequential([keras.Input((6, 6, 2)), L.SeparableConv2D(3, 3, activation="relu", name="block")])
+    graph = Graph(model)
+    assert [(call.path, call.part) for call in graph.calls] == [
+        ("block/depthwise_kernel", LINEAR), ("block/pointwise_kernel", LINEAR), ("block", ACTIVATION),
+    ]  # fmt: skip
+    inputs = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(run(graph, inputs)[graph.outputs[0]]), np.asarray(model(inputs)), atol=1e-5)
 
 
 def test_a_layer_that_trains_is_an_error_that_names_it():
