@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from keras_compress.layers.paths import all_layers_by_path, held_layers
 from keras_compress.layers.view import KernelView, LinearView
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.statistics import Moments, mean_error
+from keras_compress.quantization.accuracy import keep_accuracy, score_of
 from keras_compress.quantization.plan import (
     check_forms,
     check_groups,
@@ -56,6 +58,8 @@ def quantize(
     patch_fraction: float = 1.0,
     work_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    max_drop: float | None = None,
+    validation: Any = None,
     progress: bool = False,
 ) -> Result:
     """A quantized copy of a model, the integers behind its kernels, and a report.
@@ -83,7 +87,12 @@ def quantize(
         batch_size: samples that go through the networks at a time; None chooses by the budget.
         patch_fraction: share of the patches of a convolution that are used, drawn without replacement.
         work_dir: folder for activations that do not fit.
-        seed: of the patches' draw.
+        seed: of the patches' draw, and of stochastic quantizers.
+        max_drop: how far the score on `validation` may fall, such as 0.01. Layers are given back bits (2, 3, 4, 5, 6,
+            8, floating point), the most harmful first, until it is within bounds; the report says which and how much.
+            Takes several quantizations, which share the pass through the analog network.
+        validation: (inputs, labels) of a classifier, whose score is top-1; or a function of a model that gives a score,
+            larger is better. Samples that neither calibrate nor test.
         progress: whether to show a bar (on a terminal) or lines.
 
     Raises:
@@ -99,6 +108,32 @@ def quantize(
     check_groups(graph, plan)
     check_forms(graph, plan, form, calibration, memory_budget)
     masks = zero_masks(graph, plan, given, keep_zeros)
+    if max_drop is not None or validation is not None:
+        score = score_of(max_drop, validation)
+        if calibration is None:
+            raise InputError("max_drop needs calibration data, to find which layers harm. Pass a few hundred samples.")
+        with calibrating(given.model, calibration, memory_budget, batch_size, work_dir) as shared:
+            assert shared is not None
+            shared.keep = True
+
+            def run(chosen: dict[str, Quantizer | None]) -> Result:
+                exact: dict[Pattern, Quantizer | None] = {
+                    re.compile(re.escape(path)): other for path, other in chosen.items()
+                }
+                return quantize(
+                    given,
+                    quantizer,
+                    shared,
+                    layers=lambda path: path in chosen,
+                    overrides=exact,
+                    keep_zeros=keep_zeros,
+                    form=form,
+                    patch_fraction=patch_fraction,
+                    seed=seed,
+                    progress=progress,
+                )
+
+            return keep_accuracy(run, plan, given.model, shared, score, float(max_drop or 0.0))
     needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
         raise InputError(

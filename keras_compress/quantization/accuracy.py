@@ -1,0 +1,171 @@
+"""Accuracy-controlled quantization: layers are given back bits, the most harmful first, until the drop is small enough.
+
+How much a layer harms is measured once, without labels: how much nearer the outputs of the quantized network come to
+those of the analog one when this layer alone is given back its analog weights. One bit more quarters the square of an
+error, so that this one measurement puts all gifts of bits in an order. The score is measured on the validation data
+only, for as few points of that order as a bisection needs.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.calibration.calibration import Calibration
+from keras_compress.calibration.store import ANALOG
+from keras_compress.errors import InputError
+from keras_compress.layers.absorption import mean_absorbers
+from keras_compress.layers.graph import Graph
+from keras_compress.measurement.evaluation import evaluate
+from keras_compress.quantization.quantizers import Quantizer
+from keras_compress.result import Result
+
+WIDTHS = (2, 3, 4, 5, 6, 8)  # bits that are given before a layer is left in floating point
+JUDGED_SAMPLES = 256  # calibration samples on which harm is measured
+
+Plan = dict[str, Quantizer | None]
+Score = Callable[[keras.Model], float]
+
+
+def score_of(max_drop: Any, validation: Any) -> Score:
+    """What is to be kept: a function of a model, larger is better.
+
+    Raises:
+        InputError: one of the two alone, a drop out of range, or validation data that is neither of the two forms.
+    """
+    if max_drop is None or validation is None:
+        missing = "validation" if validation is None else "max_drop"
+        raise InputError(f"max_drop and validation go together. Received: no {missing}.")
+    if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float)) or not 0 <= max_drop < math.inf:
+        raise InputError(f"max_drop must be a number from 0 upwards, such as 0.01. Received: {max_drop!r}.")
+    if callable(validation):
+        return lambda model: float(validation(model))
+    if isinstance(validation, tuple) and len(validation) == 2:
+        x, y = validation
+        return lambda model: evaluate(model, x, y).top1
+    raise InputError(
+        "validation must be (inputs, labels), or a function of a model that gives a score. Received: "
+        f"{type(validation).__name__}."
+    )
+
+
+def keep_accuracy(
+    run: Callable[[Plan], Result],
+    plan: Mapping[str, Quantizer],
+    model: keras.Model,
+    source: Calibration,
+    score: Score,
+    max_drop: float,
+) -> Result:
+    """The result with the fewest gifts of bits, in the order of harm, whose score is within `max_drop` of the model's.
+
+    Args:
+        run: quantizes by a plan.
+        plan: path -> quantizer to begin with.
+        model: the analog network.
+        source: open calibration data of the model.
+        score: of a model, larger is better.
+        max_drop: how far the score may fall.
+
+    Raises:
+        InputError: no number of gifts keeps the drop within bounds, as long as one layer is quantized.
+    """
+    wanted = score(model) - max_drop
+    tried: dict[int, tuple[Result, float]] = {}
+    gifts: list[Plan] = [dict(plan)]
+
+    def at(count: int) -> float:
+        if count not in tried:
+            result = run(gifts[count])
+            tried[count] = (result, score(result.model))
+        return tried[count][1]
+
+    if at(0) < wanted:
+        gifts += _gifts(plan, _harms(tried[0][0], model, source))
+        low, high = 0, 1  # `low` is known to be too few
+        while high < len(gifts) - 1 and at(high) < wanted:
+            low, high = high, min(2 * high, len(gifts) - 1)
+        if at(high) < wanted:
+            left = ", ".join(path for path, quantizer in gifts[high].items() if quantizer is not None)
+            raise InputError(
+                f"max_drop={max_drop:g} cannot be kept: with {left} alone quantized the score is "
+                f"{tried[high][1]:.4g}, and {wanted:.4g} is wanted. Allow more, or pass overrides={{path: None}}."
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if at(middle) < wanted else (low, middle)
+        chosen = high
+    else:
+        chosen = 0
+    result, reached = tried[chosen]
+    figures = result.report.steps[-1].figures
+    figures |= {"score before": wanted + max_drop, "score": reached, "max_drop": max_drop}
+    figures["walks"] = sum(int(other.report.steps[-1].figures["walks"]) for other, _ in tried.values())
+    figures["given back"] = ", ".join(
+        f"{path}: {_name(quantizer)} to {_name(gifts[chosen][path])}"
+        for path, quantizer in plan.items()
+        if gifts[chosen][path] != quantizer
+    )
+    return result
+
+
+def _gifts(plan: Mapping[str, Quantizer], harms: dict[str, float]) -> list[Plan]:
+    """Plans with one gift more each, until one layer alone is quantized."""
+    current: Plan = dict(plan)
+    left = dict(harms)
+    plans: list[Plan] = []
+    while True:
+        quantized = {path: quantizer for path, quantizer in current.items() if quantizer is not None}
+        path = max(quantized, key=lambda path: left[path])
+        wider = _wider(quantized[path])
+        if wider is not None:
+            left[path] *= (quantized[path].num_levels / wider.num_levels) ** 2
+        elif len(quantized) == 1:
+            return plans
+        current[path] = wider
+        plans.append(dict(current))
+
+
+def _wider(quantizer: Quantizer) -> Quantizer | None:
+    """The same with the next width that has more levels; None beyond the last."""
+    candidates = (quantizer.with_bits(bits) for bits in WIDTHS)
+    return next((other for other in candidates if other.num_levels > quantizer.num_levels), None)
+
+
+def _name(quantizer: Quantizer | None) -> str:
+    return "floating point" if quantizer is None else f"{quantizer.num_levels} levels"
+
+
+def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str, float]:
+    """For each quantized kernel, what the squared distance of the network's outputs falls by without its codes."""
+    graph, twin = Graph(model), Graph(result.model)
+    originals, absorbers = mean_absorbers(model, graph), mean_absorbers(result.model, twin)
+    inputs = [np.asarray(source.store.read((ANALOG, tensor), 0))[:JUDGED_SAMPLES] for tensor in graph.inputs]
+    wanted = _outputs(graph, inputs)
+
+    def distance() -> float:
+        pairs = zip(_outputs(twin, inputs), wanted, strict=True)
+        return sum(float(np.square(ours - theirs).sum()) for ours, theirs in pairs)
+
+    whole = distance()
+    harms = {}
+    for path in result.kernels.keys() & graph.views.keys():
+        variables = [(twin.views[path].variable, graph.views[path].variable)]
+        if path in absorbers:
+            variables.append((absorbers[path].variable, originals[path].variable))
+        values = [np.asarray(ours).copy() for ours, _ in variables]
+        for ours, theirs in variables:
+            ours.assign(theirs)
+        harms[path] = whole - distance()
+        for (ours, _), value in zip(variables, values, strict=True):
+            ours.assign(value)
+    return harms
+
+
+def _outputs(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    for call in graph.calls:
+        values.update(zip(call.outputs, call.run(values), strict=True))
+    return [np.asarray(values[tensor], np.float64) for tensor in graph.outputs]
