@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.correlation import CorrelationSum, TapSum
+from keras_compress.calibration.correlation import CorrelationSum, TapSum, filter_gradient
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.convolution_views import ConvolutionView
@@ -78,11 +78,19 @@ class Gatherer:
         self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
         self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.batched else view.groups)]
 
-    def add(self, compressed: Any, analog: Any) -> None:
-        """Adds one batch of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`."""
+    def add(self, compressed: Any, analog: Any, missing: Any = None) -> None:
+        """Adds one batch of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`.
+
+        Args:
+            compressed: inputs in the compressed network.
+            analog: inputs in the analog network.
+            missing: E, of the shape of the layer's outputs, which the outputs are to have beside XW; None for nothing.
+        """
         analog = tf.cast(analog, tf.float32)
         compressed = analog if self.same else tf.cast(compressed, tf.float32)
         view = self.view
+        if missing is not None:
+            self._add_missing(compressed, tf.cast(missing, tf.float32))
         if self.sampled:
             self.sample.append((self._some_rows(analog), self._some_rows(compressed)))
         if isinstance(view, ConvolutionView) and self.fraction == 1.0 and not view.batched:
@@ -103,6 +111,32 @@ class Gatherer:
         if self._result is None:
             self._result = [self._group_result(sums) for sums in self._sums]
         return self._result
+
+    def _add_missing(self, compressed: Any, missing: Any) -> None:
+        """X~^T E and the column sums of E, of a layer with one group."""
+        (sums,) = self._sums
+        channels = missing.shape[-1]
+        if isinstance(self.view, ConvolutionView):
+            geometry = self.view.geometry
+            images = geometry.pad(self.view.images(compressed))
+            height, width = (
+                (geometry.output_size(axis, size) - 1) * geometry.strides[axis]
+                + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis]
+                + 1
+                for axis, size in enumerate(self.view.images(compressed).shape[1:3])
+            )
+            windows = tf.reshape(missing, (len(images), -1, missing.shape[-2], channels))
+            gradient = filter_gradient(
+                images[:, :height, :width], windows, geometry.kernel_size, geometry.strides, geometry.dilation
+            )
+            product = tf.reshape(tf.transpose(gradient, (0, 1, 3, 2)), (-1, channels))
+        else:
+            (rows,) = self.view.rows(compressed)
+            product = tf.matmul(rows, tf.reshape(missing, (-1, channels)), transpose_a=True)
+        _accumulate(sums, "missing", np.asarray(product))
+        _accumulate(
+            sums, "sum_missing", np.asarray(missing).sum(axis=tuple(range(len(missing.shape) - 1)), dtype=np.float64)
+        )
 
     def _some_rows(self, inputs: Any) -> np.ndarray:
         return np.asarray(self.view.rows(inputs[: self.sampled])[:, : self.sampled])
@@ -162,15 +196,27 @@ class Gatherer:
                     windows = geometry.windows(tf.constant(sums.pop(name)[None]))
                     sums[name] = np.concatenate([np.asarray(tf.reduce_sum(w, axis=(0, 1, 2))) for w in windows])
             names = {"compressed": "image", "analog": "analog_image", "squares": "squares_image"}
-            sums = {new: sums[old] for new, old in names.items() if old in sums} | {
-                name: sums[name].matrix()
-                for name in ("gram", "cross")
-                if name in sums and (name == "gram" or not self.same)
-            }
+            kept = {name: sums[name] for name in ("missing", "sum_missing") if name in sums}
+            sums = (
+                kept
+                | {new: sums[old] for new, old in names.items() if old in sums}
+                | {
+                    name: sums[name].matrix()
+                    for name in ("gram", "cross")
+                    if name in sums and (name == "gram" or not self.same)
+                }
+            )
         if not self.gram:
             return Moments(self.count, sums["analog"], sums["compressed"], sums["squares"])
+        cross = sums["gram"] if self.same else sums["cross"]
         return LayerStatistics(
-            self.count, sums["analog"], sums["compressed"], sums["gram"], sums["gram"] if self.same else sums["cross"]
+            self.count,
+            sums["analog"],
+            sums["compressed"],
+            sums["gram"],
+            cross,
+            sums.get("missing"),
+            sums.get("sum_missing"),
         )
 
 

@@ -90,7 +90,7 @@ class Walk:
                 tensors.update(call.outputs)
         return tensors
 
-    def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False) -> None:
+    def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False, beside: tuple[int, ...] = ()) -> None:
         """Moves both networks to the first call of a layer, and shows the inputs of all of its calls.
 
         A later call that hangs on this layer's output, or on layers in between, is shown as these layers are now.
@@ -99,11 +99,12 @@ class Walk:
             visit: called for each chunk with the inputs in the analog and in the compressed network, as tensors; the
                 same object twice where they are the same.
             keep_inputs: whether the store keeps the inputs until the next call of `advance`.
+            beside: other tensors to show behind the inputs, which are made before the layer's first call.
         """
-        sources = self.inputs(path)
+        sources = [*self.inputs(path), *beside]
         boundary = self.analog.holders(path)[0]
         shown = self._looking_on(path, sources, visit) if self.is_inner(path) else visit
-        self._run(self._stage(boundary, sources, sources if keep_inputs else []), shown)
+        self._run(self._stage(boundary, sources, self.inputs(path) if keep_inputs else []), shown)
 
     def _looking_on(self, path: str, sources: list[int], visit: Visit) -> Visit:
         """A visitor of an outer layer's inputs that passes on those of an inner one."""

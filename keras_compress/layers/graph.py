@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# Keras exports no name for the operation behind `x + y`.
+from keras.src.ops.numpy import Add
+
 from keras_compress.errors import InputError
 from keras_compress.layers.capture import noted_inputs
 from keras_compress.layers.kernels import named_views, views_by_path
@@ -24,6 +27,7 @@ from keras_compress.layers.view import KernelView, LinearView
 LINEAR = "linear"  # the product with one kernel of a known layer, and the bias
 ACTIVATION = "activation"  # the same layer's activation
 WHOLE = "whole"  # any other operation
+ADDITIONS = (keras.layers.Add, Add)
 Run = Callable[[dict[int, Any]], list[Any]]
 
 
@@ -95,6 +99,22 @@ class Graph:
     def holders(self, path: str) -> list[int]:
         """Indices of the calls that read a kernel: its own, or those of the layer that holds its layer."""
         return [index for index, call in enumerate(self.calls) if path in call.kernels]
+
+    def other_summands(self, path: str) -> tuple[int, ...]:
+        """Tensors that are there before a kernel's only call, and are added to its outputs, which go nowhere else."""
+        calls = self.linear_calls(path)
+        if len(calls) != 1:
+            return ()
+        (made,) = self.calls[calls[0]].outputs
+        readers = [call for call in self.calls if made in call.inputs]
+        while len(readers) == 1 and readers[0].part == ACTIVATION and is_linear(readers[0].operation):
+            (made,) = readers[0].outputs
+            readers = [call for call in self.calls if made in call.inputs]
+        if len(readers) != 1 or type(readers[0].operation) not in ADDITIONS or made in self.outputs:
+            return ()
+        others = tuple(tensor for tensor in readers[0].inputs if tensor != made)
+        before = all(self.producer.get(tensor, -1) < calls[0] for tensor in others)
+        return others if before and all(self.shapes[tensor] == self.shapes[made] for tensor in others) else ()
 
     def needed(self, wanted: Iterable[int], available: Iterable[int]) -> list[int]:
         """Indices of the calls that make `wanted` tensors from `available` ones, in order.

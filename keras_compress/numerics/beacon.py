@@ -52,7 +52,7 @@ def beacon(
     allowed = None if keep is None else np.tile(keep, len(starts))
     if allowed is not None:
         codes = np.where(allowed, codes, alphabets[0].zero_code)
-    target = np.tile(statistics.cross @ matrix, len(starts))  # H w
+    target = np.tile(statistics.target(matrix), len(starts))  # H w
     found, cosines = _ascend(codes, target, statistics.gram, alphabets[0], sweeps, allowed, block_size)
     chosen = np.take_along_axis(found, best_copy(-cosines, len(starts))[..., None, :], axis=-1)
     objective = GramObjective(matrix, statistics).place(alphabets[0].decode(chosen).astype(np.float64))

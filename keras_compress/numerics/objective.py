@@ -73,7 +73,7 @@ class GramObjective:
 
     def __init__(self, matrix: np.ndarray, statistics: LayerStatistics):
         self.gram, self.diagonal = statistics.gram, statistics.diagonal
-        self._target = statistics.cross @ matrix  # H W
+        self._target = statistics.target(matrix)  # H W
         self._values = self._products = np.zeros(0)  # Q, G Q
 
     def repeated(self, copies: int) -> "GramObjective":

@@ -49,9 +49,10 @@ def optq(
     ridge = np.where(means > 0, damping * means, 1.0)[..., None, None]
     inverse = inverse_factor(statistics.gram, ridge)
     codes = np.empty(weights.shape, code_type(alphabet.levels))
-    if target == "corrected" and not statistics.same_inputs:
+    aims_elsewhere = not statistics.same_inputs or statistics.missing is not None
+    if target == "corrected" and aims_elsewhere:
         weights = corrected_weights(weights, statistics, inverse)
-    elif target == "qronos" and not statistics.same_inputs:
+    elif target == "qronos" and aims_elsewhere:
         weights = _after_first_step(weights, statistics, inverse, ridge, rounding)
     weights *= alive[..., None]
     diagonal = diagonal_of(inverse)[..., None]
@@ -93,7 +94,7 @@ def inverse_factor(gram: np.ndarray, ridge: np.ndarray | float) -> np.ndarray:
 
 def corrected_weights(weights: np.ndarray, statistics: LayerStatistics, inverse: np.ndarray) -> np.ndarray:
     """w* = (G + ridge I)^-1 (H + ridge I) w = w + (G + ridge I)^-1 (H - G) w, all (..., N, n_out)."""
-    change = (statistics.cross - statistics.gram) @ weights
+    change = statistics.target(weights) - statistics.gram @ weights
     return weights + inverse.swapaxes(-1, -2) @ (inverse @ change)
 
 
@@ -101,15 +102,16 @@ def _after_first_step(
     weights: np.ndarray, statistics: LayerStatistics, inverse: np.ndarray, ridge: np.ndarray, rounding: Rounding
 ) -> np.ndarray:
     """The first living feature's letter, rounded towards X w, and for the others the best weights beside it."""
-    gram, cross = statistics.gram, statistics.cross
+    gram = statistics.gram
     first = np.argmax(statistics.diagonal > 0, axis=-1)[..., None, None]
     chosen = (np.arange(gram.shape[-1]) == first[..., 0])[..., None]  # (..., N, 1), true at the first
     others = np.where(chosen, 0.0, weights)
-    gram_row, cross_row = (np.take_along_axis(products, first, axis=-2) for products in (gram, cross))
+    gram_row = np.take_along_axis(gram, first, axis=-2)
     norm = np.take_along_axis(gram_row, first, axis=-1)
-    wanted = (cross_row @ weights - gram_row @ others) / np.where(norm > 0, norm, 1.0)
+    target = statistics.target(weights)
+    wanted = (np.take_along_axis(target, first, axis=-2) - gram_row @ others) / np.where(norm > 0, norm, 1.0)
     letter = _rounded_at(wanted[..., 0, :], first, rounding)
-    right = np.where(chosen, 0.0, cross @ weights + ridge * weights - gram_row.swapaxes(-1, -2) * letter)
+    right = np.where(chosen, 0.0, target + ridge * weights - gram_row.swapaxes(-1, -2) * letter)
     rest = np.where(
         chosen, 0.0, inverse
     )  # features before the first are dead, so that this factors the others' inverse

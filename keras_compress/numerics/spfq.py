@@ -24,12 +24,13 @@ def aligned_weights(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples
 
 
 def _from_statistics(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
-    if statistics.same_inputs:
+    if statistics.same_inputs and statistics.missing is None:
         return matrix * (statistics.diagonal > 0)[..., None]
     gram, cross = statistics.gram, statistics.cross
     lower = _lower(gram)
-    aligned = _solve(lower, np.tril(cross) @ matrix)
-    target = cross @ matrix if order > 1 else None
+    path = np.tril(cross) @ matrix
+    aligned = _solve(lower, path if statistics.missing is None else path + statistics.missing)
+    target = statistics.target(matrix) if order > 1 else None
     for _ in range(order - 1):
         aligned = _solve(lower, target - np.triu(gram, 1) @ aligned)
     return aligned

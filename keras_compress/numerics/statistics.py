@@ -44,6 +44,9 @@ class LayerStatistics:
         sum_compressed: (..., N) column sums of X~.
         gram: (..., N, N) G = X~^T X~.
         cross: (..., N, N) H = X~^T X; the same array as `gram` where both networks have the same inputs.
+        missing: (N, n_out) X~^T E and
+        sum_missing: (n_out,) column sums of E, for rows E (m, n_out) that the outputs are to have beside XW: what other
+            summands of an addition lack. None for nothing.
     """
 
     count: int
@@ -51,6 +54,8 @@ class LayerStatistics:
     sum_compressed: np.ndarray
     gram: np.ndarray
     cross: np.ndarray
+    missing: np.ndarray | None = None
+    sum_missing: np.ndarray | None = None
 
     @property
     def diagonal(self) -> np.ndarray:
@@ -76,7 +81,15 @@ class LayerStatistics:
         for products in (gram,) if self.same_inputs else (gram, cross):
             stand_alone(constant, products)
         zeros = np.zeros(self.sum_analog.shape)
-        return LayerStatistics(self.count, zeros, zeros, gram, cross)
+        if self.missing is None or self.sum_missing is None:
+            return LayerStatistics(self.count, zeros, zeros, gram, cross)
+        missing = (self.missing - sums * (self.sum_missing / self.count)) * ~constant[..., None]
+        return LayerStatistics(self.count, zeros, zeros, gram, cross, missing, np.zeros(self.sum_missing.shape))
+
+    def target(self, matrix: np.ndarray) -> np.ndarray:
+        """(..., N, n_out) X~^T (XW + E): what the compressed network's inputs say of the wanted outputs."""
+        target = self.cross @ matrix
+        return target if self.missing is None else target + _beside(self.missing, matrix)
 
     def of_compressed(self) -> "LayerStatistics":
         """The statistics of X~ in both networks' place."""
@@ -92,7 +105,8 @@ class LayerStatistics:
         gram = of(self.gram)
         cross = gram if self.same_inputs else of(self.cross)
         analog, compressed = (np.take_along_axis(part, index, -1) for part in (self.sum_analog, self.sum_compressed))
-        return LayerStatistics(self.count, analog, compressed, gram, cross)
+        missing = None if self.missing is None else np.take_along_axis(self.missing, index[..., None], -2)
+        return LayerStatistics(self.count, analog, compressed, gram, cross, missing, self.sum_missing)
 
 
 class LayerSamples(Protocol):
@@ -186,6 +200,11 @@ class CompressedSamples:
             yield start, compressed, compressed
 
 
+def _beside(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Per-unit values for a matrix that may hold several copies of all units, side by side."""
+    return np.tile(values, matrix.shape[-1] // values.shape[-1])
+
+
 def centered_evidence(evidence: Any) -> Any:
     """Statistics or samples around the means of X and X~."""
     return evidence.centered() if isinstance(evidence, LayerStatistics) else CenteredSamples(evidence)
@@ -223,4 +242,6 @@ def mean_error(
 ) -> np.ndarray:
     """(..., n_out) mean of XW - X~Q, which the layer's bias can take (bias correction)."""
     analog, compressed = (sums[..., None, :] for sums in (statistics.sum_analog, statistics.sum_compressed))
-    return (analog @ matrix - compressed @ decoded.astype(np.float64))[..., 0, :] / statistics.count
+    lacking = (analog @ matrix - compressed @ decoded.astype(np.float64))[..., 0, :]
+    beside = getattr(statistics, "sum_missing", None)
+    return (lacking if beside is None else lacking + beside) / statistics.count

@@ -275,9 +275,10 @@ class Job:
             return None, ""
         walk, source = self.walk, self.source
         form = self._form(path, view, quantizer) if quantizer.evidence == "gram" else ""
+        beside = self._beside(path, quantizer, view, form)
         same = walk.same_inputs(path)
         key = (tuple(walk.inputs(path)), path, form == "gram", self.patch_fraction, self.seed)
-        if same and form != "direct" and key in source.shared_statistics:
+        if same and not beside and form != "direct" and key in source.shared_statistics:
             gatherer = source.shared_statistics[key]
         else:
             gatherer = Gatherer(
@@ -291,11 +292,15 @@ class Job:
             )
 
             def visit(analog: list[Any], compressed: list[Any]) -> None:
+                if beside:
+                    missing = sum(ours - theirs for ours, theirs in zip(analog[1:], compressed[1:], strict=True))
+                    gatherer.add(compressed[0], analog[0], missing)
+                    return
                 for ours, theirs in zip(analog, compressed, strict=True):
                     gatherer.add(theirs, ours)
 
-            walk.advance(path, visit, keep_inputs=form == "direct")
-            if same and source.keep:
+            walk.advance(path, visit, keep_inputs=form == "direct", beside=beside)
+            if same and source.keep and not beside:
                 source.shared_statistics[key] = gatherer
         if gatherer.sample:
             self.samples[path] = gatherer.sample
@@ -308,6 +313,13 @@ class Job:
             for group, moments in enumerate(statistics)
             if isinstance(moments, Moments)
         ], form
+
+    def _beside(self, path: str, quantizer: Quantizer, view: KernelView, form: str) -> tuple[int, ...]:
+        """Other summands of an addition behind this layer, where the quantizer makes up for what they lack."""
+        assert self.walk is not None
+        if not quantizer.through_additions or form != "gram" or view.groups > 1 or self.patch_fraction < 1:
+            return ()
+        return tuple(self.walk.differing().intersection(self.graph.other_summands(path)))
 
     def relative_error(self, path: str) -> float | None:
         """Of the outputs of a quantized kernel; of those within another layer on a sample of their rows."""

@@ -32,6 +32,7 @@ class Quantizer(Configured, abc.ABC):
     """Gives a layer's weights their codes.
 
     Attributes:
+        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
         bits: bits of the alphabet `Integer`, if no alphabet is given; None is 4.
         alphabet: where the letters come from.
         radius: "median", "max", "mse" (grid search, weighted by the inputs' second moments where they are known),
@@ -39,6 +40,8 @@ class Quantizer(Configured, abc.ABC):
             "alternating" (from that of "mse", scale and codes in turn) and "search" (the same from several radii).
         bias_correction: whether the bias takes the mean of the error that the codes leave.
     """
+
+    through_additions = False
 
     def __init__(
         self, bits: int | None, alphabet: AlphabetSetting | None, radius: Radius | None, bias_correction: bool
@@ -254,6 +257,8 @@ class RefinedQuantizer(GreedyQuantizer):
     Attributes:
         refine: sweeps of coordinate descent over the codes, each after a fit of the scales where the radius is
             "alternating" or "search"; none of them raises a layer's error.
+        through_additions: whether a layer whose outputs are added to others, as at the end of a residual block, makes
+            up for what the other summands lack in the compressed network. In the Gram form.
     """
 
     def __init__(
@@ -265,8 +270,10 @@ class RefinedQuantizer(GreedyQuantizer):
         centered: bool,
         order: str,
         refine: int,
+        through_additions: bool,
     ):
         super().__init__(bits, alphabet, radius, bias_correction, centered, order)
+        self.through_additions = through_additions
         check_integer("refine", refine, 0)
         if radius in FITTED and not self.setting.per_channel:
             raise InputError(f"radius={radius!r} needs a scale for each channel. Received: {self.setting!r}.")
@@ -336,6 +343,7 @@ class GPFQ(RefinedQuantizer):
             as in the experiments of 2021.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
+        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -352,8 +360,9 @@ class GPFQ(RefinedQuantizer):
         patches: str = "joint",
         order: str = "natural",
         refine: int = 0,
+        through_additions: bool = False,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, through_additions)
         if patches not in ("joint", "per_channel"):
             raise InputError(f"patches must be 'joint' or 'per_channel'. Received: {patches!r}.")
         if patches == "per_channel" and (order != "natural" or self.refines):

@@ -240,3 +240,29 @@ def assert_columns(samples, analog, compressed):
     assert (samples.count, samples.num_features) == analog.shape
     np.testing.assert_allclose(samples.sum_analog, analog.sum(axis=0), **FLOAT32)
     np.testing.assert_allclose(samples.diagonal, np.square(compressed).sum(axis=0), **FLOAT32)
+
+
+@pytest.mark.parametrize("settings", [case for case in CONVOLUTIONS if case[-1] == 1], ids=str)
+def test_what_outputs_are_to_have_beside_is_met_by_the_patches(rng, settings):
+    view = convolution(settings)
+    compressed = rng.normal(size=(3, 9, 7, 4)).astype(np.float32)
+    rows = patch_reference.patches(compressed, *settings)[0]
+    shape = view.output_shape((None, 9, 7, 4))[1:]
+    missing = rng.normal(size=(3, *shape)).astype(np.float32)
+    gatherer = Gatherer(view, gram=True, same=True)
+    for part in (slice(0, 2), slice(2, 3)):
+        gatherer.add(compressed[part], compressed[part], missing[part])
+    (statistics,) = gatherer.result()
+    flat = missing.reshape(-1, shape[-1])
+    np.testing.assert_allclose(statistics.missing, rows.T @ flat, **FLOAT32)
+    np.testing.assert_allclose(statistics.sum_missing, flat.sum(axis=0), **FLOAT32)
+
+
+def test_what_outputs_of_a_dense_layer_are_to_have_beside(rng):
+    layer = L.Dense(3)
+    layer.build((None, 4, 6))
+    inputs, missing = (rng.normal(size=(5, 4, size)).astype(np.float32) for size in (6, 3))
+    gatherer = Gatherer(kernel_views(layer)[0], gram=True, same=True)
+    gatherer.add(inputs, inputs, missing)
+    (statistics,) = gatherer.result()
+    np.testing.assert_allclose(statistics.missing, inputs.reshape(-1, 6).T @ missing.reshape(-1, 3), **FLOAT32)

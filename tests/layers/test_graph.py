@@ -202,3 +202,30 @@ def test_a_layer_that_trains_is_an_error_that_names_it():
 def test_linear_layers_have_no_activation_of_their_own():
     assert is_linear(L.Dense(1)) and is_linear(L.Flatten())
     assert not is_linear(L.Dense(1, "relu"))
+
+
+def added(kind):
+    inputs = keras.Input((6, 6, 3))
+    if kind == "relu":
+        return keras.Model(inputs, L.Conv2D(3, 3, padding="same", activation="relu", name="conv")(inputs) + inputs)
+    if kind == "read_twice":
+        made = L.Conv2D(3, 3, padding="same", name="conv")(inputs)
+        return keras.Model(inputs, [made + inputs, L.ReLU()(made)])
+    if kind == "broadcast":
+        return keras.Model(inputs, L.Conv2D(1, 3, padding="same", name="conv")(inputs) + inputs)
+    first = L.Conv2D(3, 1, name="shortcut")(inputs)
+    second = L.Conv2D(3, 3, padding="same", name="conv")(L.ReLU()(inputs))
+    total = L.Add()([second, first]) if kind == "layer" else second + first
+    return keras.Model(inputs, L.ReLU()(total))
+
+
+@pytest.mark.parametrize("kind", ["layer", "operation", "relu", "read_twice", "broadcast"])
+def test_other_summands_are_those_that_are_there_before(kind):
+    graph = Graph(added(kind))
+    if kind in ("layer", "operation"):
+        order = [path for path in graph.views if graph.other_summands(path)]
+        assert order == list(graph.views)[-1:]  # the one that comes later
+        (tensor,) = graph.other_summands(order[0])
+        assert graph.calls[graph.producer[tensor]].path == next(iter(graph.views))
+    else:
+        assert graph.other_summands("conv") == ()

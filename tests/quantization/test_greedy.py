@@ -219,3 +219,29 @@ def test_hard_thresholds_make_two_levels_more_and_the_report_says_so(model, samp
     ]
     assert all(row.num_levels == 9 and row.storage == "packed" for row in rows)
     assert rows[0].zeros < rows[1].zeros
+
+
+# Additions
+
+
+@pytest.mark.parametrize("build", [kc.GPFQ, kc.OPTQ, kc.Qronos])
+def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
+    """The sum comes nearer to the analog one than where both branches look at themselves alone."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 3))
+    wide = keras.layers.Conv2D(12, 3, padding="same", activation="relu", name="first")(inputs)
+    shortcut = keras.layers.Conv2D(8, 1, name="shortcut")(wide)
+    main = keras.layers.Conv2D(8, 3, padding="same", name="main")(wide)
+    model = keras.Model(inputs, keras.layers.Add()([shortcut, main]))
+    samples = np.random.default_rng(0).normal(size=(60, 8, 8, 3)).astype(np.float32)
+    settings = {"target": "corrected"} if build is kc.OPTQ else {}
+    errors = []
+    for through in (False, True):
+        result = kc.quantize(model, build(2, through_additions=through, **settings), samples)
+        errors.append(float(np.square(np.asarray(result.model(samples)) - np.asarray(model(samples))).sum()))
+    assert errors[1] < 0.97 * errors[0]
+
+
+def test_without_additions_nothing_changes(model, samples):
+    plain, through = (kc.quantize(model, kc.GPFQ(3, through_additions=choice), samples) for choice in (False, True))
+    assert_same_codes(plain, through)
