@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import keras
 
+import keras_compress.layers.activation  # noqa: F401 - Keras then knows the layer in files of ours
 from keras_compress.errors import InputError, StorageError
 
 ZIP_START = b"PK\x03\x04"

@@ -1,9 +1,9 @@
-"""New models with the layers of old ones: equal, or with some layers replaced or left out."""
+"""New models with the layers of old ones: equal, or with some layers replaced, left out or put between."""
 
 import tempfile
 import types
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
 
 LayerCloner = Callable[[str, keras.Layer], keras.Layer | None]
+Inserter = Callable[[keras.KerasTensor], Iterable[keras.Layer]]
 
 
 def clone_model(model: keras.Model) -> keras.Model:
@@ -35,21 +36,29 @@ def clone_model(model: keras.Model) -> keras.Model:
     return rebuild(model) if is_graph(model) else _clone_subclassed(model)
 
 
-def rebuild(model: keras.Model, clone_layer: LayerCloner | None = None, skip: Collection[str] = ()) -> keras.Model:
-    """A new model in which some layers are replaced by others, and some are left out.
+def rebuild(
+    model: keras.Model,
+    clone_layer: LayerCloner | None = None,
+    skip: Collection[str] = (),
+    insert: Inserter | None = None,
+) -> keras.Model:
+    """A new model in which some layers are replaced by others, some are left out, and some are put between.
 
     Args:
         model: a built Functional or Sequential model; not written to.
         clone_layer: gets each layer's path and the layer; returns the new layer that takes its place (unbuilt, or with
             weights that are kept), or `None` for an equal layer.
         skip: paths of layers to leave out. Each must read one tensor, which takes the place of its output.
+        insert: gets each tensor of `model` once, inputs and outputs of all calls, those within nested models too;
+            returns new layers, one behind the other, whose output takes the tensor's place for all that read it.
 
     Raises:
         InputError: as `clone_model`.
     """
     functional_graph(model)  # refuses what cannot be rebuilt, before any work starts
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
-    return _Rebuild(paths, clone_layer or (lambda path, layer: None), set(skip)).run(model)
+    rebuilt = _Rebuild(paths, clone_layer or (lambda path, layer: None), set(skip), insert or (lambda tensor: ()))
+    return rebuilt.run(model)
 
 
 def _clone_subclassed(model: keras.Model) -> keras.Model:
@@ -125,10 +134,11 @@ def _copy_operation(operation: keras.Operation) -> keras.Operation:
 class _Rebuild:
     """One run of `rebuild`: remembers the twin of every layer, so that what was shared stays shared."""
 
-    def __init__(self, paths: dict[int, str], clone_layer: LayerCloner, skip: Collection[str]):
+    def __init__(self, paths: dict[int, str], clone_layer: LayerCloner, skip: Collection[str], insert: Inserter):
         self.paths = paths
         self.clone_layer = clone_layer
         self.skip = skip
+        self.insert = insert
         self.twins: dict[int, Any] = {}
         self.copies: list[tuple[keras.Layer, keras.Layer]] = []
 
@@ -149,13 +159,17 @@ class _Rebuild:
     def sequential(self, model: keras.Sequential) -> keras.Sequential:
         kind = type(model) if type(model).__init__ is keras.Sequential.__init__ else keras.Sequential
         (source,) = functional_graph(model).inputs
-        layers = [self.twin(layer) for layer in model.layers if self.paths.get(id(layer)) not in self.skip]
+        layers = [*self.insert(source)]
+        for node in nodes_in_order(model):
+            if self.paths.get(id(node.operation)) not in self.skip:
+                layers += [self.twin(node.operation), *self.insert(node.output_tensors[0])]
         return kind([_copy_input(source), *layers], name=model.name)
 
     def functional(self, model: Functional) -> Functional:
         inputs = keras.tree.map_structure(_copy_input, model.input)
         tensors = {
-            id(old): new for old, new in zip(keras.tree.flatten(model.input), keras.tree.flatten(inputs), strict=True)
+            id(old): self.behind(old, new)
+            for old, new in zip(keras.tree.flatten(model.input), keras.tree.flatten(inputs), strict=True)
         }
         for node in nodes_in_order(model):
             if self.paths.get(id(node.operation)) in self.skip:
@@ -164,11 +178,16 @@ class _Rebuild:
                 continue
             _check_arguments(model, node)
             args, kwargs = node.arguments.fill_in(tensors)
-            results = self.twin(node.operation)(*args, **kwargs)
-            tensors |= {id(old): new for old, new in zip(node.output_tensors, keras.tree.flatten(results), strict=True)}
+            results = keras.tree.flatten(self.twin(node.operation)(*args, **kwargs))
+            tensors |= {id(old): self.behind(old, new) for old, new in zip(node.output_tensors, results, strict=True)}
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)
         kind = type(model) if functional_like_constructor(type(model)) else keras.Model
         return kind(inputs, outputs, name=model.name)
+
+    def behind(self, old: keras.KerasTensor, new: keras.KerasTensor) -> keras.KerasTensor:
+        for layer in self.insert(old):
+            new = layer(new)
+        return new
 
     def twin(self, operation: keras.Operation) -> keras.Operation:
         if id(operation) not in self.twins:

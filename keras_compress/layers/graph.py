@@ -64,6 +64,8 @@ class Graph:
         inputs: tensor numbers of the model's inputs, flat.
         outputs: tensor numbers of the model's outputs, flat.
         shapes: shape of each tensor, batch axis first.
+        symbols: the KerasTensor that each tensor stands for, within the nested model that makes it; `None` between the
+            parts of a known layer. The tensors of a nested model that is called twice stand for the same symbols.
         producer: tensor -> index of the call that makes it; the model's inputs have none.
         last_use: tensor -> index of the last call that reads it; none for a tensor that only leaves the model.
         views: path of a kernel -> KernelView, in order of first use.
@@ -78,6 +80,7 @@ class Graph:
         self.calls: list[Call] = []
         self.shapes: list[tuple[int | None, ...]] = []
         self.dtypes: list[str] = []
+        self.symbols: list[keras.KerasTensor | None] = []
         self.views: dict[str, KernelView] = {}
         self.unseen: dict[str, str] = {}
         inputs = ModelInputs.of(model)
@@ -132,7 +135,8 @@ class Graph:
                 pending += [tensor for tensor in self.calls[index].inputs if tensor not in available]
         return sorted(indices)
 
-    def _new_tensor(self, tensor: Any) -> int:
+    def _new_tensor(self, tensor: Any, *, is_symbol: bool = True) -> int:
+        self.symbols.append(tensor if is_symbol else None)
         self.shapes.append(tuple(tensor.shape))
         self.dtypes.append(keras.backend.standardize_dtype(tensor.dtype))
         return len(self.shapes) - 1
@@ -143,7 +147,7 @@ class Graph:
 
         views = views_by_path(model)
         made = self._look_on(model.name, self.inputs, run, views)
-        outputs = tuple(self._new_tensor(tensor) for tensor in made)
+        outputs = tuple(self._new_tensor(tensor, is_symbol=False) for tensor in made)
         self.calls.append(Call(model.name, WHOLE, model, self.inputs, outputs, run, tuple(views)))
         return outputs
 
@@ -203,7 +207,7 @@ class Graph:
         for kernel_path, view in views.items():
             self.views.setdefault(kernel_path, view)
             shape = result.shape if len(views) == 1 else view.output_shape(self.shapes[source])
-            linear = self._new_tensor(keras.KerasTensor(shape, result.dtype))
+            linear = self._new_tensor(keras.KerasTensor(shape, result.dtype), is_symbol=False)
 
             def multiply(values: dict[int, Any], view: LinearView = view, source: int = source) -> list[Any]:
                 return [view.linear(values[source])]
