@@ -1,0 +1,331 @@
+"""Which tensors a full-integer network rounds, and on which of them it must use the same letters.
+
+What is written here is what TFLite's converter does to a Keras model (docs/decisions.md, 35): a product with its bias,
+the BatchNormalization that can be folded into it and the ReLU behind it are one operation with one rounded output;
+pooling, reshaping and joining pass on the letters of their inputs.
+"""
+
+import collections
+import dataclasses
+from typing import Any
+
+import keras
+
+# Keras exports no names for the operations of `x + y`, `x[1:]` or `keras.ops.relu(x)`.
+from keras.src.ops import nn
+from keras.src.ops import numpy as arithmetic
+
+from keras_compress.layers.clone import copy_layer, rebuild
+from keras_compress.layers.folding import FOLDABLE
+from keras_compress.layers.graph import LINEAR, Call, Graph, is_linear
+from keras_compress.layers.paths import layers_by_path
+
+L = keras.layers
+
+# A product with a kernel, a bias and an activation of its own.
+PRODUCTS = (
+    L.Dense, L.EinsumDense, L.Conv1D, L.Conv2D, L.Conv3D, L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose,
+    L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D,
+)  # fmt: skip
+# Not there in inference.
+IDENTITIES = (
+    L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianDropout, L.GaussianNoise,
+    L.AlphaDropout, L.ActivityRegularization, L.Identity,
+)  # fmt: skip
+# Arithmetic that can end in a ReLU.
+SUMS = (L.Add, L.Subtract, L.Multiply, L.Rescaling, arithmetic.Add, arithmetic.Subtract, arithmetic.Multiply)
+# What moves or chooses values: the outputs have the letters of the inputs, without another rounding.
+POOLS = (L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D)
+MOVES = (
+    *POOLS, L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D, L.Flatten, L.Reshape, L.Permute,
+    L.RepeatVector, L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D, L.Cropping1D, L.Cropping2D, L.Cropping3D,
+    L.UpSampling1D, L.UpSampling2D, L.UpSampling3D, arithmetic.GetItem, arithmetic.Reshape, arithmetic.Transpose,
+    arithmetic.Squeeze, arithmetic.ExpandDims,
+)  # fmt: skip
+JOINS = (L.Concatenate, L.Maximum, L.Minimum, arithmetic.Concatenate)
+# What averages: rounded again, to the letters of the inputs.
+MEANS = (L.AveragePooling1D, L.AveragePooling2D, L.AveragePooling3D)
+# Functions whose values TFLite gives letters that do not depend on data: name, least and largest value.
+FUNCTIONS = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "log_softmax": (-16.0, 0.0)}
+OPERATIONS = {nn.Softmax: "softmax", nn.Sigmoid: "sigmoid", arithmetic.Tanh: "tanh", nn.LogSoftmax: "log_softmax"}
+
+
+def split_activations(model: keras.Model) -> keras.Model:
+    """A new model equal to `model` in which products end before an activation that is a function of its own.
+
+    `Dense(10, "softmax", name="predictions")` becomes `Dense(10, name="predictions")` and
+    `Activation("softmax", name="predictions_softmax")`, once for each call: TFLite rounds what lies between. A ReLU
+    stays, since it belongs to the product.
+
+    Raises:
+        InputError: see `rebuild`.
+    """
+    names = Names(Graph(model))
+    split = {id(layer): path for path, layer in layers_by_path(model).items() if _has_function(layer)}
+
+    def without(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return copy_layer(layer, activation="linear") if id(layer) in split else None
+
+    def function(tensor: keras.KerasTensor) -> list[keras.Layer]:
+        layer = _maker(tensor)
+        if id(layer) not in split:
+            return []
+        name = layer.activation.__name__
+        ending = name if name.isidentifier() else "activation"  # a lambda
+        return [L.Activation(layer.activation, name=names.new(split[id(layer)], ending))]
+
+    twin = rebuild(model, without, insert=function)
+    old, new = layers_by_path(model), layers_by_path(twin)
+    for path in split.values():
+        for variable, value in zip(new[path].weights, old[path].weights, strict=True):
+            variable.assign(value)
+    return twin
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundedTensor:
+    """A tensor that a full-integer network rounds.
+
+    Attributes:
+        symbol: the tensor in the Keras model.
+        tensors: its numbers in the graph; several where a nested model is called more than once.
+        path: of the layer or operation that makes it, or name of the input.
+        kind: class of that layer.
+        family: tensors of one family have the same letters.
+        function: least and largest value of a function that has letters of its own; `None` where data decides.
+        range_of: numbers of the tensors whose values the family's letters are to hold: what is joined, as it leaves the
+            join, else what is rounded for the first time.
+    """
+
+    symbol: keras.KerasTensor
+    tensors: tuple[int, ...]
+    path: str
+    kind: str
+    family: int
+    function: tuple[float, float] | None
+    range_of: tuple[int, ...]
+
+
+def rounded_tensors(graph: Graph) -> list[RoundedTensor]:
+    """What a full-integer network rounds, in the order of the graph.
+
+    Args:
+        graph: of a model that `split_activations` gave.
+    """
+    return _Plan(graph).tensors()
+
+
+@dataclasses.dataclass
+class _Rounding:
+    """A rounding as long as nothing that follows takes it over."""
+
+    path: str
+    kind: str
+    again: bool = False
+
+
+class _Plan:
+    """One pass over the calls, in their order."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.roundings: dict[int, _Rounding] = {}
+        self.product: set[int] = set()  # tensors that a BatchNormalization behind them would become part of
+        self.open: set[int] = set()  # tensors that a ReLU behind them would become part of
+        self.pooled: set[int] = set()  # the same for pooling, which leaves the letters as they are
+        self.same: dict[int, int] = {}  # tensor -> the one that it equals in inference
+        self.parents: list[int] = []  # family -> family that it went into
+        self.family: dict[int, int] = {}  # tensor -> family; none for what is not floating point
+        self.functions: dict[int, tuple[float, float]] = {}  # family -> values of the function that makes it
+        self.joined: list[int] = []  # tensors that a join makes
+        self.readers = self._readers()
+        for tensor in graph.inputs:
+            self._round(tensor, _maker(graph.symbols[tensor]).name, "InputLayer")
+        for call in graph.calls:
+            self._visit(call)
+
+    def tensors(self) -> list[RoundedTensor]:
+        by_symbol = collections.defaultdict(list)  # several tensors in a nested model that is called twice
+        for tensor, symbol in enumerate(self.graph.symbols):
+            by_symbol[id(symbol)].append(tensor)
+        rounded = [tensors for tensors in by_symbol.values() if self.roundings.keys() & tensors]
+        for tensors in rounded:
+            for tensor in tensors[1:]:
+                self._unite(tensors[0], tensor)
+        joined: dict[int, list[int]] = collections.defaultdict(list)  # family -> tensors, here and below
+        new: dict[int, list[int]] = collections.defaultdict(list)
+        for tensor in self.joined:
+            joined[self._root(tensor)].append(tensor)
+        for tensors in rounded:
+            if any(not self.roundings[tensor].again for tensor in self.roundings.keys() & tensors):
+                new[self._root(tensors[0])] += tensors
+        found = []
+        for tensors in rounded:
+            first = self.roundings[min(self.roundings.keys() & tensors)]
+            family, symbol = self._root(tensors[0]), self.graph.symbols[tensors[0]]
+            range_of = tuple(joined.get(family) or new[family])
+            function = self.functions.get(family)
+            found.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, family, function, range_of))
+        return found
+
+    def _readers(self) -> collections.Counter[int]:
+        """How many calls read each tensor; leaving the model counts as one."""
+        readers: collections.Counter[int] = collections.Counter()
+        for call in self.graph.calls:
+            if _is_identity(call.operation):
+                self.same[call.outputs[0]] = self._real(call.inputs[0])
+            else:
+                readers.update({self._real(tensor) for tensor in call.inputs})
+        readers.update(self._real(tensor) for tensor in self.graph.outputs)
+        return readers
+
+    def _visit(self, call: Call) -> None:
+        operation = call.operation
+        if call.part == LINEAR or _is_identity(operation):
+            return
+        sources = [self._real(tensor) for tensor in call.inputs]
+        alone = len(sources) == 1 and self.readers[sources[0]] == 1
+        kind = type(operation)
+        if kind is L.BatchNormalization:
+            folded = alone and sources[0] in self.product
+            if folded:
+                self.roundings.pop(sources[0], None)
+            self._made(call, product=folded, opened=True)
+        elif is_relu(operation) and alone and sources[0] in self.open:
+            self.roundings.pop(sources[0], None)
+            self._made(call)
+        elif is_relu(operation) and alone and sources[0] in self.pooled:
+            self.roundings.pop(sources[0], None)
+            self._made(call, family=self._family(sources[0]), again=True)
+        elif kind in JOINS and len(sources) > 1:
+            self._join(call, sources)
+        elif kind in MOVES and _is_exact(operation) and len(sources) == 1:
+            self.family |= {tensor: self.family[sources[0]] for tensor in call.outputs if sources[0] in self.family}
+            self.pooled.update(call.outputs if kind in POOLS else ())
+        elif (kind in MEANS or kind in MOVES) and len(sources) == 1:
+            self._made(call, family=self._family(sources[0]), again=True)
+            self.pooled.update(call.outputs if kind in MEANS else ())
+        else:
+            linear = kind in PRODUCTS and is_linear(operation)
+            self._made(call, product=linear and kind in FOLDABLE, opened=linear or kind in SUMS)
+            if name := _function(operation):
+                self.functions |= {self.family[tensor]: FUNCTIONS[name] for tensor in call.outputs}
+
+    def _made(
+        self,
+        call: Call,
+        *,
+        product: bool = False,
+        opened: bool = False,
+        family: int | None = None,
+        again: bool = False,
+    ) -> None:
+        """Rounds what a call makes, with letters of its own or with those of a family."""
+        for tensor in call.outputs:
+            self._round(tensor, call.path, type(call.operation).__name__, family, again)
+        self.product.update(call.outputs if product else ())
+        self.open.update(call.outputs if opened else ())
+
+    def _join(self, call: Call, sources: list[int]) -> None:
+        """All inputs get the letters of the output, but those that a function has fixed: these are rounded again."""
+        free = [tensor for tensor in sources if tensor in self.family and self._root(tensor) not in self.functions]
+        for tensor in free[1:]:
+            self._unite(free[0], tensor)
+        family = self._family(free[0]) if free else None
+        if len(free) == len(sources):
+            self.family |= dict.fromkeys(call.outputs, self.family[free[0]])
+        else:
+            self._made(call, family=family)
+        self.joined += [tensor for tensor in call.outputs if tensor in self.family]
+
+    def _round(self, tensor: int, path: str, kind: str, family: int | None = None, again: bool = False) -> None:
+        symbol: Any = self.graph.symbols[tensor]
+        if "float" not in keras.backend.standardize_dtype(symbol.dtype):
+            return
+        if family is None:
+            family = len(self.parents)
+            self.parents.append(family)
+            again = False
+        self.family[tensor] = family
+        self.roundings[tensor] = _Rounding(path, kind, again)
+
+    def _real(self, tensor: int) -> int:
+        return self.same.get(tensor, tensor)
+
+    def _family(self, tensor: int) -> int | None:
+        return self._root(tensor) if tensor in self.family else None
+
+    def _root(self, tensor: int) -> int:
+        family = self.family[tensor]
+        while self.parents[family] != family:
+            family = self.parents[family]
+        return family
+
+    def _unite(self, first: int, second: int) -> None:
+        """Joins two families; one that a function has fixed is from then on measured, unless both are alike."""
+        first, second = self._root(first), self._root(second)
+        if first == second:
+            return
+        self.parents[second] = first
+        values = self.functions.pop(first, None), self.functions.pop(second, None)
+        if values[0] is not None and values[0] == values[1]:
+            self.functions[first] = values[0]
+
+
+class Names:
+    """Names for new layers that no other one of the same model has."""
+
+    def __init__(self, graph: Graph):
+        self.taken = {call.path for call in graph.calls} | {
+            _maker(graph.symbols[tensor]).name for tensor in graph.inputs
+        }
+
+    def new(self, path: str, ending: str) -> str:
+        """The name of the layer at `path` with an ending, and a number if need be."""
+        first = wanted = f"{path}_{ending}"
+        number = 1
+        while wanted in self.taken:
+            number += 1
+            wanted = f"{first}_{number}"
+        self.taken.add(wanted)
+        return wanted.rpartition("/")[2]
+
+
+def is_relu(operation: Any) -> bool:
+    """Whether the operation is max(x, 0), perhaps with an upper bound: TFLite makes it part of what comes before."""
+    if type(operation) is L.ReLU:
+        return not operation.negative_slope and not operation.threshold
+    if type(operation) is L.Activation:
+        return operation.activation in (keras.activations.relu, keras.activations.relu6)
+    return type(operation) in (nn.Relu, nn.Relu6)
+
+
+def _has_function(layer: keras.Layer) -> bool:
+    """Whether a product has an activation that can be a layer of its own and is no ReLU."""
+    if type(layer) not in PRODUCTS or is_linear(layer) or isinstance(layer.activation, keras.Layer):
+        return False
+    fused = layer.activation in (keras.activations.relu, keras.activations.relu6)
+    return not fused and hasattr(layer.activation, "__name__")
+
+
+def _function(operation: Any) -> str | None:
+    """Name in `FUNCTIONS` of what an operation computes."""
+    if type(operation) is L.Softmax:
+        return "softmax"
+    if type(operation) is L.Activation:
+        return next((name for name in FUNCTIONS if operation.activation is getattr(keras.activations, name)), None)
+    return OPERATIONS.get(type(operation))
+
+
+def _is_identity(operation: Any) -> bool:
+    return type(operation) in IDENTITIES or (type(operation) is L.Activation and is_linear(operation))
+
+
+def _is_exact(operation: Any) -> bool:
+    """Whether a layer that moves values makes no new ones between them."""
+    return getattr(operation, "interpolation", "nearest") == "nearest"
+
+
+def _maker(tensor: keras.KerasTensor) -> Any:
+    """The operation that makes a tensor; Keras has no public way to it."""
+    return tensor._keras_history.operation
