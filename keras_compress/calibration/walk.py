@@ -251,10 +251,10 @@ class Walk:
 
         def step(analog_in: list[Any], compressed_in: list[Any], offset: Any) -> Any:
             analog = dict(zip(stage.analog_reads, analog_in, strict=True))
-            _execute(self.analog, stage.analog_calls, analog)
+            execute(self.analog, stage.analog_calls, analog)
             compressed = {tensor: value for tensor, value in analog.items() if tensor not in stage.differing}
             compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
-            _execute(self.twin, stage.compressed_calls, compressed)
+            execute(self.twin, stage.compressed_calls, compressed)
             measured = slice(offset, None, self._error_stride)
             squares = [self._squared_norms(index, analog, compressed, measured) for index in stage.linear]
             shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]
@@ -300,7 +300,8 @@ def _look(call: Call, layer: Any, graph: Graph) -> Any:
     return tf.function(look, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:
+def execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:
+    """Runs some calls, and adds what they make to `values`."""
     for index in calls:
         call = graph.calls[index]
         values.update(zip(call.outputs, call.run(values), strict=True))
