@@ -19,6 +19,7 @@ _MODULES = {  # public name: the module that defines it
     "Midtread": "keras_compress.quantization.alphabets",
     "OPTQ": "keras_compress.quantization.greedy",
     "Qronos": "keras_compress.quantization.greedy",
+    "QuantizeActivation": "keras_compress.layers.activation",
     "QuantizedKernel": "keras_compress.result",
     "Quantizer": "keras_compress.quantization.quantizers",
     "Report": "keras_compress.report",
@@ -34,6 +35,8 @@ _MODULES = {  # public name: the module that defines it
     "load_result": "keras_compress.result",
     "measure": "keras_compress.measurement.counts",
     "quantize": "keras_compress.quantization.quantize",
+    "quantize_activations": "keras_compress.quantization.activations",
+    "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
 }
 _WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.report")
 

@@ -19,12 +19,20 @@ class LayerRow:
     bits: float | None = None  # log2(num_levels)
     storage: str = ""  # "int2", "int4", "int8": the TFLite type that holds the codes; "packed": only the packed format
     radius: float | None = None  # largest weight that the alphabet holds, mean over channels
-    relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets
+    relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets;
+    # of an activation ||x - q|| / ||x||, q what rounding makes of x
     zeros: float | None = None  # share of weights that are zero
     features: int | None = None  # N, inputs of one neuron
     rows: int | None = None  # m, rows that the statistics sum over
     form: str = ""  # "gram", "direct", or "" where no solver ran
     bias: str = ""  # "kept", "corrected", "centered"
+    low: float | None = None  # least letter of an activation
+    high: float | None = None  # largest letter of an activation
+    scale: float | None = None  # one step of an activation
+    zero_point: int | None = None  # code of zero of an activation
+    clipped: float | None = None  # share of an activation's values beyond its letters
+    mean_moved: float | None = None  # of a BatchNorm's moving mean, in new standard deviations, rms over channels
+    variance_ratio: float | None = None  # new variance + epsilon over the old one's, geometric mean over channels
     seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,15 +64,25 @@ COLUMNS = (
     ("layer", lambda row: row.path, str),
     ("type", lambda row: row.kind, str),
     ("done", lambda row: row.action, str),
-    ("params", lambda row: row.parameters, "{:,}".format),
+    ("params", lambda row: row.parameters or None, "{:,}".format),
     ("levels", lambda row: row.num_levels, str),
     ("bits", lambda row: row.bits, "{:.2f}".format),
     ("storage", lambda row: row.storage or None, str),
     ("radius", lambda row: row.radius, "{:.4g}".format),
+    (
+        "range",
+        lambda row: None if row.low is None else (row.low, row.high),
+        lambda ends: "{:.4g} .. {:.4g}".format(*ends),
+    ),
+    ("scale", lambda row: row.scale, "{:.4g}".format),
+    ("zero", lambda row: row.zero_point, str),
+    ("clipped", lambda row: row.clipped, "{:.2%}".format),
     ("error", lambda row: row.relative_error, "{:.2%}".format),
     ("zeros", lambda row: row.zeros, "{:.1%}".format),
     ("form", lambda row: row.form or None, str),
     ("bias", lambda row: row.bias or None, str),
+    ("mean moved", lambda row: row.mean_moved, "{:.3f}".format),
+    ("variance", lambda row: row.variance_ratio, "x {:.3f}".format),
     ("time", lambda row: row.seconds, "{:.2f} s".format),
 )
 TEXTS = ("layer", "type", "done", "storage", "form", "bias")  # columns that are set flush left

@@ -88,3 +88,19 @@ def test_columns_without_a_figure_are_left_out():
 
 def test_an_empty_report_says_so():
     assert str(Report()) == "nothing was done"
+
+
+def test_rows_of_activations_and_of_statistics_have_their_own_columns():
+    activation = LayerRow(
+        "relu_quantized", "ReLU", "quantized", num_levels=256, bits=8.0, relative_error=0.01, low=0.0, high=5.1,
+        scale=0.02, zero_point=-128, clipped=0.0012,
+    )  # fmt: skip
+    norm = LayerRow("norm", "BatchNormalization", "recalibrated", mean_moved=0.25, variance_ratio=1.5, rows=400)
+    report = Report((Step("quantize_activations", {}, [activation]), Step("recalibrate", {}, [norm])))
+    first, second = str(report).split("\n\n")
+    header, line = first.splitlines()[1:]
+    assert header.split() == ["layer", "type", "done", "levels", "bits", "range", "scale", "zero", "clipped", "error"]
+    assert line.split()[3:] == ["256", "8.00", "0", "..", "5.1", "0.02", "-128", "0.12%", "1.00%"]
+    header, line = second.splitlines()[1:]
+    assert "params" not in header and line.split()[3:] == ["0.250", "x", "1.500"]
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
