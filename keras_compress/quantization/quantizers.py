@@ -25,7 +25,7 @@ from keras_compress.quantization.alphabets import (
 
 Evidence = Moments | LayerStatistics | LayerSamples
 ORDERS = ("natural", "descending_diagonal")
-SEARCHED = (1.0, 0.8, 1.2, 0.6)  # first radii of the rule "search", as factors on that of "mse"
+SEARCHED = (1.0, 0.9, 0.8, 0.7, 0.6, 1.1, 1.2, 1.35)  # first radii of the rule "search", as factors on that of "mse"
 
 
 class Quantizer(Configured, abc.ABC):

@@ -12,10 +12,12 @@ from keras_compress.quantization.alphabets import AlphabetSetting, Equispaced, I
 from keras_compress.quantization.greedy import OPTQ, SPFQ, Beacon, Qronos, SparseGPFQ
 from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
 
+# What the refined methods share, chosen on training images (docs/decisions.md, 44).
+REFINED: dict[str, Any] = {"radius": "search", "refine": 6, "through_additions": True}
 # Name of a method: its class and what it is called with. The order is that of tables and legends.
 METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
-    "optq_refined": (OPTQ, {"target": "corrected", "radius": "search", "refine": 3}),
-    "gpfq_refined": (GPFQ, {"radius": "search", "refine": 3}),
+    "optq_refined": (OPTQ, {"target": "corrected", "order": "descending_diagonal", **REFINED}),
+    "gpfq_refined": (GPFQ, REFINED),
     "optq_corrected": (OPTQ, {"target": "corrected"}),
     "qronos": (Qronos, {}),
     "beacon": (Beacon, {}),
