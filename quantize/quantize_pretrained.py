@@ -37,7 +37,7 @@ flags.DEFINE_list(
     "methods",
     ["gpfq", "msq"],
     "gpfq, gpfq_uncentered, gpfq_bias, gpfq_refined, optq, optq_corrected, optq_refined, qronos, beacon, spfq, "
-    "sparse_gpfq, msq, msq_bias.",
+    "spfq_aligned, sparse_gpfq, msq, msq_bias.",
 )
 flags.DEFINE_list("bits", None, "Bits of a weight. Default: 2,3,4 if no --levels are given.")
 flags.DEFINE_alias("b", "bits")

@@ -26,6 +26,7 @@ METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
     "gpfq_uncentered": (GPFQ, {"centered": False}),
     "gpfq_bias": (GPFQ, {"centered": False, "bias_correction": True}),
     "spfq": (SPFQ, {}),
+    "spfq_aligned": (SPFQ, {"alignment": 3}),
     "sparse_gpfq": (SparseGPFQ, {}),
     "msq_bias": (MSQ, {"bias_correction": True}),
     "msq": (MSQ, {}),
