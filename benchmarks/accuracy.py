@@ -1,16 +1,18 @@
-"""Accuracy of quantized networks, as in README's table: MSQ and GPFQ, each with and without the bias's help.
+"""Accuracy of quantized networks: every method at every width, as in README's table.
 
     python benchmarks/accuracy.py --data=DATA
     python benchmarks/accuracy.py --data=DATA --networks=mlperf_resnet8 --seeds=0
-    python benchmarks/accuracy.py --show
+    python benchmarks/accuracy.py --show --readme=README.md
 
-Integer alphabets with a scale for each channel (rule "mse"), BatchNorm folded first where that is exact: ternary
-{-1,0,1}, 2 bits {-2,-1,0,1}, and 3, 4 and 8 bits, symmetric. Calibrated on --num_samples random TRAINING images, once
-for each seed; top-1 on all test images; nothing is chosen by looking at test images. DATA holds mnist.npz and
-cifar10.npz, and others' networks in DATA/models; ours are in serialized_models/ (train/train_baseline.py). What is
-missing is named and left out. Each configuration's row is in accuracy/NETWORK.csv the moment it is known, and the same
-command goes on after a kill. Writes accuracy.{json,md,csv} and accuracy.png; --show prints README's block from the rows
-that are there. About half an hour on two cores.
+Integer alphabets with a scale for each channel, BatchNorm folded first where that is exact: ternary {-1,0,1}, 2 bits
+{-2,-1,0,1}, and 3 and 4 bits, symmetric. Scales follow the radius rule "mse", but for the methods "with fitted scales",
+which find their own. Calibrated on --num_samples random TRAINING images, once for each seed and the same for all
+methods; top-1 on all test images; nothing is chosen by looking at test images. DATA holds mnist.npz and cifar10.npz,
+and others' networks in DATA/models; ours are in serialized_models/ (train/train_baseline.py). What is missing is named
+and left out. Each configuration's row is in accuracy/NETWORK.csv the moment it is known, and the same command goes on
+after a kill; rows of older code count too, so remove the folder to measure anew. Writes accuracy.{json,md,csv},
+accuracy.png and accuracy_layer_errors.png, and prints README's block, which --readme puts into a document; --show does
+no more than that with the rows that are there.
 """
 
 import logging
@@ -20,6 +22,7 @@ from typing import Any
 
 from absl import flags
 from harness import results, tables
+from harness.variants import RULE, VARIANTS, variant_of
 
 from keras_compress import cli
 from keras_compress.errors import InputError
@@ -35,84 +38,119 @@ NETWORKS = [
     "deepxplore_lenet4",
     "deepxplore_lenet5",
 ]
-METHODS = ["msq", "msq_bias", "gpfq_uncentered", "gpfq"]
 
 flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
 flags.DEFINE_string("models", None, "Folder of others' networks. Default: DATA/models.")
 flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
 flags.DEFINE_list("networks", NETWORKS, "Which ones; other names are looked for in --models_dir.")
+flags.DEFINE_list("methods", list(VARIANTS), "Which ones.")
 flags.DEFINE_integer("num_samples", 500, "Calibration images.", lower_bound=1)
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the choice of calibration images.")
 flags.DEFINE_list("levels", ["3", "4"], "Numbers of levels: 3 is ternary, 4 is 2 bits.")
-flags.DEFINE_list("bits", ["3", "4", "8"], "Bits, with symmetric alphabets of 2^b - 1 levels.")
+flags.DEFINE_list("bits", ["3", "4"], "Bits, with symmetric alphabets of 2^b - 1 levels.")
 flags.DEFINE_bool("fold_batch_normalization", True, "Whether BatchNorm layers are folded first, where that is exact.")
 flags.DEFINE_bool("show", False, "Only print README's block from the rows that are there.")
+flags.DEFINE_string("readme", None, "A document whose block is replaced by the new one.")
 flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
-    folder = pathlib.Path(FLAGS.results_dir) / ("accuracy" if FLAGS.fold_batch_normalization else "accuracy_unfolded")
-    if not FLAGS.show:
-        run(folder)
-    rows = [row for row in tables.read(folder, FLAGS.networks) if row["samples"] == FLAGS.num_samples]
-    if not rows:
-        raise InputError(f"There are no rows in {str(folder)!r}. Run without --show first.")
-    print(tables.readme_block(rows))
-
-
-def run(folder: pathlib.Path) -> None:
-    """Measures what has no row yet, and writes the tables and the picture."""
-    data = results.data_folder(FLAGS.data)
     seeds, levels, bits = (whole_numbers(flag) for flag in ("seeds", "levels", "bits"))
+    unknown = [name for name in FLAGS.methods if name not in VARIANTS]
+    if unknown:
+        raise InputError(f"--methods takes {', '.join(VARIANTS)}. Received: {unknown[0]!r}.")
+    folder = pathlib.Path(FLAGS.results_dir) / ("accuracy" if FLAGS.fold_batch_normalization else "accuracy_unfolded")
     machine = results.machine()
     cli.import_tensorflow()
+    if not FLAGS.show:
+        measure(folder, seeds, levels, bits)
+    rows = [
+        row
+        for row in tables.read(folder, FLAGS.networks)
+        if row["samples"] == FLAGS.num_samples
+        and row["seed"] in seeds
+        and row["levels"] in {*levels, *(2**width - 1 for width in bits)}
+        and variant_of(row) in FLAGS.methods
+    ]
+    if not rows:
+        raise InputError(f"There are no rows in {str(folder)!r}. Run without --show first.")
+    if not FLAGS.show:
+        write(folder, rows, machine, seeds)
+    block = tables.readme_block(rows)
+    print(block)
+    if FLAGS.readme is not None:
+        tables.replace_block(pathlib.Path(FLAGS.readme), block)
+
+
+def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: list[int]) -> None:
+    """Adds the rows that are not in the folder yet."""
+    data = results.data_folder(FLAGS.data)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each quantized network is traced: that is no news
     from harness import trained
 
     from keras_compress import sweep, zoo
     from keras_compress.bridge.loading import load_model
 
-    grid = sweep.Grid(methods=METHODS, bits=bits, levels=levels, radius="mse", num_samples=[FLAGS.num_samples])
-    rows: list[dict[str, Any]] = []
+    grids = []
+    for rule in (RULE, None):
+        methods = [VARIANTS[name][0] for name in FLAGS.methods if VARIANTS[name][1] == rule]
+        if methods:
+            grids.append(
+                sweep.Grid(methods=methods, bits=bits, levels=levels, radius=rule, num_samples=[FLAGS.num_samples])
+            )
+    found = 0
     for name in FLAGS.networks:
         network = trained.find(name, pathlib.Path(FLAGS.models_dir), pathlib.Path(FLAGS.models or data / "models"))
         if network is None:
             print(f"{name}: its file is not there, left out", file=sys.stderr)
             continue
+        found += 1
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-        samples = sweep.Samples(
-            dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, network.preprocessing, dataset.num_classes
+        samples = sweep.Samples(  # without training labels: nothing is chosen here
+            dataset.x_train, None, dataset.x_test, dataset.y_test, network.preprocessing, dataset.num_classes
         )
         for seed in seeds:
-            rows += sweep.run(
-                model,
-                grid,
-                samples,
-                name=name,
-                dataset=network.dataset,
-                metrics_dir=folder,
-                fold=FLAGS.fold_batch_normalization,
-                seed=seed,
-                progress=True,
-            )
-    if not rows:
+            for grid in grids:
+                sweep.run(
+                    model,
+                    grid,
+                    samples,
+                    name=name,
+                    dataset=network.dataset,
+                    metrics_dir=folder,
+                    fold=FLAGS.fold_batch_normalization,
+                    seed=seed,
+                    progress=True,
+                )
+    if not found:
         raise InputError(f"None of the networks is there: {', '.join(FLAGS.networks)}.")
+
+
+def write(folder: pathlib.Path, rows: list[tables.Row], machine: dict[str, Any], seeds: list[int]) -> None:
+    """The tables and the pictures."""
+    means = tables.summary(rows)
     folded = "BatchNorm folded first where that is exact" if FLAGS.fold_batch_normalization else "BatchNorm not folded"
     path = results.write(
         FLAGS.results_dir,
         folder.name,
         "Accuracy of quantized networks",
-        {"top-1 on all test images": tables.summary(rows)},
+        {"top-1 on all test images": means},
         machine=machine,
         settings={"num_samples": FLAGS.num_samples, "seeds": seeds, "fold": FLAGS.fold_batch_normalization},
         notes=[
-            f"{FLAGS.num_samples} random training images calibrate; mean and standard deviation over seeds "
-            f"{', '.join(map(str, seeds))}; {folded}; integer alphabets, a scale a channel, radius by the rule mse.",
+            f"Top-1 in percent on all test images; {FLAGS.num_samples} random training images calibrate, the same for "
+            f"all methods; mean and standard deviation over seeds {', '.join(map(str, seeds))}; {folded}.",
+            "error: relative error of a layer's outputs on the calibration images in percent (`kc.Report`), arithmetic "
+            "mean over the layers and over the seeds.",
+            "Integer alphabets with a scale a channel: ternary {-1, 0, 1}, 2 bits {-2, -1, 0, 1}, 3 and 4 bits "
+            f"symmetric. Scales by the radius rule {RULE}; methods with fitted scales find their own for these levels.",
+            "Bold: the best of a column.",
         ],
+        sections=tables.network_tables(means),
     )
-    tables.draw(rows, path.with_suffix(".png"))
+    tables.draw(means, path.parent, folder.name)
 
 
 def whole_numbers(flag: str) -> list[int]:

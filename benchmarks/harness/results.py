@@ -66,6 +66,7 @@ def write(
     machine: Mapping[str, Any],
     settings: Mapping[str, Any],
     notes: Sequence[str] = (),
+    sections: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
     """Writes the tables and returns the path of the Markdown file.
 
@@ -77,6 +78,7 @@ def write(
         machine: from `machine()`, taken before the measurements.
         settings: of the command.
         notes: sentences below the tables.
+        sections: heading -> Markdown, what people read in place of the tables.
     """
     folder = check_writable_folder(folder)
     with replacing(folder / f"{name}.json") as part:
@@ -88,11 +90,11 @@ def write(
             part.write_text(_csv(rows), encoding="utf-8")
     path = folder / f"{name}.md"
     with replacing(path) as part:
-        sections = [f"# {title}", sentence(machine)]
-        for heading, rows in tables.items():
-            sections += [f"## {heading}", markdown(rows)]
-        sections += [f"- {note}" for note in notes]
-        part.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+        texts = [f"# {title}", sentence(machine)]
+        for heading, text in (sections or {name: markdown(rows) for name, rows in tables.items()}).items():
+            texts += [f"## {heading}", text]
+        texts += [f"- {note}" for note in notes]
+        part.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     return path
 
 

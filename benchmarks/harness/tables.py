@@ -1,117 +1,206 @@
-"""Rows of `sweep.run` over several seeds, as means: for a file, for README, and as a picture."""
+"""Rows of `sweep.run` over several seeds, as means: for a file, for README, and as pictures."""
 
-import math
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from harness.variants import VARIANTS, label, variant_of
+from keras_compress.errors import InputError
+from keras_compress.files import replacing
 from keras_compress.sweep.records import Records
 
-METHODS = {  # name in rows: name in tables, in the order of tables
-    "msq": "MSQ",
-    "msq_bias": "MSQ, bias corrected",
-    "gpfq_uncentered": "GPFQ",
-    "gpfq": "GPFQ, centred",
-}
 WIDTHS = {3: "ternary", 4: "2 bits", 7: "3 bits", 15: "4 bits", 255: "8 bits"}
+COMPARED = ("gpfq", "msq")  # variants that README sets beside the best one
+MARKS = ("<!-- accuracy-table -->\n", "<!-- /accuracy-table -->\n")
+PANEL = (1.9, 0.19)  # inches: width of a panel, height of a line
+LEAST_LOSS = 0.1  # points of top-1 up to which the axis of losses is linear
 
 Row = dict[str, Any]
 
 
 def read(folder: pathlib.Path, networks: Iterable[str]) -> list[Row]:
-    """The newest rows of each network: those of the weights and test images that were last measured."""
+    """The rows of each network that belong to the weights and the images that were last measured."""
     rows: list[Row] = []
     for name in networks:
-        known = Records(folder / f"{name}.csv").rows
-        newest = {(row["method"], row["levels"], row["samples"], row["seed"]): row for row in known}
-        rows += newest.values()
+        known = [row for row in Records(folder / f"{name}.csv").rows if variant_of(row) in VARIANTS]
+        last = {(row["samples"], row["seed"]): row["fingerprint"] for row in known}
+        current = [row for row in known if row["fingerprint"] == last[row["samples"], row["seed"]]]
+        rows += {(variant_of(row), row["levels"], row["samples"], row["seed"]): row for row in current}.values()
     return rows
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """A row for each network, number of samples, width and method: mean and standard deviation in percent."""
+    """A row for each network, width and variant, in the order of tables: means and standard deviations in percent."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["model"], row["samples"], row["levels"], row["method"]), []).append(row)
+        groups.setdefault((row["model"], row["levels"], variant_of(row)), []).append(row)
+    networks = list(dict.fromkeys(model for model, _, _ in groups))
+    variants = list(VARIANTS)
     found = []
-    for (model, samples, levels, method), group in groups.items():
+    for (model, levels, variant), group in sorted(
+        groups.items(), key=lambda item: (networks.index(item[0][0]), item[0][1], variants.index(item[0][2]))
+    ):
         top1 = [100 * row["top1"] for row in group]
+        errors = [100 * row["layer_error"] for row in group]
         found.append(
             {
                 "network": model,
-                "samples": samples,
-                "width": WIDTHS.get(levels, f"{levels} levels"),
+                "width": width_of(levels),
                 "levels": levels,
-                "method": METHODS.get(method, method),
+                "variant": variant,
+                "method": label(variant),
+                "samples": group[0]["samples"],
+                "seeds": len(group),
                 "float": round(100 * group[0]["float_top1"], 2),
                 "top-1": round(statistics.fmean(top1), 2),
-                "std": round(statistics.stdev(top1), 2) if len(top1) > 1 else None,
-                "seeds": len(top1),
-                "layer error": round(statistics.fmean(row["layer_error"] for row in group), 4),
+                "top-1 std": round(statistics.stdev(top1), 2) if len(group) > 1 else None,
+                "layer error": round(statistics.fmean(errors), 2),
+                "layer error std": round(statistics.stdev(errors), 2) if len(group) > 1 else None,
+                "zeros": round(100 * statistics.fmean(row["zeros"] for row in group), 1),
                 "ideal kB": round(group[0]["ideal_bytes"] / 1e3, 1),
                 "float kB": round(group[0]["raw_bytes"] / 1e3, 1),
             }
         )
-    networks = list(dict.fromkeys(row["network"] for row in found))
-    methods = list(METHODS.values())
-    return sorted(found, key=lambda row: (networks.index(row["network"]), row["levels"], methods.index(row["method"])))
+    return found
+
+
+def width_of(levels: int) -> str:
+    return WIDTHS.get(levels, f"{levels} levels")
+
+
+def network_tables(means: Sequence[Row]) -> dict[str, str]:
+    """For each network a Markdown table: a line for each variant, for each width top-1 and layer error; best bold."""
+    tables = {}
+    for network in dict.fromkeys(row["network"] for row in means):
+        ours = [row for row in means if row["network"] == network]
+        cells = {(row["variant"], row["levels"]): row for row in ours}
+        widths = sorted({row["levels"] for row in ours})
+        best = {levels: best_row(row for row in ours if row["levels"] == levels) for levels in widths}
+        least = {levels: min(row["layer error"] for row in ours if row["levels"] == levels) for levels in widths}
+        lines = [["method", *(text for levels in widths for text in (width_of(levels), "error"))]]
+        for variant in (name for name in VARIANTS if any(key[0] == name for key in cells)):
+            line = [label(variant)]
+            for levels in widths:
+                row = cells.get((variant, levels))
+                if row is None:
+                    line += ["", ""]
+                    continue
+                line.append(_mean(row, "top-1", bold=row["top-1"] == best[levels]["top-1"]))
+                line.append(_mean(row, "layer error", bold=row["layer error"] == least[levels], spread=False))
+            lines.append(line)
+        tables[f"{network}, float {ours[0]['float']:.2f}"] = _markdown(lines, left=1)
+    return tables
+
+
+def best_row(means: Iterable[Row]) -> Row:
+    """The highest top-1; of equal ones, the least layer error."""
+    return max(means, key=lambda row: (row["top-1"], -row["layer error"]))
 
 
 def readme_block(rows: Iterable[Row]) -> str:
-    """One Markdown table: a line for each network and method, a column for each width; the best of a network bold."""
+    """One Markdown table: for each network and width the best variant, and those it is compared with."""
     means = summary(rows)
-    widths = sorted({row["levels"] for row in means})
-    titles = ["network", "float", "method", *(WIDTHS.get(levels, f"{levels} levels") for levels in widths)]
-    lines = [titles, ["---", "---:", "---", *["---:"] * len(widths)]]
+    lines = [["network", "float", "width", "best method", "top-1", "layer error", *map(label, COMPARED)]]
     for network in dict.fromkeys(row["network"] for row in means):
-        cells = {(row["method"], row["levels"]): row for row in means if row["network"] == network}
-        best = {levels: max(row["top-1"] for (_, at), row in cells.items() if at == levels) for levels in widths}
-        first = True
-        for method in (name for name in METHODS.values() if any(key[0] == name for key in cells)):
-            float_top1 = f"{next(iter(cells.values()))['float']:.2f}"
-            line = [network, float_top1, method] if first else ["", "", method]
-            first = False
-            for levels in widths:
-                row = cells.get((method, levels))
-                line.append("" if row is None else _mean(row, bold=row["top-1"] == best[levels]))
-            lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        ours = [row for row in means if row["network"] == network]
+        for index, levels in enumerate(sorted({row["levels"] for row in ours})):
+            column = {row["variant"]: row for row in ours if row["levels"] == levels}
+            best = best_row(column.values())
+            lines.append(
+                [
+                    *((network, f"{best['float']:.2f}") if index == 0 else ("", "")),
+                    width_of(levels),
+                    best["method"],
+                    _mean(best, "top-1", bold=True),
+                    f"{best['layer error']:.2f} %",
+                    *(_mean(column[variant], "top-1") if variant in column else "" for variant in COMPARED),
+                ]
+            )
+    return _markdown(lines, left=1, right=(1, 4, 5, 6, 7))
 
 
-def _mean(row: Row, *, bold: bool) -> str:
-    text = f"{row['top-1']:.2f}"
-    text = f"**{text}**" if bold else text
-    return text if row["std"] is None else f"{text} ± {row['std']:.2f}"
+def replace_block(path: pathlib.Path, block: str) -> None:
+    """Puts the block between its marks in a document.
+
+    Raises:
+        InputError: the document has no such marks.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise InputError(f"{str(path)!r} needs the lines {MARKS[0].strip()} and {MARKS[1].strip()}, once each.")
+    before, _, rest = text.partition(MARKS[0])
+    with replacing(path) as part:
+        part.write_text(f"{before}{MARKS[0]}{block}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
 
 
-def draw(rows: Iterable[Row], path: pathlib.Path) -> None:
-    """Accuracy against bits a weight, a panel for each network, a line for each method."""
-    from matplotlib import pyplot as plt
+def _mean(row: Row, name: str, *, bold: bool = False, spread: bool = True) -> str:
+    text = f"**{row[name]:.2f}**" if bold else f"{row[name]:.2f}"
+    return text if row[f"{name} std"] is None or not spread else f"{text} ± {row[f'{name} std']:.2f}"
 
-    means = summary(rows)
+
+def _markdown(lines: list[list[str]], *, left: int = 0, right: Sequence[int] | None = None) -> str:
+    """A Markdown table whose first line has the titles; columns `right`, or all but the first `left`, to the right."""
+    columns = range(left, len(lines[0])) if right is None else right
+    rule = ["---:" if index in columns else "---" for index in range(len(lines[0]))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def draw(means: Sequence[Row], folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """NAME.png, top-1 lost, and NAME_layer_errors.png: a panel for each network and width, a line for each variant."""
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import LogLocator
+
+    def losses(axes: Axes) -> None:
+        axes.set_xscale("symlog", linthresh=LEAST_LOSS, linscale=0.5)
+        axes.set_xticks([0, 0.1, 1, 10, 100])
+        axes.axvline(0, color="black", linestyle=":", linewidth=1)
+
+    def errors(axes: Axes) -> None:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+
+    lost = [row | {"lost": row["float"] - row["top-1"], "lost std": row["top-1 std"]} for row in means]
+    return [
+        _draw(lost, "lost", "top-1 lost, percentage points", losses, folder, name),
+        _draw(means, "layer error", "mean relative error of the layers, %", errors, folder, f"{name}_layer_errors"),
+    ]
+
+
+def _draw(means: Sequence[Row], value: str, title: str, scale: Any, folder: pathlib.Path, name: str) -> pathlib.Path:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    from keras_compress.sweep import style
+
     networks = list(dict.fromkeys(row["network"] for row in means))
-    columns = min(4, len(networks))
-    lines = math.ceil(len(networks) / columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(3.6 * columns, 3.2 * lines), squeeze=False)
-    for panel in panels.flat[len(networks) :]:
-        panel.axis("off")
-    for panel, network in zip(panels.flat, networks, strict=False):
-        chosen = [row for row in means if row["network"] == network]
-        for method in METHODS.values():
-            points = sorted((row for row in chosen if row["method"] == method), key=lambda row: row["levels"])
-            if points:
-                bits = [math.log2(row["levels"]) for row in points]
-                spread = [row["std"] or 0.0 for row in points]
-                panel.errorbar(bits, [row["top-1"] for row in points], spread, marker="o", markersize=3, label=method)
-        panel.axhline(chosen[0]["float"], color="black", linestyle=":", linewidth=1, label="float")
-        panel.set_title(network, fontsize=9)
-        panel.grid(alpha=0.3)
-    for panel in panels[-1]:
-        panel.set_xlabel("bits a weight")
-    for panel in panels[:, 0]:
-        panel.set_ylabel("top-1, %")
-    panels[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    widths = sorted({row["levels"] for row in means})
+    variants = [variant for variant in VARIANTS if any(row["variant"] == variant for row in means)]
+    size = (PANEL[0] * len(networks) + 2.2, (PANEL[1] * len(variants) + 0.6) * len(widths) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(widths), len(networks), sharey=True, sharex="col", squeeze=False)
+    for panels, levels in zip(grid, widths, strict=True):
+        for axes, network in zip(panels, networks, strict=True):
+            ours = [row for row in means if (row["network"], row["levels"]) == (network, levels)]
+            for row in ours:
+                method, rule = VARIANTS[row["variant"]]
+                axes.errorbar(
+                    row[value],
+                    variants.index(row["variant"]),
+                    xerr=row[f"{value} std"],
+                    color=style.COLORS[method],
+                    marker=style.MARKERS[method],
+                    markerfacecolor=style.COLORS[method] if rule else "white",
+                    markersize=6,
+                    linewidth=1,
+                )
+            scale(axes)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_title(f"{network}, {width_of(levels)}", fontsize=9)
+            axes.set_yticks(range(len(variants)), map(label, variants), fontsize=8)
+            axes.set_ylim(len(variants) - 0.4, -0.6)
+            axes.tick_params(axis="x", labelsize=8, labelbottom=True)
+            style.tidy(axes)
+    figure.supxlabel(f"{title}; mean and standard deviation; hollow: fitted scales", fontsize=10)
+    return style.save(figure, folder, name)

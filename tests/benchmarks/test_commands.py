@@ -1,0 +1,114 @@
+"""Benchmarks from the command line: their help, and small runs of those that write tables."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from harness import tables
+
+from keras_compress.sweep.records import Records
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COMMANDS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+def run(command: str, *arguments: str, folder: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / command), *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("command", [path.name for path in COMMANDS])
+def test_every_benchmark_answers_help_and_refuses_an_unknown_flag(command):
+    helped = run(command, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert f"python benchmarks/{command}" in helped.stdout  # the docstring holds the command
+    assert "--results_dir" in helped.stdout
+    refused = run(command, "--no_such_flag=1")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    """A folder with few images under the name of mnist, and an untrained network under that of a foreign one."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 40), ("test", 30)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"y_{part}"] = np.arange(count, dtype=np.uint8) % 10
+    np.savez(folder / "mnist.npz", **arrays)
+    (folder / "models").mkdir()
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(2, 5, strides=4), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+    keras.Sequential([keras.Input((28, 28, 1)), *layers]).save(folder / "models" / "deepxplore_mnist_lenet1.keras")
+    return folder
+
+
+@pytest.mark.slow
+def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("old\n".join(tables.MARKS))
+    small = [f"--data={data}", "--networks=deepxplore_lenet1", "--num_samples=8", "--bits=3", "--results_dir=."]
+    first = run("accuracy.py", *small, "--levels=3", "--methods=msq,beacon_fitted", "--seeds=0", folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    records = tmp_path / "accuracy" / "deepxplore_lenet1.csv"
+    before = Records(records).rows
+    assert [(row["method"], row["levels"], row["radius"]) for row in before] == [
+        ("msq", 7, "mse"), ("msq", 3, "mse"), ("beacon", 7, ""), ("beacon", 3, ""),
+    ]  # fmt: skip
+    second = run(
+        "accuracy.py", *small, "--levels=3", "--methods=msq,beacon_fitted", "--seeds=0,1", f"--readme={readme}",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    after = Records(records).rows
+    assert after[:4] == before and len(after) == 8
+    assert second.stdout.strip() in readme.read_text()
+    assert "| deepxplore_lenet1 |" in second.stdout
+    with (tmp_path / "accuracy.csv").open() as file:
+        means = list(csv.DictReader(file))
+    assert [(row["variant"], row["width"], row["seeds"]) for row in means] == [
+        ("msq", "ternary", "2"), ("beacon_fitted", "ternary", "2"),
+        ("msq", "3 bits", "2"), ("beacon_fitted", "3 bits", "2"),
+    ]  # fmt: skip
+    assert (tmp_path / "accuracy.md").is_file() and (tmp_path / "accuracy.png").is_file()
+
+
+@pytest.mark.slow
+def test_methods_are_timed_beside_their_floor_or_say_what_they_need(tmp_path):
+    done = run(
+        "methods.py", "--methods=msq,gpfq,optq", "--channels=16", "--units=4", "--conv_images=4", "--fc_images=30",
+        "--memory_budget=4MB", "--repetitions=1", "--results_dir=.",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for name in ("conv_N_144", "fc_N_784", "fc_N_784_refused"):
+        with (tmp_path / f"methods_{name}.csv").open() as file:
+            found[name] = {row["method"]: row for row in csv.DictReader(file)}
+    conv, fc, refused = found.values()
+    assert list(conv) == ["MSQ", "GPFQ, centred", "OPTQ"]
+    assert [row["form"] for row in conv.values()] == ["none", "gram", "gram"]
+    assert conv["MSQ"]["floor s"] == "" and float(conv["OPTQ"]["solver / floor"]) > 0
+    assert all(row["within 4 GiB"] == "yes" and float(row["peak GiB"]) > 0.1 for row in conv.values())
+    assert [row["form"] for row in fc.values()] == ["none", "direct"]
+    assert "MB for matrices of 784 x 784" in refused["OPTQ"]["refused"]
+
+
+@pytest.mark.slow
+def test_the_table_in_readme_is_that_of_the_recorded_rows():
+    shown = run("accuracy.py", "--show")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.join(tables.MARKS) in (ROOT / "README.md").read_text()
