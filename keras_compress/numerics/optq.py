@@ -36,7 +36,8 @@ def optq(
         statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
         alphabet: letters, one scale a channel or one in all.
         target: "weights" aims at X~ w; "corrected" at X w from w*; "qronos" at X w by the first step of Qronos.
-        damping: added to the diagonal of G (and of H, where it is read), as a share of its mean.
+        damping: added to the diagonal of G (and of H, where it is read), as a share of its mean; ten times as much, as
+            often as it takes, where G is so far from positive definite that it has no factor.
         keep: (..., N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
 
     Returns:
@@ -47,7 +48,7 @@ def optq(
     alive = statistics.diagonal > 0
     means = statistics.diagonal.sum(axis=-1) / np.maximum(alive.sum(axis=-1), 1)
     ridge = np.where(means > 0, damping * means, 1.0)[..., None, None]
-    inverse = inverse_factor(statistics.gram, ridge)
+    inverse, ridge = damped_inverse_factor(statistics.gram, ridge)
     codes = np.empty(weights.shape, code_type(alphabet.levels))
     aims_elsewhere = not statistics.same_inputs or statistics.missing is not None
     if target == "corrected" and aims_elsewhere:
@@ -66,6 +67,25 @@ def optq(
         to_come = inverse[..., block, after].swapaxes(-1, -2)
         weights[..., after, :] += to_come @ (deviations / diagonal[..., block, :])
     return codes
+
+
+def damped_inverse_factor(gram: np.ndarray, ridge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """U of `inverse_factor`, and the ridge (..., 1, 1) with which there is one: ten times as much, as often as needed.
+
+    G is made of float32 products: where features have means that are large beside their deviations, what centring
+    leaves can have eigenvalues below -ridge.
+
+    Raises:
+        numpy.linalg.LinAlgError: no ridge up to the largest trace makes G positive definite.
+    """
+    trace = diagonal_of(gram).sum(axis=-1).max()
+    while True:
+        try:
+            return inverse_factor(gram, ridge), ridge
+        except np.linalg.LinAlgError:  # the one way to know: an estimate of the least eigenvalue costs as much
+            if not 0 < ridge.max() <= trace:
+                raise
+            ridge = 10 * ridge
 
 
 def inverse_factor(gram: np.ndarray, ridge: np.ndarray | float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_compress.numerics.optq import inverse_factor, optq
+from keras_compress.numerics.optq import damped_inverse_factor, inverse_factor, optq
 from keras_compress.numerics.statistics import LayerStatistics, statistics_of
 from tests.numerics import problems
 from tests.reference.optq import greedy_least_squares
@@ -91,6 +91,36 @@ def test_the_factor_is_that_of_the_damped_inverse(rng):
     damped[[0, 7], [0, 7]] = 1.0
     np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(damped), atol=1e-12)
     np.testing.assert_array_equal(factor, np.triu(factor))
+
+
+def test_where_rounding_took_positive_definiteness_the_ridge_grows_until_it_is_back(rng):
+    rows = rng.normal(size=(30, 11))
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    values[0] = -0.03
+    gram = np.insert(np.insert((vectors * values) @ vectors.T, 4, 0.0, axis=0), 4, 0.0, axis=1)  # feature 4 is dead
+    for shape in ((12, 12), (1, 12, 12)):
+        factor, ridge = damped_inverse_factor(gram.reshape(shape), np.full((*shape[:-2], 1, 1), 0.001))
+        np.testing.assert_allclose(ridge, 0.1)
+        damped = gram + 0.1 * np.eye(12)
+        damped[4, 4] = 1.0
+        factor = factor.reshape(12, 12)
+        np.testing.assert_allclose(factor @ damped @ factor.T, np.eye(12), atol=1e-12)
+    with pytest.raises(np.linalg.LinAlgError):
+        damped_inverse_factor(np.ones((2, 2)), np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_inputs_whose_means_dwarf_their_deviations_have_codes(rng, target):
+    analog = (300 * rng.uniform(1, 2, 40) + rng.normal(size=(20, 40))).astype(np.float32)  # fewer rows than features
+    compressed = (1.05 * analog).astype(np.float32)
+    rounded = compressed.T @ compressed, compressed.T @ analog
+    sums = (part.sum(axis=0, dtype=np.float64) for part in (analog, compressed))
+    statistics = LayerStatistics(20, *sums, *(part.astype(np.float64) for part in rounded)).centered()
+    assert np.linalg.eigvalsh(statistics.gram)[0] < -0.01 * statistics.diagonal.mean()
+    weights = rng.uniform(-1, 1, (40, 3))
+    alphabet = problems.alphabet(problems.LEVELS["sixteen"], 3, rng)
+    codes = optq(weights, statistics, alphabet, target=target)
+    assert np.isin(codes, alphabet.levels).all()
 
 
 @pytest.mark.parametrize("target", TARGETS)
