@@ -9,7 +9,7 @@ how many bytes they need and refuse. Both have 512 neurons. Each method gets a p
 a network of two layers with `kc.quantize` and random images: its peak memory (VmHWM, TensorFlow included) is that of
 this call, and the time is that of the second layer, whose inputs differ in both networks. Then the solver and its floor
 take turns on random inputs, in float64: `harness/products.py` says which products each method cannot do without. Writes
-methods.{json,md} and methods_*.csv. On two idle cores about half an hour.
+methods.{json,md} and methods_*.csv, and ends with exit code 1 if a process failed.
 """
 
 import json
