@@ -125,16 +125,17 @@ def gpfq_direct(
 
 
 def sample_blocks(
-    samples: LayerSamples, alphabet: Alphabet | None = None
+    samples: LayerSamples, alphabet: Alphabet | None = None, block_size: int = BLOCK_SIZE
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yields (features, columns of X, columns of X~) in float64; the same array twice where the inputs are the same.
 
-    With an alphabet, no block crosses the border of one of its groups.
+    At most `block_size` features at a time, however many are read at once: solvers multiply a block with itself. With
+    an alphabet, no block crosses the border of one of its groups.
     """
     for start, analog, compressed in samples.blocks():
         stop = start + compressed.shape[1]
-        blocks = [slice(start, stop)] if alphabet is None else alphabet.blocks(start, stop, stop - start)
-        for block in blocks:
+        parts = (slice(first, min(first + block_size, stop)) for first in range(start, stop, block_size))
+        for block in parts if alphabet is None else alphabet.blocks(start, stop, block_size):
             columns = slice(block.start - start, block.stop - start)
             ours = compressed[:, columns].astype(np.float64)
             yield block, ours if analog is compressed else analog[:, columns].astype(np.float64), ours

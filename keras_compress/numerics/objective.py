@@ -153,7 +153,7 @@ class DirectObjective:
         return own + np.einsum("ij,ij->j", self._products, self._products)
 
     def pieces(self, alphabet: Alphabet, block_size: int = BLOCK_SIZE) -> Iterator[Piece]:
-        for block, _, compressed in sample_blocks(self.samples, alphabet):
+        for block, _, compressed in sample_blocks(self.samples, alphabet, block_size):
             gram = compressed.T @ compressed
             slope = compressed.T @ (self._target - self._products)
             inside = np.flatnonzero((self._alone >= block.start) & (self._alone < block.stop))

@@ -1,5 +1,7 @@
 """The greedy family in whole networks: forms, seeds, orders, fitted scales, and matrices that do not fit."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.objective import GramObjective, excess
-from keras_compress.numerics.statistics import statistics_of
+from keras_compress.numerics.statistics import ArraySamples, statistics_of
 from tests import architectures
 from tests.numerics import problems
 
@@ -51,6 +53,21 @@ def test_both_forms_agree(model, samples, quantizer):
     assert_same_codes(gram, direct)
     for path, kernel in gram.kernels.items():
         np.testing.assert_allclose(kernel.scale, direct.kernels[path].scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("quantizer", [kc.GPFQ(3), *BOTH_FORMS], ids=repr)
+def test_the_direct_form_makes_no_matrix_of_features_by_features(rng, quantizer):
+    num_features = 1500
+    analog = rng.normal(size=(20, num_features)).astype(np.float32)
+    compressed = analog + np.float32(0.1) * rng.normal(size=analog.shape).astype(np.float32)
+    samples = ArraySamples(analog, compressed, block_size=num_features)  # all columns are read at once
+    weights = rng.uniform(-1, 1, (num_features, 2))
+    letters = quantizer.layer_alphabet(weights[None], [samples])
+    tracemalloc.start()
+    quantizer.solve(weights, samples, letters, centered=quantizer.centers, generator=rng)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * num_features**2 / 4
 
 
 def test_the_seed_is_that_of_the_rounding(model, samples):
