@@ -16,20 +16,20 @@ GRAM = {
     "optq": ["chol(G)", "U", "U^T D"],
     "qronos": ["chol(G)", "U", "U^T U R", "U^T D", "H W"],
     "optq_corrected": ["chol(G)", "U", "U^T U R", "U^T D", "H W"],
-    "gpfq_refined": ["H W", "G Q", "3 G dQ"],
-    "optq_refined": ["chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q", "3 G dQ"],
+    "gpfq_refined": ["H W", "G Q", "6 G dQ"],
+    "optq_refined": ["chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q", "6 G dQ"],
     "beacon_fitted": ["H W", "G Q of 5 starts", "6 G dQ of 5 starts"],
-    "gpfq_refined_fitted": ["H W", "G Q of 4 starts", "3 G dQ of 4 starts"],
+    "gpfq_refined_fitted": ["H W", "G Q of 8 starts", "6 G dQ of 8 starts"],
     "optq_refined_fitted": [
-        "chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q of 4 starts", "3 G dQ of 4 starts",
+        "chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q of 8 starts", "6 G dQ of 8 starts",
     ],
 }  # fmt: skip
 DIRECT = {
     "msq": [],
     "msq_bias": [],
     "spfq_aligned": ["X W", "4 X~^T u", "4 X~ Q"],
-    "gpfq_refined": ["X W", "4 X~^T u", "4 X~ Q"],
-    "gpfq_refined_fitted": ["X W", "4 X~^T u of 4 starts", "4 X~ Q of 4 starts"],
+    "gpfq_refined": ["X W", "7 X~^T u", "7 X~ Q"],
+    "gpfq_refined_fitted": ["X W", "7 X~^T u of 8 starts", "7 X~ Q of 8 starts"],
 }
 
 
