@@ -492,3 +492,33 @@ def test_progress_names_the_passes(model, samples, capsys):
     assert [line.split()[2] for line in lines if line.startswith("quantize_activations")] == [
         "extremes", "histograms", "errors",
     ]  # fmt: skip
+
+
+# Networks that others trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "mean", "std"),
+    [
+        ("models/mlperf_ic_resnet8.h5", 0.0, 1.0),
+        ("models/onepixel_cifar10_lenet.keras", [125.307, 122.95, 113.865], [62.9932, 62.0887, 66.7048]),
+    ],
+    ids=["resnet8", "lenet"],
+)
+def test_eight_bits_everywhere_stay_near_the_float_network(data_file, file, mean, std):
+    model = kc.load_model(data_file(file))
+    with np.load(data_file("cifar10.npz")) as arrays:
+        images, tests = (
+            ((arrays[name][:2000].astype(np.float32) - np.float32(mean)) / np.float32(std))
+            for name in ("x_train", "x_test")
+        )
+        labels = arrays["y_test"][:2000]
+    weights = kc.quantize(kc.fold_batch_normalization(model), kc.MSQ(8, radius="max"))
+    wanted = kc.evaluate(model, tests, labels).top1
+    for ranges in RANGES:
+        result = kc.quantize_activations(weights, images[:500], ranges=ranges)
+        assert kc.evaluate(result.model, tests, labels).top1 == pytest.approx(wanted, abs=0.015), ranges
+    four = kc.quantize(kc.fold_batch_normalization(model), kc.GPFQ(4), images[:500])
+    both = kc.quantize_activations(four, images[:500])
+    assert kc.evaluate(both.model, tests, labels).top1 >= kc.evaluate(four.model, tests, labels).top1 - 0.02

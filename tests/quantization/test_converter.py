@@ -10,8 +10,8 @@ from tests.layers import roundings
 
 schema = pytest.importorskip("tensorflow.lite.python.schema_py_generated")
 
-# The converter computes a sum in place while it measures ranges, so that the range of an input holds the outputs too;
-# and it takes some functions apart.
+# The converter seems to compute sums in place while it measures ranges: the range of an input holds the outputs too.
+# And it takes some functions apart.
 LEFT_OUT = {
     roundings.norm_after_relu, roundings.relu_with_two_readers, roundings.relu_with_a_threshold,
     roundings.other_functions,
