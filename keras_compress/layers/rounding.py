@@ -1,6 +1,6 @@
 """Which tensors a full-integer network rounds, and on which of them it must use the same letters.
 
-What is written here is what TFLite's converter does to a Keras model (docs/decisions.md, 35): a product with its bias,
+What is written here is what TFLite's converter does to a Keras model (docs/decisions.md, 45): a product with its bias,
 the BatchNormalization that can be folded into it and the ReLU behind it are one operation with one rounded output;
 pooling, reshaping and joining pass on the letters of their inputs.
 """

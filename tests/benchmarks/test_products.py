@@ -3,34 +3,42 @@
 import numpy as np
 import pytest
 from harness import products
-from harness.variants import VARIANTS, quantizer
 
+import keras_compress as kc
+from keras_compress.numerics.beacon import STARTS
 from keras_compress.numerics.statistics import ArraySamples, statistics_of
+from keras_compress.quantization.quantizers import SEARCHED
 
 FEATURES = products.BLOCK + 40  # a whole block and a part of one
 
-GRAM = {
-    "msq": [],
-    "msq_bias": [],
-    "spfq_aligned": ["H W", "3 tril(G)^-1 R", "2 triu(G) V", "tril(G) Q"],
-    "optq": ["chol(G)", "U", "U^T D"],
-    "qronos": ["chol(G)", "U", "U^T U R", "U^T D", "H W"],
-    "optq_corrected": ["chol(G)", "U", "U^T U R", "U^T D", "H W"],
-    "gpfq_refined": ["H W", "G Q", "6 G dQ"],
-    "optq_refined": ["chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q", "6 G dQ"],
-    "beacon_fitted": ["H W", "G Q of 5 starts", "6 G dQ of 5 starts"],
-    "gpfq_refined_fitted": ["H W", "G Q of 8 starts", "6 G dQ of 8 starts"],
-    "optq_refined_fitted": [
-        "chol(G)", "U", "U^T U R", "U^T D", "H W", "G W", "G Q of 8 starts", "6 G dQ of 8 starts",
-    ],
-}  # fmt: skip
-DIRECT = {
-    "msq": [],
-    "msq_bias": [],
-    "spfq_aligned": ["X W", "4 X~^T u", "4 X~ Q"],
-    "gpfq_refined": ["X W", "7 X~^T u", "7 X~ Q"],
-    "gpfq_refined_fitted": ["X W", "7 X~^T u of 8 starts", "7 X~ Q of 8 starts"],
-}
+PATH = ["tril(H) W", "tril(G) Q"]
+FACTORS = ["chol(G)", "U", "U^T D"]
+CORRECTED = ["chol(G)", "U", "U^T U R", "U^T D", "H W"]
+MANY = len(SEARCHED)
+GRAM = [
+    (kc.MSQ(3, bias_correction=True), []),
+    (kc.GPFQ(3), PATH),
+    (kc.SPFQ(3), PATH),
+    (kc.SparseGPFQ(3), PATH),
+    (kc.SPFQ(3, alignment=3), ["H W", "3 tril(G)^-1 R", "2 triu(G) V", "tril(G) Q"]),
+    (kc.OPTQ(3), FACTORS),
+    (kc.Qronos(3), CORRECTED),
+    (kc.OPTQ(3, target="corrected"), CORRECTED),
+    (kc.GPFQ(3, refine=2), ["H W", "G Q", "2 G dQ"]),
+    (kc.GPFQ(3, radius="alternating"), ["H W", "G Q", "1 G dQ"]),
+    (kc.GPFQ(3, radius="search", refine=2), ["H W", f"G Q of {MANY} starts", f"2 G dQ of {MANY} starts"]),
+    (kc.OPTQ(3, refine=2), [*FACTORS, "H W", "G Q", "2 G dQ"]),
+    (kc.OPTQ(3, target="corrected", refine=2), [*CORRECTED, "G W", "G Q", "2 G dQ"]),
+    (kc.Beacon(3, sweeps=4), ["H W", f"G Q of {len(STARTS)} starts", f"4 G dQ of {len(STARTS)} starts"]),
+]
+DIRECT = [
+    (kc.MSQ(3), []),
+    (kc.GPFQ(3), ["X W", "X~^T u", "X~ Q"]),
+    (kc.SPFQ(3), ["X W", "X~^T u", "X~ Q"]),
+    (kc.SPFQ(3, alignment=3), ["X W", "4 X~^T u", "4 X~ Q"]),
+    (kc.GPFQ(3, refine=2), ["X W", "3 X~^T u", "3 X~ Q"]),
+    (kc.GPFQ(3, radius="search", refine=2), ["X W", f"3 X~^T u of {MANY} starts", f"3 X~ Q of {MANY} starts"]),
+]
 
 
 @pytest.fixture
@@ -41,22 +49,20 @@ def layer(rng):
     return analog, compressed, weights
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_gram_form_of_each_method(variant, layer):
+@pytest.mark.parametrize(("quantizer", "names"), GRAM)
+def test_the_gram_form_of_each_method(quantizer, names, layer):
     analog, compressed, weights = layer
-    parts = products.gram_parts(quantizer(variant, 3), weights, statistics_of(analog, compressed), weights)
-    assert list(parts) == GRAM.get(variant, ["tril(H) W", "tril(G) Q"])
+    parts = products.gram_parts(quantizer, weights, statistics_of(analog, compressed), weights)
+    assert list(parts) == names
     for function in parts.values():
         function()
 
 
-@pytest.mark.parametrize(
-    "variant", [name for name in VARIANTS if "optq" not in name and name[:6] not in ("qronos", "beacon")]
-)
-def test_the_direct_form_of_each_method(variant, layer):
+@pytest.mark.parametrize(("quantizer", "names"), DIRECT)
+def test_the_direct_form_of_each_method(quantizer, names, layer):
     analog, compressed, weights = layer
-    parts = products.direct_parts(quantizer(variant, 3), weights, ArraySamples(analog, compressed), weights)
-    assert list(parts) == DIRECT.get(variant, ["X W", "X~^T u", "X~ Q"])
+    parts = products.direct_parts(quantizer, weights, ArraySamples(analog, compressed), weights)
+    assert list(parts) == names
     for function in parts.values():
         function()
 
