@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 from harness import results, timing
+from harness.layer_inputs import correlated_rows
 
 from keras_compress import cli
 from keras_compress.errors import InputError
@@ -77,18 +78,11 @@ def numbers(flag: str) -> list[int]:
 
 def layer_statistics(num_features: int, inputs: str) -> LayerStatistics:
     """Gram statistics of correlated features with positive means, as behind a ReLU."""
-    rng = np.random.default_rng(0)
-    rows = num_features + 64
-    hidden = rng.standard_normal((rows, num_features // 4 + 1), dtype=np.float32)
-    mixing = rng.standard_normal((num_features // 4 + 1, num_features), dtype=np.float32)
-    analog = np.maximum(hidden @ mixing / np.float32(num_features) ** 0.5, 0)
-    compressed = analog
-    if inputs == DIFFERENT:
-        compressed = np.maximum(analog + np.float32(0.1) * rng.standard_normal(analog.shape, dtype=np.float32), 0)
+    analog, compressed = correlated_rows(num_features, same=inputs == SAME)
     gram = (compressed.T @ compressed).astype(np.float64)
     cross = gram if analog is compressed else (compressed.T @ analog).astype(np.float64)
     sums = [rows_of.sum(axis=0, dtype=np.float64) for rows_of in (analog, compressed)]
-    return LayerStatistics(rows, *sums, gram, cross)
+    return LayerStatistics(len(analog), *sums, gram, cross)
 
 
 def measured(statistics: LayerStatistics, num_units: int, inputs: str) -> dict[str, Any]:
