@@ -10,7 +10,7 @@ keras_compress in it, keeps them apart. All runs in one process. Three parts, ea
 
 codes: layer by layer, `gpfq_mode` gets the X, X~, weights and scales that `keras_compress.numerics.gpfq` gets, in
 float64 and in its default float32. Where a neuron's codes differ: how far from halfway between two letters the
-argument of the first difference lies, in steps of the alphabet, beside the bound of the rounding errors of such a sum.
+argument of the first difference lies, in steps of the alphabet, beside what rounding the terms of its sum can change.
 All later letters of the neuron follow another path. About 10 minutes on two cores.
 
 updates: seconds of `update()` alone, the statistics being there on both sides, in turn with our solvers, on as many
@@ -76,10 +76,17 @@ flags.DEFINE_list("units", ["128", "512"], "updates: n_out, neurons of a layer."
 flags.DEFINE_integer("repetitions", 3, "updates: rounds; the table has medians.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 1000, "accuracy: calibration images.", lower_bound=1)
 flags.DEFINE_list("seeds", ["0", "1", "2"], "accuracy: of the choice of calibration images.")
+flags.DEFINE_integer(
+    "finalists",
+    None,
+    "accuracy: after the first seed only so many of Brevitas' runs, its best at a width.",
+    lower_bound=1,
+)
 flags.DEFINE_list("levels", ["15", "7", "4", "3"], "codes, accuracy: numbers of levels: 4 and 3 bits, 2 bits, ternary.")
 flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 Row = dict[str, Any]
+Run = tuple[str, str, str]  # of Brevitas: scales, method, order
 
 
 def main(argv: list[str]) -> None:
@@ -190,8 +197,8 @@ def codes(data: pathlib.Path, levels: list[int], machine: Row) -> None:
             "N: features; m: rows of X and X~; the columns float64 and float32 say which share of the codes is equal.",
             "BatchNorm folded first; X~ from our GPFQ of the layers before, uncentred; scales by the rule mse.",
             "First differences: in each neuron whose codes differ, the first feature at which they do. Distance: of "
-            "the argument in float64 from halfway between two letters, in steps of the alphabet. Bound: what rounding "
-            "in that precision can change of such a sum, in steps: number of terms * unit roundoff * sum of |terms|.",
+            "the argument in float64 from halfway between two letters, in steps of the alphabet. Rounding: what "
+            "that precision can change of it by rounding the terms of its sum alone: unit roundoff * sum of |terms|.",
         ],
     )
     print(path.read_text().split("## layers")[0])
@@ -262,7 +269,7 @@ def first_difference(
         "ours": int(ours[feature, neuron]),
         "theirs": int(theirs[feature, neuron]),
         "distance": float(abs(argument - np.floor(argument) - 0.5)),
-        "bound": float(len(terms) * unit_roundoff * np.abs(terms).sum() / abs(step)),
+        "rounding": float(unit_roundoff * np.abs(terms).sum() / abs(step)),
     }
 
 
@@ -285,7 +292,7 @@ def in_all(rows: list[Row], differences: list[Row]) -> list[Row]:
                     "equal, %": 100 * equal / sum(sizes),
                     "neurons": sum(row["n_out"] for row in chosen),
                     "neurons that differ": len(parted),
-                    "within the bound": sum(d["distance"] <= d["bound"] for d in parted),
+                    "within rounding": sum(d["distance"] <= d["rounding"] for d in parted),
                     "farthest, steps": max((d["distance"] for d in parted), default=None),
                 }
             )
@@ -373,8 +380,14 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
     for seed in seeds:
         calibration = samples.calibration(FLAGS.num_samples, seed)
         for num_levels in levels:
-            measure(model, calibration, images, labels, rows, {"seed": seed, "levels": num_levels})
+            finalists = None
+            if FLAGS.finalists and seed != seeds[0]:
+                finalists = best_runs(rows, {"samples": FLAGS.num_samples, "seed": seeds[0], "levels": num_levels})
+            measure(model, calibration, images, labels, rows, {"seed": seed, "levels": num_levels}, finalists)
     chosen = [row for row in rows.rows if row["seed"] in seeds and row["levels"] in levels]
+    finals = (
+        f"At seeds after {seeds[0]} only those of Brevitas' runs that were its best {FLAGS.finalists} at each width."
+    )
     means = summary([row for row in chosen if row["samples"] == FLAGS.num_samples], float_top1)
     path = results.write(
         FLAGS.results_dir,
@@ -382,7 +395,7 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
         f"Accuracy of {NETWORK}, quantized here and by Brevitas",
         {"best": best(means), "all": means},
         machine=machine,
-        settings={"num_samples": FLAGS.num_samples, "seeds": seeds, "levels": levels},
+        settings={"num_samples": FLAGS.num_samples, "seeds": seeds, "levels": levels, "finalists": FLAGS.finalists},
         notes=[
             f"{versions(machine)}. {FLAGS.num_samples} random training images calibrate; means and standard deviations "
             f"over seeds {', '.join(map(str, seeds))}; top-1 on {len(images):,} test images in percent; float "
@@ -391,17 +404,24 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
             "scales: mse are ours by that rule, weighted by the inputs' second moments; Brevitas gets those of our "
             "GPFQ with the bias kept, and our other rows with mse follow the rule after their own layers; own are "
             "Brevitas' (least squared error of the weights); fitted are those that our method fits to its codes.",
-            "Brevitas' best is the best of all its rows at that width by the test images themselves; ours is the same "
+            "Brevitas' best is the best of its rows at that width by the test images themselves; ours is the same "
             "method at all widths.",
+            *([finals] if FLAGS.finalists else []),
         ],
     )
     print(path.read_text().split("## all")[0])
 
 
 def measure(
-    model: Any, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, rows: "Rows", setting: Row
+    model: Any,
+    calibration: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: "Rows",
+    setting: Row,
+    finalists: list[Run] | None,
 ) -> None:
-    """Adds the rows of one seed and width that are not there yet."""
+    """Adds the rows of one seed and width that are not there yet; of Brevitas' runs only `finalists`, if given."""
     import brevitas_side
 
     import keras_compress as kc
@@ -432,7 +452,10 @@ def measure(
     def top1(twin: Any) -> float:
         return float(np.mean(brevitas_side.outputs(twin, images).argmax(axis=1) == labels.ravel()))
 
-    for kind, algorithm, order in itertools.product(scales, brevitas_side.ALGORITHMS, ("natural", "act_order")):
+    runs = list(itertools.product(scales, brevitas_side.ALGORITHMS, ("natural", "act_order")))
+    if finalists is not None:
+        runs = [run for run in runs if run in finalists]
+    for kind, algorithm, order in runs:
         key = setting | {"side": THEIRS, "method": algorithm, "scales": kind, "order": order}
         if key | {"bias": "kept"} in rows and key | {"bias": "corrected"} in rows:
             continue
@@ -446,6 +469,13 @@ def measure(
         brevitas_side.correct_biases(twin, calibration)
         seconds += time.perf_counter() - started
         rows.append(key | {"bias": "corrected", "top1": top1(twin), "seconds": seconds})
+
+
+def best_runs(rows: "Rows", setting: Row) -> list[Run]:
+    """The first --finalists of Brevitas' runs with this setting, by the better of their two rows."""
+    theirs = [row for row in rows.rows if row["side"] == THEIRS and all(row[k] == v for k, v in setting.items())]
+    theirs.sort(key=lambda row: -row["top1"])
+    return list(dict.fromkeys((row["scales"], row["method"], row["order"]) for row in theirs))[: FLAGS.finalists]
 
 
 class Rows:
@@ -507,7 +537,8 @@ def best(means: list[Row]) -> list[Row]:
     for width in dict.fromkeys(row["width"] for row in means):
         here = [row for row in means if row["width"] == width]
         found += [row for row in here if row["side"] == OURS and row["method"] == BEST]
-        theirs = [row for row in here if row["side"] == THEIRS]
+        seeds = max(row["seeds"] for row in here)
+        theirs = [row for row in here if row["side"] == THEIRS and row["seeds"] == seeds]
         for scales in dict.fromkeys(row["scales"] for row in theirs):
             found.append(max((row for row in theirs if row["scales"] == scales), key=lambda row: row["top-1"]))
     return found
