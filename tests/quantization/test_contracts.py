@@ -233,8 +233,10 @@ def test_the_report_has_a_complete_row_for_every_layer_with_weights(quantized):
         assert row.action == "quantized"
         assert row.alphabet == repr(quantizer.setting)
         assert row.num_levels == len(kernel.levels) and 2**row.bits == pytest.approx(row.num_levels)
-        assert row.zeros == pytest.approx((kernel.codes == 0).mean())
-        assert row.radius == pytest.approx((kernel.scale * np.abs(kernel.levels).max()).mean())
+        assert row.zeros == pytest.approx((kernel.decode() == 0).mean())
+        steps = kernel.levels[:, None] - (0 if kernel.zero_point is None else kernel.zero_point)
+        letters = steps * kernel.scale + np.sign(steps) * (0 if kernel.gap is None else kernel.gap)
+        assert row.radius == pytest.approx(np.abs(letters).max(axis=0).mean())
         assert row.relative_error > 0 and row.seconds >= 0
         assert row.path in str(result.report)
 
