@@ -229,7 +229,9 @@ def _measure(source: Calibration, graph: Graph, chosen: list[_Activation]) -> No
         wanted = tf.cast(values, tf.float32)
         error = wanted - activation.layer(wanted)
         activation.squares += [2 * float(tf.nn.l2_loss(part)) for part in (error, wanted)]
-        activation.clipped += int(tf.math.count_nonzero(tf.abs(error) > BEYOND * activation.layer.scale))
+        low, high = activation.layer.lowest - BEYOND, activation.layer.highest + BEYOND
+        steps = wanted / activation.layer.scale + activation.layer.zero_point
+        activation.clipped += int(tf.math.count_nonzero((steps < low) | (steps > high)))
         activation.count += int(tf.size(wanted))
 
     visit_tensors(source, graph, owner.keys(), compare, stride=max(1, source.num_samples // ERROR_SAMPLES))
