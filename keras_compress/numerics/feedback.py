@@ -49,29 +49,27 @@ class Rounding:
 
     def __call__(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
         """Writes the letters of one feature's arguments `row` (..., n_out), which is changed, into `letter`."""
-        if self.alphabet.widening is not None:
+        alphabet = self.alphabet
+        if alphabet.gap is not None:
             self._beyond_the_gap(row, letter)
         else:
-            self._evenly_spaced(row, feature, letter)
+            shift = alphabet.shift
+            low, high = alphabet.bounds
+            if self.threshold is not None:
+                np.copysign(np.maximum(np.abs(row) - self.shrinkage, 0.0), row, out=row)
+            if shift:
+                row -= shift
+            if self.noise is None:
+                np.rint(row, out=row)
+            else:
+                row += self.noise[..., feature, :]
+                np.floor(row, out=row)
+            np.maximum(row, low, out=row)
+            np.minimum(row, high, out=letter)
+            if shift:
+                letter += shift
         if self.keep is not None:
             letter *= self.keep[..., feature, :]
-
-    def _evenly_spaced(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
-        shift = self.alphabet.shift
-        low, high = self.alphabet.bounds
-        if self.shrinkage is not None:
-            np.copysign(np.maximum(np.abs(row) - self.shrinkage, 0.0), row, out=row)
-        if shift:
-            row -= shift
-        if self.noise is None:
-            np.rint(row, out=row)
-        else:
-            row += self.noise[..., feature, :]
-            np.floor(row, out=row)
-        np.maximum(row, low, out=row)
-        np.minimum(row, high, out=letter)
-        if shift:
-            letter += shift
 
     def _beyond_the_gap(self, row: np.ndarray, letter: np.ndarray) -> None:
         widening = self.alphabet.widening
@@ -105,19 +103,32 @@ def follow(
         letters[:] = 0.0
     num_features = arguments.shape[-2]
     lower = np.tril(feedback, -1)
+    row = np.empty((*arguments.shape[:-2], arguments.shape[-1]))
+    arguments_of, letters_of = _by_feature(arguments), _by_feature(letters)
+    origins_of = None if origin is None else _by_feature(origin)
     for start in range(0, num_features, INNER_SIZE):
         inner = slice(start, min(start + INNER_SIZE, num_features))
         if start:
             arguments[..., inner, :] -= lower[..., inner, :start] @ deviations[..., :start, :]
         triangle, known = np.ascontiguousarray(lower[..., inner, inner]), deviations[..., inner, :]
-        for offset, feature in enumerate(range(inner.start, inner.stop)):
+        known_of = _by_feature(known)
+        for offset, weights in enumerate(_by_feature(triangle)):
+            feature = start + offset
             # deviations of later features are still zero, and so are their weights
-            heard = triangle[..., offset : offset + 1, :] @ known
-            row = arguments[..., feature, :] - heard[..., 0, :]
-            if origin is None:
-                rounding(row, feature, letters[..., feature, :])
+            if known.ndim == 2:
+                np.dot(weights, known, out=row)
+            else:
+                np.matmul(weights[..., None, :], known, out=row[..., None, :])
+            np.subtract(arguments_of[feature], row, out=row)
+            if origins_of is None:
+                rounding(row, feature, letters_of[feature])
                 continue
-            arguments[..., feature, :] = row
-            rounding(row, feature, letters[..., feature, :])
-            known[..., offset, :] = letters[..., feature, :] - origin[..., feature, :]
+            arguments_of[feature] = row
+            rounding(row, feature, letters_of[feature])
+            np.subtract(letters_of[feature], origins_of[feature], out=known_of[offset])
     return deviations
+
+
+def _by_feature(values: np.ndarray) -> np.ndarray:
+    """A view with the features in front."""
+    return values if values.ndim == 2 else np.moveaxis(values, -2, 0)
