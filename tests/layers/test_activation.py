@@ -93,6 +93,7 @@ def test_the_gradient_is_one_inside_and_zero_beyond():
     np.testing.assert_allclose(tape.gradient(outputs, values), [0, 1, 1, 0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_with_it_trains(rng):
     model = keras.Sequential([keras.Input((4,)), QuantizeActivation(8, 0.05, 0), L.Dense(8, "relu"), L.Dense(1)])
     behind = keras.Sequential([*model.layers[:2], QuantizeActivation(8, 0.05, -128), model.layers[2]])

@@ -287,7 +287,8 @@ def test_the_default_has_the_range_with_the_least_squared_error(model, samples):
         assert layers[name].zero_point == expected.zero_point
 
 
-@pytest.mark.parametrize("symmetric", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetric", [False, True])
 def test_least_squared_error_is_no_larger_than_that_of_the_other_rules(symmetric):
     model = architectures.build("residual")
     samples = architectures.samples(model, 100)
@@ -338,6 +339,7 @@ def test_an_override_of_none_leaves_a_tensor_in_floating_point(model, samples):
     assert "predictions_softmax_quantized" not in roundings(result.model)
 
 
+@pytest.mark.slow
 def test_tensors_of_one_family_may_have_other_bits():
     model = architectures.build("residual")
     samples = architectures.samples(model, 40)
@@ -396,6 +398,7 @@ def test_the_report_reads_well(model, samples):
 # With other steps
 
 
+@pytest.mark.slow
 def test_weights_can_be_quantized_afterwards(model, samples):
     activations = kc.quantize_activations(model, samples)
     result = kc.quantize(activations, kc.GPFQ(4), samples)

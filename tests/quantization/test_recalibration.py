@@ -191,6 +191,7 @@ def test_after_quantization(model, samples, quantizer):
     assert [step.technique for step in result.report.steps] == ["quantize", "recalibrate_batch_normalization"]
 
 
+@pytest.mark.slow
 def test_quantization_that_shifted_means_is_undone(model, samples):
     """What quantization did to the statistics of a layer is repaired to what the float network had."""
     healthy = kc.recalibrate_batch_normalization(model, samples).model
@@ -203,6 +204,7 @@ def test_quantization_that_shifted_means_is_undone(model, samples):
     assert error(kc.recalibrate_batch_normalization(quantized, samples).model) < 0.8 * error(quantized.model)
 
 
+@pytest.mark.slow
 def test_after_and_before_the_rounding_of_activations(model, samples):
     activations = kc.quantize_activations(model, samples, bits=4)
     assert_exact(kc.recalibrate_batch_normalization(activations, samples).model, samples)
@@ -239,6 +241,7 @@ def test_it_comes_back_from_disk(model, samples, tmp_path):
     np.testing.assert_array_equal(np.asarray(back.model(samples)), np.asarray(result.model(samples)))
 
 
+@pytest.mark.slow
 def test_batches_and_disk_leave_no_trace(model, samples, tmp_path):
     whole = kc.recalibrate_batch_normalization(model, samples)
     with kc.Calibration(model, samples, batch_size=3, work_dir=tmp_path) as calibration:
