@@ -161,7 +161,8 @@ class _Rebuild:
         (source,) = functional_graph(model).inputs
         layers = [*self.insert(source)]
         for node in nodes_in_order(model):
-            if self.paths.get(id(node.operation)) not in self.skip:
+            is_layer = isinstance(node.operation, keras.Layer)  # not an operation by which a layer makes its mask
+            if is_layer and self.paths.get(id(node.operation)) not in self.skip:
                 layers += [self.twin(node.operation), *self.insert(node.output_tensors[0])]
         return kind([_copy_input(source), *layers], name=model.name)
 

@@ -66,6 +66,11 @@ def recurrent() -> keras.Model:
     return keras.Model(inputs, L.Bidirectional(L.LSTM(3))(hidden))
 
 
+def masked() -> keras.Model:
+    """A Masking layer's own arithmetic lies in the graph of a Sequential model."""
+    return keras.Sequential([keras.Input((5, 3)), L.Masking(), L.LSTM(4), L.Dense(2)], name="masked")
+
+
 def statistics() -> keras.Model:
     normalization = L.Normalization()
     normalization.adapt(np.random.default_rng(1).normal(3, 2, (50, 4)).astype("float32"))
@@ -89,7 +94,7 @@ def cut() -> keras.Model:
 
 
 EVERY = [
-    residual, dictionaries, operations, shared, functions, recurrent, statistics, mixed, deferred, cut,
+    residual, dictionaries, operations, shared, functions, recurrent, masked, statistics, mixed, deferred, cut,
 ]  # fmt: skip
 
 
