@@ -93,8 +93,8 @@ def quantize_activations(
         memory_budget, batch_size, work_dir, progress: as for `quantize`.
 
     Raises:
-        InputError: a model, data or setting that cannot be used; activations that are quantized already, or that are
-            not finite.
+        InputError: a model, data or setting that cannot be used; a subclassed model, or one that passes on masks;
+            activations that are quantized already, or that are not finite.
         StorageError: as for `quantize`.
     """
     started = time.perf_counter()
@@ -108,6 +108,11 @@ def quantize_activations(
         raise InputError(
             f"Activations of model {given.model.name!r} are quantized already: it has QuantizeActivation layers. Pass "
             "the model from before that step."
+        )
+    if closed := Graph(given.model).closed:
+        raise InputError(
+            f"Tensors within model {given.model.name!r} cannot be rounded: {closed}. Build it with the Functional API, "
+            "and without masks."
         )
     network = split_activations(given.model)
     graph = Graph(network)

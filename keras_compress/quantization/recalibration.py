@@ -36,7 +36,8 @@ def recalibrate_batch_normalization(
     After quantization a BatchNorm reads other values than in training, and its moving mean and variance are those of
     the training. Here they become the mean and the variance over all calibration samples, layer by layer in the order
     of the network, so that each one sees what the new statistics of the earlier ones make. One pass over the network;
-    the statistics are those of the population, not moving averages. Kernels and their codes stay.
+    the statistics are those of the population, not moving averages. Kernels and their codes stay. Layers within other
+    layers, such as TimeDistributed, are left as they are.
 
     Args:
         model: a built Functional or Sequential model, or the result of an earlier step.
@@ -45,17 +46,22 @@ def recalibrate_batch_normalization(
         memory_budget, batch_size, work_dir, progress: as for `quantize`.
 
     Raises:
-        InputError: a model without a BatchNorm layer, data or a setting that cannot be used, or statistics that are
-            not finite.
+        InputError: a model without a BatchNorm layer, a subclassed one, or one that passes on masks; data or a setting
+            that cannot be used; statistics that would not be finite.
         StorageError: as for `quantize`.
     """
     started = time.perf_counter()
     given = Result.of(model)
     graph = Graph(given.model)
+    if graph.closed:
+        raise InputError(
+            f"What the layers of model {given.model.name!r} read cannot be seen: {graph.closed}. Build it with the "
+            "Functional API, and without masks."
+        )
     calls = _calls_by_path(graph)
     if not calls:
         raise InputError(
-            f"Model {given.model.name!r} has no BatchNormalization layer: it never had one, or all are folded. Leave "
+            f"Model {given.model.name!r} calls no BatchNormalization layer: it never did, or all are folded. Leave "
             "this step out, or take it before folding."
         )
     chosen = select(layers, list(calls), "layers")

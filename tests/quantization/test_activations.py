@@ -484,6 +484,26 @@ def test_activations_that_are_not_finite_are_refused(model, samples):
         kc.quantize_activations(model, samples)
 
 
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_a_model_whose_tensors_cannot_be_reached_is_refused():
+    samples = np.ones((4, 5, 2), np.float32)
+    model = Subclassed(name="mine")
+    model(samples)
+    with pytest.raises(kc.InputError, match="cannot be rounded: model 'mine' is subclassed"):
+        kc.quantize_activations(model, samples)
+    model = keras.Sequential([keras.Input((5, 2)), L.Masking(name="hide"), L.LSTM(2)])
+    with pytest.raises(kc.InputError, match="layer 'hide' passes on a mask"):
+        kc.quantize_activations(model, samples)
+
+
 def test_what_is_no_model_is_refused(samples):
     with pytest.raises(kc.InputError, match=r"keras\.Model or a keras_compress Result is wanted"):
         kc.quantize_activations("model", samples)

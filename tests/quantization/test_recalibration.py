@@ -275,8 +275,27 @@ def test_layers_chooses_and_the_report_says_what_changed(model, samples):
 def test_a_model_without_such_a_layer_is_refused(samples):
     model = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(3, 1), BN(), L.Flatten(), L.Dense(2)], name="folded")
     folded = kc.fold_batch_normalization(model)
-    with pytest.raises(kc.InputError, match="'folded' has no BatchNormalization layer"):
+    with pytest.raises(kc.InputError, match="'folded' calls no BatchNormalization layer"):
         kc.recalibrate_batch_normalization(folded, samples)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = BN()
+
+    def call(self, inputs):
+        return self.norm(inputs)
+
+
+def test_a_model_whose_layers_cannot_be_followed_is_refused(samples):
+    model = Subclassed(name="mine")
+    model(samples)
+    with pytest.raises(kc.InputError, match="cannot be seen: model 'mine' is subclassed"):
+        kc.recalibrate_batch_normalization(model, samples)
+    model = keras.Sequential([keras.Input((5, 2)), L.Masking(name="hide"), BN(), L.LSTM(2)])
+    with pytest.raises(kc.InputError, match="layer 'hide' passes on a mask"):
+        kc.recalibrate_batch_normalization(model, samples[:, :5, 0])
 
 
 def test_a_layer_that_trains_is_refused(samples):
