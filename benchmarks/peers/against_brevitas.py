@@ -11,17 +11,17 @@ keras_compress in it, keeps them apart. All runs in one process. Three parts, ea
 codes: layer by layer, `gpfq_mode` gets the X, X~, weights and scales that `keras_compress.numerics.gpfq` gets, in
 float64 and in its default float32. Where a neuron's codes differ: how far from halfway between two letters the
 argument of the first difference lies, in steps of the alphabet, beside what rounding the terms of its sum can change.
-All later letters of the neuron follow another path. About 10 minutes on two cores.
+All later letters of the neuron follow another path.
 
 updates: seconds of `update()` alone, the statistics being there on both sides, in turn with our solvers, on as many
-threads. Brevitas computes in float32, its default; we in float64. About half an hour on two cores.
+threads. Brevitas computes in float32, its default; we in float64.
 
 accuracy: the ResNet8 of MLPerf Tiny on CIFAR-10, BatchNorm folded, weights only, --num_samples random TRAINING images,
 once for each seed; top-1 on all test images. Brevitas: GPFQ, Qronos and GPTQ, each in natural order and by `act_order`,
 without and with `bias_correction_mode`, with our scales (rule "mse") and with its own (least squared error of the
 weights). Its best is chosen by the test images, in its favour; ours is named beforehand, and also measured without
 fitting scales to codes, which Brevitas does not do. A row is in brevitas_accuracy/rows.csv the moment it is known, and
-the same command goes on after a kill; without that file all is measured anew. About two hours on two cores.
+the same command goes on after a kill; without that file all is measured anew.
 
 Writes brevitas_{codes,updates,accuracy}.{json,md} and CSV files. DATA holds cifar10.npz and mnist.npz, and others'
 networks in DATA/models; ours are in serialized_models/. What is missing is named and left out.
