@@ -1,6 +1,8 @@
 """Calibration data of one model, and what the analog network makes of it, for one call of `quantize` or for a grid."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -124,3 +126,38 @@ class Calibration:
         """Samples at a time, so that the widest tensor takes a small share of the budget."""
         widest = max(int(np.prod([size or 1 for size in shape[1:]])) for shape in self.graph.shapes)
         return int(np.clip(self.memory_budget // 32 // (4 * widest), MIN_ROWS, MAX_ROWS))
+
+
+@contextlib.contextmanager
+def calibrating(
+    model: keras.Model,
+    data: Any,
+    memory_budget: int | str,
+    batch_size: int | None,
+    work_dir: str | os.PathLike[str] | None,
+) -> Iterator[Calibration | None]:
+    """Yields calibration data of a model, open: the user's own `Calibration`, one of any other form, or None for None.
+
+    Raises:
+        InputError: a `Calibration` of another model, or one that is not open; see `Calibration`.
+        StorageError: see `Calibration`.
+    """
+    if isinstance(data, Calibration):
+        if data.model is not model:
+            raise InputError(
+                f"The Calibration was made for model {data.model.name!r}, and another one ({model.name!r}) is to be "
+                "calibrated. Make a Calibration with the very model that is passed."
+            )
+        data.check_open()
+        try:
+            yield data
+        finally:
+            data.release()
+    elif data is None:
+        parse_bytes(memory_budget)
+        yield None
+    else:
+        calibration = Calibration(model, data, memory_budget=memory_budget, batch_size=batch_size, work_dir=work_dir)
+        calibration.keep = False
+        with calibration:
+            yield calibration

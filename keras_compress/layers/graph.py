@@ -95,6 +95,12 @@ class Graph:
         self.producer = {tensor: index for index, call in enumerate(self.calls) for tensor in call.outputs}
         self.last_use = {tensor: index for index, call in enumerate(self.calls) for tensor in call.inputs}
 
+    def check_known(self, wanted: str) -> None:
+        """Raises InputError for a model that is one call, where `wanted` ("Tensors within it cannot be rounded") hangs
+        on its connections."""
+        if self.closed:
+            raise InputError(f"{wanted}: {self.closed}. Build it with the Functional API, and without masks.")
+
     def linear_calls(self, path: str) -> list[int]:
         """Indices of a kernel's own calls; more than one where its layer is shared; none within another layer."""
         return [index for index, call in enumerate(self.calls) if call.path == path and call.part == LINEAR]

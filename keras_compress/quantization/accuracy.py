@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG
+from keras_compress.calibration.walk import execute
 from keras_compress.errors import InputError
 from keras_compress.layers.absorption import mean_absorbers
 from keras_compress.layers.graph import Graph
@@ -166,6 +167,5 @@ def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str,
 
 def _outputs(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
     values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    for call in graph.calls:
-        values.update(zip(call.outputs, call.run(values), strict=True))
+    execute(graph, range(len(graph.calls)), values)
     return [np.asarray(values[tensor], np.float64) for tensor in graph.outputs]

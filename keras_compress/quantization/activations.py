@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress import progress as progress_bar
-from keras_compress.calibration.calibration import Calibration
+from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import visit_tensors
 from keras_compress.calibration.walk import ERROR_SAMPLES
 from keras_compress.errors import InputError
@@ -22,7 +22,6 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import Names, RoundedTensor, rounded_tensors, split_activations
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
-from keras_compress.quantization.quantize import calibrating
 from keras_compress.quantization.selection import Pattern, Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result
@@ -109,11 +108,7 @@ def quantize_activations(
             f"Activations of model {given.model.name!r} are quantized already: it has QuantizeActivation layers. Pass "
             "the model from before that step."
         )
-    if closed := Graph(given.model).closed:
-        raise InputError(
-            f"Tensors within model {given.model.name!r} cannot be rounded: {closed}. Build it with the Functional API, "
-            "and without masks."
-        )
+    Graph(given.model).check_known(f"Tensors within model {given.model.name!r} cannot be rounded")
     network = split_activations(given.model)
     graph = Graph(network)
     tensors = rounded_tensors(graph)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_compress import progress as progress_bar
-from keras_compress.calibration.calibration import Calibration, parse_bytes
+from keras_compress.calibration.calibration import Calibration, calibrating, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
@@ -17,8 +17,9 @@ from keras_compress.layers.view import KernelView
 from keras_compress.numerics.allocation import allocate
 from keras_compress.numerics.objective import excess, objective_of
 from keras_compress.numerics.statistics import centered_evidence
+from keras_compress.quantization.job import Job, input_channels, problems
 from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
-from keras_compress.quantization.quantize import Job, calibrating, input_channels, problems, quantize
+from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import GPFQ, Quantizer
 from keras_compress.quantization.selection import Patterns
 from keras_compress.result import Result

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from keras_compress import progress as progress_bar
+from keras_compress.calibration.calibration import calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.numerics.population import Population
-from keras_compress.quantization.quantize import calibrating
 from keras_compress.quantization.selection import Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result
@@ -53,11 +53,7 @@ def recalibrate_batch_normalization(
     started = time.perf_counter()
     given = Result.of(model)
     graph = Graph(given.model)
-    if graph.closed:
-        raise InputError(
-            f"What the layers of model {given.model.name!r} read cannot be seen: {graph.closed}. Build it with the "
-            "Functional API, and without masks."
-        )
+    graph.check_known(f"What the layers of model {given.model.name!r} read cannot be seen")
     calls = _calls_by_path(graph)
     if not calls:
         raise InputError(
