@@ -68,6 +68,7 @@ def _clone_subclassed(model: keras.Model) -> keras.Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns where building fails: see below
             twin.build_from_config(model.get_build_config())
+            twin.built = True  # Keras leaves it False where it calls the model on symbols, for want of a `build`
     except (NotImplementedError, TypeError, ValueError) as error:
         raise InputError(f"Model {model.name!r} cannot be built again: {' '.join(str(error).split())[:200]}") from error
     _copy_state(model, twin)
