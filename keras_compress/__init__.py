@@ -29,6 +29,7 @@ _MODULES = {  # public name: the module that defines it
     "StorageError": "keras_compress.errors",
     "UserError": "keras_compress.errors",
     "allocate_bits": "keras_compress.quantization.allocation",
+    "distill_scales": "keras_compress.quantization.distillation",
     "evaluate": "keras_compress.measurement.evaluation",
     "fold_batch_normalization": "keras_compress.quantization.folding",
     "load_model": "keras_compress.bridge.loading",

@@ -36,8 +36,8 @@ flags.DEFINE_string("model", None, "The same as MODEL.")
 flags.DEFINE_list(
     "methods",
     ["gpfq", "msq"],
-    "gpfq, gpfq_uncentered, gpfq_bias, gpfq_refined, optq, optq_corrected, optq_refined, qronos, beacon, spfq, "
-    "spfq_aligned, sparse_gpfq, msq, msq_bias.",
+    "gpfq, gpfq_uncentered, gpfq_bias, gpfq_refined, optq, optq_corrected, optq_refined, optq_distilled, qronos, "
+    "beacon, spfq, spfq_aligned, sparse_gpfq, msq, msq_bias.",
 )
 flags.DEFINE_list("bits", None, "Bits of a weight. Default: 2,3,4 if no --levels are given.")
 flags.DEFINE_alias("b", "bits")

@@ -23,6 +23,7 @@ VARIANTS: dict[str, tuple[str, str | None]] = {
     "beacon_fitted": ("beacon", None),
     "gpfq_refined_fitted": ("gpfq_refined", None),
     "optq_refined_fitted": ("optq_refined", None),
+    "optq_distilled_fitted": ("optq_distilled", None),
 }
 
 

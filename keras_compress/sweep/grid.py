@@ -14,9 +14,11 @@ from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
 
 # What the refined methods share, chosen on training images (docs/decisions.md, 44).
 REFINED: dict[str, Any] = {"radius": "search", "refine": 6, "through_additions": True}
+REFINED_OPTQ: dict[str, Any] = {"target": "corrected", "order": "descending_diagonal", **REFINED}
 # Name of a method: its class and what it is called with. The order is that of tables and legends.
 METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
-    "optq_refined": (OPTQ, {"target": "corrected", "order": "descending_diagonal", **REFINED}),
+    "optq_distilled": (OPTQ, REFINED_OPTQ),
+    "optq_refined": (OPTQ, REFINED_OPTQ),
     "gpfq_refined": (GPFQ, REFINED),
     "optq_corrected": (OPTQ, {"target": "corrected"}),
     "qronos": (Qronos, {}),
@@ -31,6 +33,7 @@ METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
     "msq_bias": (MSQ, {"bias_correction": True}),
     "msq": (MSQ, {}),
 }
+DISTILLED = frozenset({"optq_distilled"})  # methods whose scales `distill_scales` trains in the end
 ALPHABETS: dict[str, Callable[..., AlphabetSetting]] = {
     "integer": Integer,
     "integer_full": functools.partial(Integer, narrow_range=False),
@@ -67,6 +70,11 @@ class Configuration:
                 raise InputError(f"{self.method} finds its scales by itself. Received: the radius {self.radius!r}.")
             settings = settings | {"radius": self.radius}
         return build(alphabet=self._alphabet(self.dense_scalar if dense else self.scalar), **settings)
+
+    @property
+    def distills(self) -> bool:
+        """Whether the scales are trained afterwards, by `distill_scales`."""
+        return self.method in DISTILLED
 
     @property
     def width(self) -> str:

@@ -20,6 +20,7 @@ from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import Evaluation, evaluate
+from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.plan import FORMS
 from keras_compress.quantization.quantize import quantize
@@ -195,8 +196,8 @@ class _Job:
         reset_peak()
         result = self._quantized(configuration, calibration)
         peak = peak_bytes()
-        step = result.report.steps[-1]
-        errors = {row.path: _finite(row.relative_error) for row in step.rows if row.path in result.kernels}
+        steps = result.report.steps[len(self.start.report.steps) :]
+        errors = {row.path: _finite(row.relative_error) for row in steps[0].rows if row.path in result.kernels}
         known = [error for error in errors.values() if error is not None]
         codes = [kernel.codes for kernel in result.kernels.values()]
         costs = measure(result)
@@ -223,7 +224,7 @@ class _Job:
             "raw_bytes": costs.raw_bytes,
             "gzipped_bytes": costs.gzipped_bytes,
             "ideal_bytes": costs.ideal_bytes,
-            "seconds": round(step.figures["seconds"], 3),
+            "seconds": round(sum(step.figures["seconds"] for step in steps), 3),
             "peak_memory_mb": round(peak / 1e6, 1),
             "file": file,
         }
@@ -236,9 +237,10 @@ class _Job:
                 if type(view.layer) is keras.layers.Dense:
                     overrides[re.compile(re.escape(path))] = quantizer
         overrides.update((re.compile(re.escape(path)), None) for path in self.ignored)
-        return quantize(
+        result = quantize(
             self.start, configuration.quantizer(), calibration, overrides=overrides, form=self.form, seed=self.seed
         )
+        return distill_scales(result, self.start, calibration, seed=self.seed) if configuration.distills else result
 
     def _evaluate(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> Evaluation:
         return evaluate(model, x, y)

@@ -11,6 +11,7 @@ from keras_compress.sweep.grid import METHODS
 from keras_compress.sweep.records import Row
 
 COLORS = {
+    "optq_distilled": "#CC3311",
     "optq_refined": "#332288",
     "gpfq_refined": "#661100",
     "optq_corrected": "#117733",
@@ -27,6 +28,7 @@ COLORS = {
     "msq": "#D55E00",
 }
 MARKERS = {
+    "optq_distilled": "8",
     "optq_refined": "*",
     "gpfq_refined": "P",
     "optq_corrected": ">",
@@ -43,6 +45,7 @@ MARKERS = {
     "msq": "v",
 }
 LABELS = {
+    "optq_distilled": "OPTQ, corrected, refined, distilled",
     "optq_refined": "OPTQ, corrected, refined",
     "gpfq_refined": "GPFQ, refined",
     "optq_corrected": "OPTQ, corrected",

@@ -216,7 +216,7 @@ def test_samples_are_reshaped_where_that_cannot_be_wrong(command, wanted, receiv
         (("tiny", "--scale=2"), "card 'serialized_models/tiny.json' holds the preprocessing. Leave out --scale."),
         (("bare", "-ds", "digits", "--mean=1,2"), "--mean takes one number, or 8. Received: 2 numbers."),
         (("bare", "-ds", "digits", "--std=0"), "--std divides and must not be 0."),
-        (("tiny", "--methods=gptq"), "Unknown entry in methods: 'gptq'. Known: optq_refined,"),
+        (("tiny", "--methods=gptq"), "Unknown entry in methods: 'gptq'. Known: optq_distilled,"),
         (("tiny", "--alphabet=float"), "Unknown entry in alphabets: 'float'. Known: integer,"),
         (("tiny", "--bits=1"), "bits of Integer must be an integer from 2 to 16. Received: 1."),
         (("tiny", "--bits=two"), "--bits takes whole numbers with commas between. Received: two."),

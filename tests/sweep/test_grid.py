@@ -84,15 +84,16 @@ def test_integer_full_has_two_to_the_power_of_bits_levels():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_two_methods_build_the_same_quantizer(method):
-    quantizers = [Configuration(other, "integer", 4, None, 1.0, 1.0, 5).quantizer() for other in METHODS]
-    assert quantizers.count(Configuration(method, "integer", 4, None, 1.0, 1.0, 5).quantizer()) == 1
+def test_no_two_methods_do_the_same(method):
+    configurations = {other: Configuration(other, "integer", 4, None, 1.0, 1.0, 5) for other in METHODS}
+    done = {other: (each.quantizer(), each.distills) for other, each in configurations.items()}
+    assert list(done.values()).count(done[method]) == 1
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"methods": ["gptq"]}, "Unknown entry in methods: 'gptq'. Known: optq_refined,"),
+        ({"methods": ["gptq"]}, "Unknown entry in methods: 'gptq'. Known: optq_distilled,"),
         ({"alphabets": ["float"]}, "Unknown entry in alphabets: 'float'. Known: integer,"),
         ({"bits": []}, "A grid needs bits or levels"),
         ({"bits": [1]}, "bits of Integer must be an integer from 2 to 16. Received: 1."),
