@@ -68,6 +68,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 def test_every_form_of_data_gives_the_same_result():
     model = architectures.build("mlp")
     samples = architectures.samples(model, 33)
@@ -78,6 +79,7 @@ def test_every_form_of_data_gives_the_same_result():
         assert result.report.steps[-1].figures["samples"] == 33
 
 
+@pytest.mark.slow
 def test_lists_and_dictionaries_of_inputs_give_the_same_result():
     model = architectures.build("two_inputs_and_outputs")
     image, table = architectures.samples(model, 20)
@@ -85,6 +87,7 @@ def test_lists_and_dictionaries_of_inputs_give_the_same_result():
     assert_same_codes(from_list, kc.quantize(model, QUANTIZER, {"table": table, "image": image}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"), [pytest.param("residual", "gram", marks=pytest.mark.slow), ("mlp", "direct")]
 )
@@ -205,6 +208,7 @@ def test_what_no_quantized_layer_needs_does_not_run():
     assert Counting.seen == {"count0": 20}
 
 
+@pytest.mark.slow
 def test_a_shared_calibration_runs_the_analog_network_once():
     Counting.seen = {}
     model = counted(3)
@@ -214,6 +218,7 @@ def test_a_shared_calibration_runs_the_analog_network_once():
     assert Counting.seen == {f"count{index}": (1 + 3) * 20 for index in range(3)}
 
 
+@pytest.mark.slow
 def test_a_shared_calibration_gathers_the_first_layer_once(model, monkeypatch):
     samples = architectures.samples(model, 20)
     gathered = []
@@ -232,6 +237,7 @@ def test_a_shared_calibration_gathers_the_first_layer_once(model, monkeypatch):
 GRID = [kc.GPFQ(2), kc.MSQ(2, bias_correction=True), kc.MSQ(3), kc.GPFQ(3, centered=False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -254,6 +260,7 @@ def test_a_shared_calibration_gives_what_separate_ones_give(name, form):
             assert row.relative_error == expected.relative_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_call_that_failed_leaves_a_shared_calibration_usable(monkeypatch, error):
     """In a notebook, one configuration of a grid may be stopped, and the next one must not see its activations."""

@@ -139,6 +139,7 @@ def test_a_grid_leaves_table_pictures_networks_and_log(call, tmp_path):
     assert sum("msq integer 3 bits" in line for line in log) == 2
 
 
+@pytest.mark.slow
 def test_a_network_without_a_card_gets_its_preprocessing_from_flags(call, tmp_path):
     few = ("--methods=msq", "--levels=3", "--num_samples=20", "--nosave_models")
     assert call("-model=tiny", *few).code == 0

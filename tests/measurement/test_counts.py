@@ -102,6 +102,7 @@ def test_channels_first():
     assert measure(keras.Sequential([keras.Input((2, 6, 5)), layer])).macs == 4 * 3 * (9 * 2) * 4
 
 
+@pytest.mark.slow
 def test_known_networks():
     """MACs as published: 300 million for MobileNetV2 (Sandler et al., 2018)."""
     measured = measure(keras.applications.MobileNetV2(weights=None))

@@ -10,6 +10,7 @@ from keras_compress.numerics.alphabet import Alphabet
 from tests.numerics import problems
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     start=st.integers(-40, 3),

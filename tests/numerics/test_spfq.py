@@ -42,6 +42,7 @@ def test_alignment_is_the_loop_of_the_paper(rng):
             np.testing.assert_allclose(aligned_weights(weights, evidence, order), aligned, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_more_passes_never_raise_the_error_and_end_at_least_squares(rng):
     analog, compressed = (rows.astype(np.float64) for rows in problems.inputs(rng, 60, 15))
     weights = rng.normal(size=(15, 3))

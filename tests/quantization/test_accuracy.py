@@ -56,6 +56,7 @@ def test_the_drop_is_within_bounds(trained, max_drop):
     result.check()
 
 
+@pytest.mark.slow
 def test_nothing_is_given_back_where_nothing_is_lost(trained):
     model, samples, validation = trained
     result = kc.quantize(model, kc.GPFQ(8), samples, max_drop=0.01, validation=validation)
@@ -82,6 +83,7 @@ def test_the_next_width_has_more_levels():
     assert _wider(kc.MSQ(8)) is None and _wider(kc.MSQ(6)) == kc.MSQ(8)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_is_an_error_that_says_how_far_it_came(trained):
     model, samples, _ = trained
     calls = iter(range(100))

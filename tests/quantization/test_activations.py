@@ -119,6 +119,7 @@ def test_letters_of_functions_and_of_pools(model, samples):
 FAST = ("mlp", "residual", "shared", "nested")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bits"),
     [pytest.param(name, 8, marks=[pytest.mark.slow] * (name not in FAST)) for name in architectures.MODELS]
@@ -167,6 +168,7 @@ def _in_the_order_of(tensors, layers):
         yield left.pop(name if name in left else f"{name}_2")
 
 
+@pytest.mark.slow
 def test_kernels_masks_and_codes_are_kept(model, samples):
     for layer in (model.get_layer("conv"), model.get_layer("hidden")):
         layer.kernel.assign(np.where(np.abs(layer.kernel.numpy()) < 0.8, 0, layer.kernel.numpy()))
@@ -178,6 +180,7 @@ def test_kernels_masks_and_codes_are_kept(model, samples):
     assert result.report.row("hidden").action == "quantized" and result.report.row("hidden").parameters
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_disk(rounded, tmp_path):
     _, _, samples, result = rounded
     result.save(tmp_path / "small")

@@ -27,6 +27,7 @@ def bits(overrides):
     return np.array([quantizer.bits for quantizer in overrides.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [2, 3.3, 5, 8])
 def test_the_average_is_within_the_budget(model, samples, average):
     overrides = kc.allocate_bits(model, samples, average_bits=average, widths=WIDTHS)
@@ -66,6 +67,7 @@ def test_layers_narrow_the_choice(model, samples):
     assert list(kc.allocate_bits(model, samples, average_bits=4, layers=path)) == [path]
 
 
+@pytest.mark.slow
 def test_a_loss_says_what_matters(model, samples):
     """A loss that minds one layer's weights alone sends all that can be sent there."""
     paths = list(kc.allocate_bits(model, samples, average_bits=4))

@@ -50,6 +50,7 @@ def divergence(model, teacher, samples, temperature=2):
     return float(np.sum(p * np.log(p / q), axis=1).mean())
 
 
+@pytest.mark.slow
 def test_the_outputs_come_nearer_and_nothing_but_scales_changes(model, samples, quantized):
     result = kc.distill_scales(quantized, model, samples, epochs=8, learning_rate=0.01, batch_size=10)
     step = result.report.steps[-1]
@@ -88,6 +89,7 @@ def losses_at(quantized, model, samples, loss, moved=None):
         return lesson.mean_loss(), float(gradient[0]) / len(samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kl_divergence", "mean_squared_error"])
 def test_gradients_are_differences(model, samples, quantized, loss):
     step = 0.02
@@ -96,6 +98,7 @@ def test_gradients_are_differences(model, samples, quantized, loss):
     assert slope == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=0.05, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "alphabet",
     [
@@ -113,6 +116,7 @@ def test_every_kind_of_letters(model, samples, alphabet):
     assert all(np.array_equal(result.kernels[path].codes, kernel.codes) for path, kernel in quantized.kernels.items())
 
 
+@pytest.mark.slow
 def test_gaps_and_groups():
     model = drawn(keras.Sequential([keras.Input((6,)), L.Dense(8, "relu"), L.Dense(3)]))
     samples = architectures.samples(model, 40)
@@ -128,6 +132,7 @@ def test_gaps_and_groups():
                 np.testing.assert_allclose(kernel.gap / old.gap, kernel.scale / old.scale, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_seed_decides(model, samples, quantized):
     first, again, other = (
         kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10, seed=seed) for seed in (0, 0, 1)
@@ -137,6 +142,7 @@ def test_the_seed_decides(model, samples, quantized):
     assert any(not np.allclose(first.kernels[path].scale, other.kernels[path].scale) for path in first.kernels)
 
 
+@pytest.mark.slow
 def test_samples_may_lie_on_disk_in_chunks(model, samples, quantized, tmp_path):
     """The loss does not hang on the chunks; nothing is left behind."""
     with Calibration(model, samples, batch_size=7, work_dir=tmp_path) as calibration:
@@ -156,6 +162,7 @@ def test_only_chosen_layers(model, samples, quantized):
     assert [row.path for row in result.report.steps[-1].rows] == ["head"]
 
 
+@pytest.mark.slow
 def test_scales_stay_where_training_does_not_help(model, samples, quantized):
     def unlike(target, output):
         """Falls by nothing, so that training cannot lower it."""
@@ -167,6 +174,7 @@ def test_scales_stay_where_training_does_not_help(model, samples, quantized):
     assert result.report.steps[-1].settings["loss"] == "unlike"
 
 
+@pytest.mark.slow
 def test_several_outputs_are_added():
     inputs = keras.Input((6,))
     hidden = L.Dense(8, "relu")(inputs)
@@ -191,6 +199,7 @@ class Branches(keras.Model):
         return self.left(x) - self.right(x)
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_learns_too():
     model = Branches()
     samples = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
@@ -200,12 +209,14 @@ def test_a_subclassed_model_learns_too():
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
 
 
+@pytest.mark.slow
 def test_rounded_activations_pass_gradients_on(model, samples, quantized):
     both = kc.quantize_activations(quantized, samples)
     result = kc.distill_scales(both, model, samples, epochs=6, batch_size=10)
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_disk(model, samples, quantized, tmp_path):
     result = kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10)
     result.save(tmp_path / "small")

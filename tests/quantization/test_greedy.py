@@ -47,6 +47,7 @@ BOTH_FORMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", BOTH_FORMS, ids=repr)
 def test_both_forms_agree(model, samples, quantizer):
     gram, direct = (kc.quantize(model, quantizer, samples, form=form, seed=1) for form in ("gram", "direct"))
@@ -70,12 +71,14 @@ def test_the_direct_form_makes_no_matrix_of_features_by_features(rng, quantizer)
     assert peak < 8 * num_features**2 / 4
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_the_rounding(model, samples):
     first, again, other = (kc.quantize(model, kc.SPFQ(3), samples, seed=seed) for seed in (1, 1, 2))
     assert_same_codes(first, again)
     assert any((codes != kernels(other)[path]).any() for path, codes in kernels(first).items())
 
 
+@pytest.mark.slow
 def test_a_higher_price_makes_more_zeros(model, samples):
     zeros = [
         np.mean(
@@ -241,6 +244,7 @@ def test_hard_thresholds_make_two_levels_more_and_the_report_says_so(model, samp
 # Additions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [kc.GPFQ, kc.OPTQ, kc.Qronos])
 def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
     """The sum comes nearer to the analog one than where both branches look at themselves alone."""

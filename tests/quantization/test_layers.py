@@ -77,7 +77,6 @@ MODELS = {
     "masked": lambda: words(L.LSTM(4)),
 }  # fmt: skip
 FIRSTS = {type(quantizer): name for name, quantizer in reversed(QUANTIZERS.items())}.values()
-METHODS = [pytest.param(name, marks=[pytest.mark.slow] * (name != "gpfq")) for name in FIRSTS]  # one for every edit
 
 
 def samples_of(model, count=24):
@@ -104,7 +103,8 @@ def test_every_known_layer_is_in_one_of_the_models():
     assert found == set(VIEWS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIRSTS)
 def test_every_method_quantizes_every_layer(model, name, tmp_path):
     samples, quantizer = samples_of(model), QUANTIZERS[name]
     before = [np.asarray(weight).copy() for weight in model.weights]
@@ -138,6 +138,7 @@ def test_following_the_path_beats_rounding(model):
     assert np.mean(errors[1]) < np.mean(errors[0])
 
 
+@pytest.mark.slow
 def test_a_result_comes_back_from_disk(model, tmp_path):
     if any(isinstance(layer, Block) for layer in model.layers):
         keras.saving.get_custom_objects()["Block"] = Block
@@ -207,6 +208,7 @@ def own():
     return model, samples
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_is_quantized_by_looking_on(own):
     model, samples = own
     result = kc.quantize(model, kc.GPFQ(4), samples)
@@ -220,6 +222,7 @@ def test_a_subclassed_model_is_quantized_by_looking_on(own):
     assert "subclassed" in str(result.report)
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_gets_the_codes_of_the_same_functional_one(own):
     """Looking on shows the very inputs that the flat walk shows."""
     model, samples = own
@@ -245,6 +248,7 @@ def test_a_subclassed_model_gets_the_codes_of_the_same_functional_one(own):
             assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_shared_calibration_serves_a_subclassed_model(own):
     model, samples = own
     with kc.Calibration(model, samples) as calibration:
@@ -256,6 +260,7 @@ def test_a_shared_calibration_serves_a_subclassed_model(own):
             assert result.report.row(path).relative_error == alone.report.row(path).relative_error
 
 
+@pytest.mark.slow
 def test_a_projection_can_be_left_out():
     model = attention()
     result = kc.quantize(model, kc.GPFQ(4), samples_of(model), overrides={"attention/query_dense": None})

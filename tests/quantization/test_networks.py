@@ -40,6 +40,7 @@ BOTH_FORMS = [
 ] + [pytest.param("cnn", "direct", marks=pytest.mark.slow), ("recurrent", "direct")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form"), BOTH_FORMS)
 @pytest.mark.parametrize("centered", [False, True], ids=["plain", "centered"])
 def test_codes_and_biases_are_those_of_the_reference(name, form, centered):
@@ -49,6 +50,7 @@ def test_codes_and_biases_are_those_of_the_reference(name, form, centered):
     assert_follows_the_reference(name, result, model, samples, centered=centered, absorbers=ABSORBERS.get(name, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["gram", "direct"])
 def test_the_mode_of_2021_quantizes_each_input_channel_alone(form):
     model = architectures.build("cnn")
@@ -58,6 +60,7 @@ def test_the_mode_of_2021_quantizes_each_input_channel_alone(form):
     assert_follows_the_reference("cnn", result, model, samples, per_channel=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "recurrent"])
 def test_layers_left_in_floating_point_let_the_error_through(name):
     """A layer that is not quantized still gets other inputs in the compressed network, and hands them on."""
@@ -76,6 +79,7 @@ ERRORS = [(name, kc.GPFQ(2)) for name in [*CONNECTED, "recurrent"]] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "quantizer"), ERRORS, ids=str)
 def test_the_reported_error_is_that_of_the_finished_networks(name, quantizer):
     model = architectures.build(name)

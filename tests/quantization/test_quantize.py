@@ -103,6 +103,7 @@ def test_layers_in_floating_point_do_not_change(model, samples):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
+@pytest.mark.slow
 def test_every_other_layer_with_weights_is_reported_with_the_reason():
     model = keras.Sequential(
         [
@@ -165,6 +166,7 @@ def test_greedy_quantization_fills_zeros_unless_asked_to_keep_them(pruned, sampl
     assert fills_zeros(result, {path: kernel != 0 for path, kernel in kernels_of(pruned).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_zeros", [None, True])
 def test_masks_of_a_result_are_kept(pruned, samples, keep_zeros):
     first = kc.quantize(pruned, QUANTIZER, samples, keep_zeros=True)
@@ -174,6 +176,7 @@ def test_masks_of_a_result_are_kept(pruned, samples, keep_zeros):
         assert not again.masks[path][~mask].any()
 
 
+@pytest.mark.slow
 def test_the_masks_of_a_result_name_only_zeros(pruned, samples):
     """Also where the caller gave the zeros free: a mask that the weights break would mislead later steps."""
     first = kc.quantize(pruned, QUANTIZER, samples, keep_zeros=True)
@@ -192,6 +195,7 @@ def test_zeros_in_an_alphabet_without_zero_are_an_error(pruned, samples):
 # Forms and rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantizer"),
     [("residual", kc.GPFQ(3)), ("two_inputs_and_outputs", kc.GPFQ(2, centered=False, bias_correction=True))],
@@ -220,6 +224,7 @@ def images_model():
     return model, architectures.samples(model, 20)
 
 
+@pytest.mark.slow
 def test_a_fraction_of_the_patches_is_drawn_by_the_seed():
     model, images = images_model()
 

@@ -178,6 +178,7 @@ def test_a_layer_that_reads_its_own_outputs_is_left_as_it_is():
 # With other steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quantizer", [kc.GPFQ(2), kc.GPFQ(2, centered=False), kc.MSQ(2, bias_correction=True)], ids=str
 )

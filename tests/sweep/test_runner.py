@@ -83,6 +83,7 @@ def again(whole, tmp_path, monkeypatch):
     return Run(folder, whole.rows, count_calls(monkeypatch), "")
 
 
+@pytest.mark.slow
 def test_a_row_says_what_the_library_says(model, samples, whole):
     row = whole.rows[2]
     result = kc.quantize(
@@ -141,6 +142,7 @@ def test_what_is_recorded_is_not_computed_again(model, samples, again, caplog):
     assert [record.getMessage() for record in caplog.records] == ["4 of 4 configurations are recorded already"]
 
 
+@pytest.mark.slow
 def test_a_larger_grid_computes_what_is_new(model, samples, again):
     larger = sweep.Grid(methods=["msq", "msq_bias", "gpfq"], bits=[2], num_samples=[20])
     rows = run(model, samples, again.folder, larger)
@@ -176,6 +178,7 @@ def test_a_killed_grid_goes_on_and_ends_with_the_same_rows(model, samples, whole
             np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_a_model_file_that_is_missing_is_made_again_and_its_row_replaced(model, samples, again):
     (again.folder / "models" / f"{again.rows[1]['file']}.codes.npz").unlink()
     assert lasting(run(model, samples, again.folder)) == lasting(again.rows)
@@ -183,6 +186,7 @@ def test_a_model_file_that_is_missing_is_made_again_and_its_row_replaced(model, 
     assert len(Records(again.folder / "metrics" / "tiny.csv").rows) == 4
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_the_rows_of_this_grid_only(model, samples, again):
     few = sweep.Grid(methods=["msq"], bits=[2], num_samples=[10])
     run(model, samples, again.folder, few, overwrite=True)
@@ -191,6 +195,7 @@ def test_overwrite_replaces_the_rows_of_this_grid_only(model, samples, again):
     assert sorted(map(str, lasting(rows))) == sorted(map(str, lasting(again.rows)))
 
 
+@pytest.mark.slow
 def test_other_weights_under_the_same_name_are_computed_anew(model, samples, again):
     other = keras.models.clone_model(model)
     rows = run(other, samples, again.folder, sweep.Grid(methods=["msq"], bits=[2], num_samples=[10]))
@@ -198,6 +203,7 @@ def test_other_weights_under_the_same_name_are_computed_anew(model, samples, aga
     assert rows[0]["fingerprint"] != again.rows[1]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_dense_layers_have_their_own_scalar_ignored_ones_stay_and_the_model_too(model, samples, tmp_path):
     weights = [weight.copy() for weight in model.get_weights()]
     grid = sweep.Grid(methods=["msq"], bits=[4], scalars=[1.0], dense_scalars=[2.0], num_samples=[60])
@@ -213,6 +219,7 @@ def test_dense_layers_have_their_own_scalar_ignored_ones_stay_and_the_model_too(
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_nothing_is_saved_where_nobody_asks(model, samples, tmp_path):
     (row,) = run(model, samples, tmp_path, sweep.Grid(methods=["msq"], bits=[2], num_samples=[5]), output_dir=None)
     assert row["file"] == "" and [path.name for path in tmp_path.iterdir()] == ["metrics"]

@@ -84,6 +84,7 @@ def test_dropout_scale_scales_all_rates_and_zero_leaves_the_layers_out():
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in none.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_AND_DEEP)
 def test_the_seed_alone_fixes_the_weights(name):
     def first_weights(seed: int) -> list[np.ndarray]:
