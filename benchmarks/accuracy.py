@@ -17,11 +17,10 @@ no more than that with the rows that are there.
 
 import logging
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
-from harness import results, tables
+from harness import networks, results, tables
 from harness.variants import RULE, VARIANTS, variant_of
 
 from keras_compress import cli
@@ -29,20 +28,7 @@ from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS
 
-NETWORKS = [
-    "mnist_mlp",
-    "cifar10_cnn",
-    "mlperf_resnet8",
-    "onepixel_lenet",
-    "deepxplore_lenet1",
-    "deepxplore_lenet4",
-    "deepxplore_lenet5",
-]
-
-flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
-flags.DEFINE_string("models", None, "Folder of others' networks. Default: DATA/models.")
-flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
-flags.DEFINE_list("networks", NETWORKS, "Which ones; other names are looked for in --models_dir.")
+networks.define_flags(networks.LABELLED)
 flags.DEFINE_list("methods", list(VARIANTS), "Which ones.")
 flags.DEFINE_integer("num_samples", 500, "Calibration images.", lower_bound=1)
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the choice of calibration images.")
@@ -87,8 +73,6 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
     """Adds the rows that are not in the folder yet."""
     data = results.data_folder(FLAGS.data)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each quantized network is traced: that is no news
-    from harness import trained
-
     from keras_compress import sweep, zoo
     from keras_compress.bridge.loading import load_model
 
@@ -99,13 +83,7 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
             grids.append(
                 sweep.Grid(methods=methods, bits=bits, levels=levels, radius=rule, num_samples=[FLAGS.num_samples])
             )
-    found = 0
-    for name in FLAGS.networks:
-        network = trained.find(name, pathlib.Path(FLAGS.models_dir), pathlib.Path(FLAGS.models or data / "models"))
-        if network is None:
-            print(f"{name}: its file is not there, left out", file=sys.stderr)
-            continue
-        found += 1
+    for network in networks.chosen(data):
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
         samples = sweep.Samples(  # without training labels: nothing is chosen here
@@ -117,15 +95,13 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
                     model,
                     grid,
                     samples,
-                    name=name,
+                    name=network.name,
                     dataset=network.dataset,
                     metrics_dir=folder,
                     fold=FLAGS.fold_batch_normalization,
                     seed=seed,
                     progress=True,
                 )
-    if not found:
-        raise InputError(f"None of the networks is there: {', '.join(FLAGS.networks)}.")
 
 
 def write(folder: pathlib.Path, rows: list[tables.Row], machine: dict[str, Any], seeds: list[int]) -> None:

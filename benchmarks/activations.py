@@ -14,33 +14,19 @@ a CSV file for each table.
 """
 
 import logging
-import pathlib
 import sys
 from typing import Any
 
 from absl import flags
-from harness import results
+from harness import networks, results
 
 from keras_compress import cli
-from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS
 
-NETWORKS = [
-    "mnist_mlp",
-    "cifar10_cnn",
-    "mlperf_resnet8",
-    "onepixel_lenet",
-    "deepxplore_lenet1",
-    "deepxplore_lenet4",
-    "deepxplore_lenet5",
-]
 RULES = ("minmax", "moving_average", "mse")
 
-flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
-flags.DEFINE_string("models", None, "Folder of others' networks. Default: DATA/models.")
-flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
-flags.DEFINE_list("networks", NETWORKS, "Which ones; other names are looked for in --models_dir.")
+networks.define_flags(networks.LABELLED)
 flags.DEFINE_integer("num_samples", 500, "Calibration images.", lower_bound=1)
 flags.DEFINE_integer("num_selection", 4000, "Training images that compare the rules.", lower_bound=1)
 flags.DEFINE_list("seeds", ["0", "1"], "Of the choice of images.")
@@ -55,16 +41,11 @@ def main(argv: list[str]) -> None:
     cli.import_tensorflow()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each network is traced: that is no news
     import numpy as np
-    from harness import trained
 
     from keras_compress import load_model, zoo
 
     tables: dict[str, list[dict[str, Any]]] = {"rules": [], "networks": [], "batch normalization": []}
-    for name in FLAGS.networks:
-        network = trained.find(name, pathlib.Path(FLAGS.models_dir), pathlib.Path(FLAGS.models or data / "models"))
-        if network is None:
-            print(f"{name}: its file is not there, left out", file=sys.stderr)
-            continue
+    for network in networks.chosen(data):
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
 
@@ -78,12 +59,10 @@ def main(argv: list[str]) -> None:
             own, other = np.split(chosen[: FLAGS.num_samples + FLAGS.num_selection], [FLAGS.num_samples])
             selection = prepared(dataset.x_train[other]), dataset.y_train[other]
             parts.append(measure(model, prepared(dataset.x_train[own]), selection, test))
-            print(f"{name}, seed {seed}: done", file=sys.stderr)
+            print(f"{network.name}, seed {seed}: done", file=sys.stderr)
         for title, rows in tables.items():
             for same in zip(*(part[title] for part in parts), strict=True):
-                rows.append({"network": name} | mean(same))
-    if not tables["rules"]:
-        raise InputError(f"None of the networks is there: {', '.join(FLAGS.networks)}.")
+                rows.append({"network": network.name} | mean(same))
     path = results.write(
         FLAGS.results_dir,
         "activations",

@@ -1,41 +1,59 @@
-"""Networks to time: the zoo's, with first weights as time does not hang on training, or a file, with random images."""
+"""Flags that say which networks a benchmark takes and where they lie, and those that are there."""
 
 import pathlib
-from typing import Any
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
+from absl import flags
 
-from keras_compress import zoo
-from keras_compress.bridge.loading import load_model
+from harness import results
 from keras_compress.errors import InputError
 
-DATASETS = {"mlp": "mnist", "cnn": "cifar10"}
-NUM_IMAGES = {"mlp": 25_000, "cnn": 5_000}
+if TYPE_CHECKING:
+    from harness.trained import Trained
+
+FLAGS = flags.FLAGS
+
+LABELLED = [
+    "mnist_mlp",
+    "cifar10_cnn",
+    "mlperf_resnet8",
+    "onepixel_lenet",
+    "deepxplore_lenet1",
+    "deepxplore_lenet4",
+    "deepxplore_lenet5",
+]
 
 
-def load(name: str) -> tuple[Any, str]:
-    """A model, and the name of its data set; no data set for a file.
+def define_flags(names: list[str], use: str = "Which ones; other names are looked for in --models_dir.") -> None:
+    """--data, --models, --models_dir and --networks, whose default is `names`."""
+    flags.DEFINE_string("data", None, f"Folder of mnist.npz and cifar10.npz. Default: {results.DATA_VARIABLE}.")
+    flags.DEFINE_string("models", None, "Folder of others' networks. Default: DATA/models.")
+    flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
+    flags.DEFINE_list("networks", names, use)
+
+
+def find(name: str, data: pathlib.Path) -> "Trained | None":
+    """A network, or None where its file is not there."""
+    from harness import trained  # loads Keras, which --help need not wait for
+
+    return trained.find(name, pathlib.Path(FLAGS.models_dir), pathlib.Path(FLAGS.models or data / "models"))
+
+
+def chosen(data: pathlib.Path) -> "Iterator[Trained]":
+    """Those of --networks that are there; others are named and left out.
 
     Raises:
-        InputError: neither a name from `DATASETS` nor a file with one input.
+        InputError: none is there.
     """
-    if name not in DATASETS:
-        if "." not in name:
-            raise InputError(f"A network is one of {', '.join(DATASETS)}, or a file. Received: {name!r}.")
-        model = load_model(name)
-        if len(model.inputs) != 1 or None in model.inputs[0].shape[1:]:
-            raise InputError(f"A model with one input of a fixed shape is wanted. Received: {name!r}.")
-        return model, ""
-    shape = (28, 28, 1) if name == "mlp" else (32, 32, 3)
-    return zoo.build_architecture(name, shape, 10), DATASETS[name]
-
-
-def training_images(model: Any, dataset: str, data: pathlib.Path | None, count: int) -> np.ndarray:
-    """The first training images, divided by 255; standard normal numbers without a data set."""
-    shape = tuple(model.inputs[0].shape[1:])
-    if not dataset or data is None:
-        return np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
-    images = zoo.load_dataset(str(data / f"{dataset}.npz")).x_train
-    if count > len(images):
-        raise InputError(f"{dataset} has {len(images):,} training images. Received: {count:,} as number of images.")
-    return (images[:count] / np.float32(255)).reshape(count, *shape)
+    missing = 0
+    for name in FLAGS.networks:
+        network = find(name, data)
+        if network is None:
+            print(f"{name}: its file is not there, left out", file=sys.stderr)
+            missing += 1
+        else:
+            yield network
+    if missing == len(FLAGS.networks):
+        raise InputError(f"None of the networks is there: {', '.join(FLAGS.networks)}.")

@@ -45,7 +45,7 @@ from absl import flags
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))  # where the harness of all benchmarks is
 
-from harness import results, timing
+from harness import networks, results, timing
 from harness.layer_inputs import correlated_rows
 
 from keras_compress import cli
@@ -62,14 +62,12 @@ NEEDED = {"brevitas": "brevitas==0.13.4", "torch": "torch", "tqdm": "tqdm"}
 NETWORK = "mlperf_resnet8"  # of the accuracies
 WIDTHS = {15: "4 bits", 7: "3 bits", 4: "2 bits", 3: "ternary"}
 OURS, THEIRS = "keras_compress", "Brevitas"
-BEST = "OPTQ corrected, refined"  # our best method, with fitted scales
+REFINED = "OPTQ, corrected, refined"
+BEST = f"{REFINED}, distilled"  # our best method, with fitted scales
 PRECISIONS = ("float64", "float32")
 
 flags.DEFINE_list("parts", PARTS, "Which ones.")
-flags.DEFINE_string("data", None, f"Folder of cifar10.npz and mnist.npz. Default: {results.DATA_VARIABLE}.")
-flags.DEFINE_string("models", None, "Folder of others' networks. Default: DATA/models.")
-flags.DEFINE_string("models_dir", "serialized_models", "Folder of networks trained here, with their model cards.")
-flags.DEFINE_list("networks", [NETWORK, "cifar10_cnn", "mnist_mlp"], "codes: which ones.")
+networks.define_flags([NETWORK, "cifar10_cnn", "mnist_mlp"], "codes: which ones.")
 flags.DEFINE_integer("num_images", 100, "codes: images that give X and X~.", lower_bound=1)
 flags.DEFINE_list("features", ["1152", "2304", "4608"], "updates: N, features of a layer.")
 flags.DEFINE_list("units", ["128", "512"], "updates: n_out, neurons of a layer.")
@@ -144,12 +142,10 @@ def versions(machine: Row) -> str:
 
 def network(name: str, data: pathlib.Path) -> tuple[Any, Any] | None:
     """The folded model and its labelled samples; None where its file is missing."""
-    from harness import trained
-
     import keras_compress as kc
     from keras_compress import sweep, zoo
 
-    found = trained.find(name, pathlib.Path(FLAGS.models_dir), pathlib.Path(FLAGS.models or data / "models"))
+    found = networks.find(name, data)
     if found is None:
         print(f"{name}: its file is not there, left out", file=sys.stderr)
         return None
@@ -426,14 +422,16 @@ def measure(
 
     import keras_compress as kc
     from keras_compress.layers.graph import Graph
+    from keras_compress.sweep.grid import REFINED_OPTQ
 
     alphabet = kc.Integer(levels=setting["levels"])
     setting = {"samples": len(calibration)} | setting
     quantizers = {  # (method, scales, bias): quantizer
         ("GPFQ", "mse", "kept"): kc.GPFQ(alphabet=alphabet, centered=False),
         ("GPFQ", "mse", "centred"): kc.GPFQ(alphabet=alphabet),
-        (BEST, "mse", "centred"): kc.OPTQ(alphabet=alphabet, target="corrected", refine=3),
-        (BEST, "fitted", "centred"): kc.OPTQ(alphabet=alphabet, target="corrected", radius="search", refine=3),
+        (REFINED, "mse", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ | {"radius": "mse"}),
+        (REFINED, "fitted", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ),
+        (BEST, "fitted", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ),
     }
     scales: dict[str, Any] = {"own": None}
     for (method, kind, bias), quantizer in quantizers.items():
@@ -443,6 +441,8 @@ def measure(
             continue
         started = time.perf_counter()
         result = kc.quantize(model, quantizer, calibration)
+        if method == BEST:
+            result = kc.distill_scales(result, model, calibration)
         seconds = time.perf_counter() - started
         if gives_scales:
             scales[kind] = {path: kernel.scale for path, kernel in result.kernels.items()}

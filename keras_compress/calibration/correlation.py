@@ -30,6 +30,24 @@ def filter_gradient(images: Any, windows: Any, size: tuple[int, int], strides: t
     return tf.transpose(gradient, (0, 1, 3, 2))
 
 
+def taps_gradient(geometry: ConvolutionGeometry, padded: Any, windows: Any) -> Any:
+    """sum_u windows[u]^T (what tap p reads at u) for each tap of a convolution: (*kernel_size, C_windows, C).
+
+    Args:
+        geometry: of the convolution.
+        padded: (n, height, width, C) images with the zeros that the padding adds.
+        windows: (n, output height, output width, C_windows).
+    """
+    # columns and rows beyond the last window are not read, and Conv2DBackpropFilter wants sizes that fit
+    height, width = (
+        (size - 1) * geometry.strides[axis] + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis] + 1
+        for axis, size in enumerate(windows.shape[1:3])
+    )
+    return filter_gradient(
+        padded[:, :height, :width], windows, geometry.kernel_size, geometry.strides, geometry.dilation
+    )
+
+
 def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
     """S[D] = sum_u windows[u]^T images[u + D], zero outside `images`, for D in ((first, last), (first, last))."""
     paddings, crops = [], []
@@ -170,15 +188,7 @@ class TapSum:
         padded = geometry.pad(analog)
         blocks = []
         for window in geometry.windows(compressed):
-            # columns and rows beyond the last window are not read, and Conv2DBackpropFilter wants sizes that fit
-            height, width = (
-                (size - 1) * geometry.strides[axis] + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis] + 1
-                for axis, size in enumerate(window.shape[1:3])
-            )
-            gradient = filter_gradient(
-                padded[:, :height, :width], window, geometry.kernel_size, geometry.strides, geometry.dilation
-            )
-            blocks.append(tf.transpose(gradient, (2, 0, 1, 3)))
+            blocks.append(tf.transpose(taps_gradient(geometry, padded, window), (2, 0, 1, 3)))
         total = np.asarray(tf.stack(blocks), np.float64)
         self._sum = total if self._sum is None else self._sum + total
 

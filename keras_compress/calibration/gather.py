@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.correlation import CorrelationSum, TapSum, filter_gradient
+from keras_compress.calibration.correlation import CorrelationSum, TapSum, taps_gradient
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.convolution_views import ConvolutionView
@@ -118,17 +118,10 @@ class Gatherer:
         channels = missing.shape[-1]
         if isinstance(self.view, ConvolutionView):
             geometry = self.view.geometry
-            images = geometry.pad(self.view.images(compressed))
-            height, width = (
-                (geometry.output_size(axis, size) - 1) * geometry.strides[axis]
-                + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis]
-                + 1
-                for axis, size in enumerate(self.view.images(compressed).shape[1:3])
-            )
-            windows = tf.reshape(missing, (len(images), -1, missing.shape[-2], channels))
-            gradient = filter_gradient(
-                images[:, :height, :width], windows, geometry.kernel_size, geometry.strides, geometry.dilation
-            )
+            images = self.view.images(compressed)
+            sizes = (geometry.output_size(axis, size) for axis, size in enumerate(images.shape[1:3]))
+            windows = tf.reshape(missing, (len(images), *sizes, channels))
+            gradient = taps_gradient(geometry, geometry.pad(images), windows)
             product = tf.reshape(tf.transpose(gradient, (0, 1, 3, 2)), (-1, channels))
         else:
             (rows,) = self.view.rows(compressed)

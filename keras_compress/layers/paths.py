@@ -47,11 +47,6 @@ def functional_graph(model: keras.Model) -> Functional:
     return model._functional
 
 
-def input_names(model: keras.Model) -> list[str]:
-    """Names of a model's inputs, in the order of `model.inputs`: the keys where the inputs are a dictionary."""
-    return ModelInputs.of(model).names
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelInputs:
     """What a model is called on.

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, input_names
+from keras_compress.layers.paths import ModelInputs, functional_graph
 
 SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
 PROBABILITY_TOLERANCE = 1e-3  # on the sum of a sample's outputs; float16 sums are no better
@@ -109,7 +109,7 @@ def _num_classes(model: keras.Model) -> int:
 def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """One array for each input of the model, in the model's order."""
     graph = functional_graph(model)
-    names = input_names(model)
+    names = ModelInputs.of(model).names
     if isinstance(x, dict):
         if x.keys() != set(names):
             raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
