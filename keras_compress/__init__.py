@@ -29,8 +29,12 @@ _MODULES = {  # public name: the module that defines it
     "StorageError": "keras_compress.errors",
     "UserError": "keras_compress.errors",
     "allocate_bits": "keras_compress.quantization.allocation",
+    "benchmark_tflite": "keras_compress.measurement.tflite",
+    "compare": "keras_compress.measurement.tflite",
     "distill_scales": "keras_compress.quantization.distillation",
     "evaluate": "keras_compress.measurement.evaluation",
+    "evaluate_tflite": "keras_compress.measurement.tflite",
+    "export_tflite": "keras_compress.export.tflite",
     "fold_batch_normalization": "keras_compress.quantization.folding",
     "load_model": "keras_compress.bridge.loading",
     "load_result": "keras_compress.result",
@@ -39,7 +43,7 @@ _MODULES = {  # public name: the module that defines it
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
 }
-_WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.report")
+_WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.measurement.tflite", "keras_compress.report")
 
 __all__ = ["__version__", *_MODULES]
 

@@ -34,6 +34,7 @@ class LayerRow:
     mean_moved: float | None = None  # of a BatchNorm's moving mean, in new standard deviations, rms over channels
     variance_ratio: float | None = None  # new variance + epsilon over the old one's, geometric mean over channels
     scale_moved: float | None = None  # of a kernel's scales, as a share of the old ones, rms over channels
+    bytes: int | None = None  # of its codes in a file
     seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ COLUMNS = (
     ("mean moved", lambda row: row.mean_moved, "{:.3f}".format),
     ("variance", lambda row: row.variance_ratio, "x {:.3f}".format),
     ("scales moved", lambda row: row.scale_moved, "{:.2%}".format),
+    ("bytes", lambda row: row.bytes, "{:,}".format),
     ("time", lambda row: row.seconds, "{:.2f} s".format),
 )
 TEXTS = ("layer", "type", "done", "storage", "form", "bias")  # columns that are set flush left

@@ -16,6 +16,7 @@ from tests.test_architecture import LOWER, ROOMS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guides" / "quantize.md"
+EXPORT_GUIDE = GUIDE.with_name("export.md")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(path for folder in ("train", "quantize", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 # Flags of other programs, and those that every command has.
@@ -45,6 +46,8 @@ def flags_of(command: pathlib.Path) -> set[str]:
             names.add(name)
             if ast.unparse(node.func) in ("flags.DEFINE_bool", "flags.DEFINE_boolean"):
                 names.add(f"no{name}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "networks.define_flags":
+            names |= flags_of(ROOT / "benchmarks" / "harness" / "networks.py")
     return names
 
 
@@ -84,6 +87,12 @@ def test_the_examples_of_the_readme_and_the_guide_run(tmp_path):
         "digits_3bit.codes.npz",
         "digits_3bit.json",
     }
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_export_guide_run(tmp_path):
+    printed = run_blocks(blocks(EXPORT_GUIDE, "python"), tmp_path)
+    assert "int4" in printed and "static" in printed and "top-1" in printed
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -23,10 +23,12 @@ class Fold:
 
     Attributes:
         batch_normalization: path of the layer that is gone.
+        kernel: path of the kernel: that of the layer, and its name where the layer has several.
         factor: (n_out,) float64: what each output channel of the kernel was multiplied by.
     """
 
     batch_normalization: str
+    kernel: str
     factor: np.ndarray
 
 
@@ -152,7 +154,11 @@ class _Plan:
             if reason:
                 self.reasons[path] = reason
             else:
-                self.folds[self.paths[id(producer.operation)]] = Fold(path, _factor(node.operation))
+                layer = self.paths[id(producer.operation)]
+                name, _ = FOLDABLE[type(producer.operation)]
+                self.folds[layer] = Fold(
+                    path, layer if name == "kernel" else f"{layer}/{name}", _factor(node.operation)
+                )
 
     def _reason_to_stay(self, graph: keras.Model, node: Any, producer: Any, readers: list[str]) -> str | None:
         """The first thing that makes folding inexact, said of the layer; `None` if there is none."""

@@ -1,6 +1,5 @@
 """How often a classifier is right."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,33 +9,12 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs, functional_graph
-
-SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
-PROBABILITY_TOLERANCE = 1e-3  # on the sum of a sample's outputs; float16 sums are no better
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How a classifier does on labelled samples.
-
-    Attributes:
-        top1: share of samples whose class has the highest score; of equal scores, that of the first class counts as
-            higher. Scores with NaN are wrong.
-        top5: share of samples whose class is among the five highest; `None` with fewer than six classes.
-        loss: mean cross entropy, where the model's outputs are probabilities; else `None`.
-        num_samples: number of samples.
-    """
-
-    top1: float
-    top5: float | None
-    loss: float | None
-    num_samples: int
-
-    def __str__(self) -> str:
-        parts = [f"top-1 {self.top1:.2%}"]
-        parts += [f"top-5 {self.top5:.2%}"] if self.top5 is not None else []
-        parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
-        return f"{', '.join(parts)} on {self.num_samples:,} samples"
+from keras_compress.measurement.scores import (
+    PROBABILITY_TOLERANCE,
+    SMALLEST_PROBABILITY,
+    Evaluation,
+    integer_labels,
+)
 
 
 def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
@@ -55,7 +33,7 @@ def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Ev
     num_classes = _num_classes(model)
     arrays = _aligned_inputs(model, x)
     num_samples = len(arrays[0])
-    labels = _integer_labels(np.asarray(y), num_samples, num_classes)
+    labels = integer_labels(np.asarray(y), num_samples, num_classes)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
     judge = _judge(model, arrays, labels)
@@ -135,30 +113,3 @@ def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
         if len(array) != len(arrays[0]):
             raise InputError(f"Inputs must have one length. Received: {len(arrays[0])} and {len(array)} samples.")
     return arrays
-
-
-def _integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndarray:
-    """(n,) integer labels, each a class of the model."""
-    if y.ndim not in (1, 2) or len(y) != num_samples:
-        raise InputError(
-            f"Wanted is one label for each sample: shape ({num_samples},), or one-hot ({num_samples}, {num_classes}). "
-            f"Received: {y.shape}."
-        )
-    if y.dtype.kind not in "biuf" or (y.dtype.kind == "f" and not np.array_equal(y, np.floor(y))):
-        raise InputError(f"Labels must be whole numbers, the indices of classes. Received: an array of {y.dtype}.")
-    if y.ndim == 2 and y.shape[1] != 1:
-        if y.shape[1] != num_classes:
-            raise InputError(
-                f"The labels are one-hot for {y.shape[1]} classes, and the model has {num_classes}. "
-                "Is it the model of another data set?"
-            )
-        if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise InputError("One-hot labels must have a single 1 in each row and zeros beside it.")
-        return y.argmax(axis=1)
-    labels = y.reshape(-1).astype(np.int64)
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise InputError(
-            f"Labels must lie in 0 to {num_classes - 1}, since the model has {num_classes} classes. "
-            f"Received: {labels.min()} to {labels.max()}. Is it the model of another data set?"
-        )
-    return labels

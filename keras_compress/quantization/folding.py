@@ -35,10 +35,9 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
     step = Step("fold_batch_normalization", {})
     views = views_by_path(folded)
     for path, fold_ in folds.items():
-        kernel_path = path if path in views else f"{path}/pointwise_kernel"
-        if kernel_path in kernels:
-            kernels[kernel_path] = _rescaled(path, kernels[kernel_path], fold_.factor)
-            views[kernel_path].variable.assign(kernels[kernel_path].decode())
+        if fold_.kernel in kernels:
+            kernels[fold_.kernel] = _rescaled(path, kernels[fold_.kernel], fold_.factor)
+            views[fold_.kernel].variable.assign(kernels[fold_.kernel].decode())
     gone = {fold.batch_normalization: path for path, fold in folds.items()}
     for path, layer in old_layers.items():
         if path in gone:

@@ -19,7 +19,8 @@ from keras_compress.errors import InputError
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
 from keras_compress.measurement.counts import measure
-from keras_compress.measurement.evaluation import Evaluation, evaluate
+from keras_compress.measurement.evaluation import evaluate
+from keras_compress.measurement.scores import Evaluation
 from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.plan import FORMS

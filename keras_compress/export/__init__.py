@@ -1,0 +1,1 @@
+"""Files for devices: TFLite with the chosen integers, and the check of what was written."""

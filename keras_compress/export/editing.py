@@ -1,0 +1,246 @@
+"""Changes to a TFLite model: weights become codes and scales, operators learn to read them."""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_compress.export.locating import WEIGHTS, channel_axis
+from keras_compress.export.policy import Placement
+from keras_compress.measurement import flatbuffer
+
+BIAS = {"TRANSPOSE_CONV": 3}  # index of an operator's bias among its inputs, where it is not 2
+INPUTS = {"TRANSPOSE_CONV": 2}  # of its activations, where it is not 0
+DYNAMIC_VERSION = {"FULLY_CONNECTED": 12, "CONV_2D": 5}  # of operators that read 4 or 2 bits
+DEQUANTIZE_VERSION = 6
+LEAST_SCALE = 1e-9  # of a channel without weights: the runtime wants positive ones
+LARGEST_BIAS = 2**31 - 1
+
+
+class Editor:
+    """One TFLite model that is being changed.
+
+    Args:
+        content: of a file.
+    """
+
+    def __init__(self, content: bytes):
+        self.model = flatbuffer.parse(content)
+        self.graph = self.model.subgraphs[0]
+        self._written: dict[Any, int] = {}  # what a tensor of codes holds -> the tensor
+        self._named: set[int] = set()  # tensors whose names are ours
+        self._floats: dict[int, int] = {}  # weights -> what DEQUANTIZE makes of them
+        self._before: dict[int, list[Any]] = {}  # index of an operator -> operators to insert before it
+
+    def place(
+        self, index: int, kind: str, path: str, codes: np.ndarray, scale: np.ndarray, placement: Placement
+    ) -> int:
+        """Gives an operator its weights, and returns their tensor.
+
+        Args:
+            index: of the operator.
+            kind: its name.
+            path: of the kernel.
+            codes: integers as the operator has its weights.
+            scale: (n_out,) float32, positive.
+            placement: how they are stored and read.
+        """
+        operator = self.graph.operators[index]
+        held = (channel_axis(kind), placement.bits, codes.shape, codes.tobytes(), scale.tobytes())
+        if held not in self._written:
+            self._written[held] = self._new_tensor(operator.inputs[WEIGHTS], path)
+            self._write(self._written[held], kind, codes, scale, placement)
+        tensor = operator.inputs[WEIGHTS] = self._written[held]
+        if placement.reads == "weight-only":
+            operator.inputs[WEIGHTS] = self._dequantized(index, tensor)
+        elif placement.reads == "dynamic":
+            if placement.bits < 8:
+                self._set_version(operator, DYNAMIC_VERSION[kind])
+            if kind == "FULLY_CONNECTED":
+                operator.builtinOptions.asymmetricQuantizeInputs = True
+        return tensor
+
+    def set_bias(self, index: int, kind: str, bias: np.ndarray | None, path: str) -> None:
+        """Gives a static operator its bias in steps of the scales of its inputs and weights."""
+        operator = self.graph.operators[index]
+        where = BIAS.get(kind, 2)
+        if bias is None or len(operator.inputs) <= where or operator.inputs[where] < 0:
+            return
+        inputs = self.graph.tensors[operator.inputs[INPUTS.get(kind, 0)]]
+        weights = self.graph.tensors[operator.inputs[WEIGHTS]]
+        scale = float(np.float32(inputs.quantization.scale[0])) * np.asarray(weights.quantization.scale, np.float64)
+        steps = np.clip(np.rint(bias.astype(np.float64) / scale), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
+        tensor = self._new_tensor(operator.inputs[where], f"{path}/bias")
+        self._fill(tensor, schema.TensorType.INT32, steps.view(np.uint8))
+        self._quantize(tensor, scale.astype(np.float32), 0)
+        operator.inputs[where] = tensor
+
+    def bias(self, index: int, kind: str) -> np.ndarray | None:
+        """The constant bias of an operator of a float model."""
+        inputs = self.graph.operators[index].inputs
+        where = BIAS.get(kind, 2)
+        if len(inputs) <= where or inputs[where] < 0:
+            return None
+        return flatbuffer.array_of(self.model, self.graph.tensors[inputs[where]])
+
+    def weights(self, index: int) -> np.ndarray:
+        """The weights of an operator, as floats."""
+        tensor = self.graph.tensors[self.graph.operators[index].inputs[WEIGHTS]]
+        values = flatbuffer.array_of(self.model, tensor)
+        assert values is not None
+        if tensor.quantization is None or tensor.quantization.scale is None or not len(tensor.quantization.scale):
+            return values
+        shape = [1] * values.ndim
+        scale = np.asarray(tensor.quantization.scale, np.float64)
+        shape[tensor.quantization.quantizedDimension if len(scale) > 1 else 0] = len(scale)
+        return values * scale.reshape(shape)
+
+    def finish(self, inputs: list[str], outputs: list[str]) -> bytes:
+        """The file, with lasting names and a signature, and without what nothing reads any more."""
+        self._insert()
+        self._remove_barriers()
+        self._name(inputs, outputs)
+        self._compact()
+        return flatbuffer.serialize(self.model)
+
+    def _new_tensor(self, tensor: int, name: str) -> int:
+        """A tensor of the shape of another one, with a buffer of its own."""
+        old = self.graph.tensors[tensor]
+        self.model.buffers.append(schema.BufferT())
+        self.graph.tensors.append(
+            schema.TensorT(
+                shape=old.shape,
+                type=old.type,
+                buffer=len(self.model.buffers) - 1,
+                name=name.encode(),
+                shapeSignature=old.shapeSignature,
+                hasRank=old.hasRank,
+            )
+        )
+        self._named.add(len(self.graph.tensors) - 1)
+        return len(self.graph.tensors) - 1
+
+    def _write(self, tensor: int, kind: str, codes: np.ndarray, scale: np.ndarray, placement: Placement) -> None:
+        self._fill(tensor, flatbuffer.INTEGERS[placement.bits], flatbuffer.pack(codes, placement.bits))
+        self._quantize(tensor, np.maximum(scale, np.float32(LEAST_SCALE)), channel_axis(kind))
+
+    def _fill(self, tensor: int, kind: int, content: np.ndarray) -> None:
+        self.graph.tensors[tensor].type = kind
+        self.model.buffers[self.graph.tensors[tensor].buffer].data = content
+
+    def _quantize(self, tensor: int, scale: np.ndarray, axis: int) -> None:
+        """One scale and one zero point for each channel: other numbers of them are read beyond their end."""
+        self.graph.tensors[tensor].quantization = schema.QuantizationParametersT(
+            scale=[float(value) for value in scale], zeroPoint=[0] * len(scale), quantizedDimension=axis
+        )
+
+    def _dequantized(self, index: int, weights: int) -> int:
+        if weights not in self._floats:
+            old = self.graph.tensors[weights]
+            self.graph.tensors.append(
+                schema.TensorT(
+                    shape=old.shape,
+                    type=schema.TensorType.FLOAT32,
+                    buffer=0,
+                    name=old.name + b"/dequantized",
+                    hasRank=old.hasRank,
+                )
+            )
+            self._floats[weights] = len(self.graph.tensors) - 1
+            operator = schema.OperatorT(
+                opcodeIndex=self._opcode(schema.BuiltinOperator.DEQUANTIZE, DEQUANTIZE_VERSION),
+                inputs=[weights],
+                outputs=[self._floats[weights]],
+                builtinOptionsType=schema.BuiltinOptions.DequantizeOptions,
+                builtinOptions=schema.DequantizeOptionsT(),
+            )
+            self._before.setdefault(index, []).append(operator)
+        return self._floats[weights]
+
+    def _opcode(self, builtin: int, version: int) -> int:
+        for index, code in enumerate(self.model.operatorCodes):
+            if (max(code.builtinCode, code.deprecatedBuiltinCode), code.version) == (builtin, version):
+                return index
+        self.model.operatorCodes.append(
+            schema.OperatorCodeT(deprecatedBuiltinCode=min(builtin, 127), version=version, builtinCode=builtin)
+        )
+        return len(self.model.operatorCodes) - 1
+
+    def _set_version(self, operator: Any, version: int) -> None:
+        code = self.model.operatorCodes[operator.opcodeIndex]
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        operator.opcodeIndex = self._opcode(builtin, max(version, code.version))
+
+    def _insert(self) -> None:
+        operators = []
+        for index, operator in enumerate(self.graph.operators):
+            operators += [*self._before.get(index, []), operator]
+        self.graph.operators = operators
+        self._before = {}
+
+    def _remove_barriers(self) -> None:
+        """Takes out the operators MAXIMUM of a tensor and itself (`locating.Barrier`)."""
+        origins: dict[int, int] = {}
+        kept = []
+        for operator in self.graph.operators:
+            operator.inputs = [origins.get(tensor, tensor) for tensor in operator.inputs]
+            same = len(operator.inputs) == 2 and operator.inputs[0] == operator.inputs[1]
+            leaves = operator.outputs[0] in self.graph.outputs
+            if same and not leaves and flatbuffer.operator_name(self.model, operator) == "MAXIMUM":
+                origins[operator.outputs[0]] = operator.inputs[0]
+            else:
+                kept.append(operator)
+        self.graph.operators = kept
+
+    def _name(self, inputs: list[str], outputs: list[str]) -> None:
+        """Names that hang on the model alone, and not on what the process has made before."""
+        named = self._named | set(self._floats.values())
+        for tensor in set(range(len(self.graph.tensors))) - named:
+            self.graph.tensors[tensor].name = b"constant"
+        for number, operator in enumerate(self.graph.operators):
+            kind = flatbuffer.operator_name(self.model, operator).lower()
+            for tensor in operator.outputs:
+                if tensor not in named:
+                    self.graph.tensors[tensor].name = f"{kind}_{number}".encode()
+        maps: list[list[Any]] = []
+        for names, tensors in ((inputs, self.graph.inputs), (outputs, self.graph.outputs)):
+            maps.append([])
+            for name, tensor in zip(names, tensors, strict=True):
+                self.graph.tensors[tensor].name = name.encode()
+                maps[-1].append(schema.TensorMapT(name=name.encode(), tensorIndex=tensor))
+        self.model.signatureDefs = [
+            schema.SignatureDefT(inputs=maps[0], outputs=maps[1], signatureKey=b"serving_default", subgraphIndex=0)
+        ]
+        self.model.description = b"keras_compress"
+
+    def _compact(self) -> None:
+        """Drops tensors that nothing reads, and buffers that no tensor has."""
+        used = {*self.graph.inputs, *self.graph.outputs}
+        for operator in self.graph.operators:
+            used.update(operator.inputs, operator.outputs, operator.intermediates or [])
+        kept = [tensor for tensor in range(len(self.graph.tensors)) if tensor in used]
+        numbers = {old: new for new, old in enumerate(kept)} | {-1: -1}
+        self.graph.tensors = [self.graph.tensors[tensor] for tensor in kept]
+        for operator in self.graph.operators:
+            for field in ("inputs", "outputs", "intermediates"):
+                if getattr(operator, field) is not None:
+                    setattr(operator, field, [numbers[tensor] for tensor in getattr(operator, field)])
+        self.graph.inputs = [numbers[tensor] for tensor in self.graph.inputs]
+        self.graph.outputs = [numbers[tensor] for tensor in self.graph.outputs]
+        for signature in self.model.signatureDefs or []:
+            for entry in [*signature.inputs, *signature.outputs]:
+                entry.tensorIndex = numbers[entry.tensorIndex]
+        self.model.metadata = [
+            entry for entry in self.model.metadata or [] if entry.name == b"min_runtime_version"
+        ]  # what else the converter writes tells how it was called
+        tensors = [tensor for graph in self.model.subgraphs for tensor in graph.tensors]
+        buffers = sorted({0, *(tensor.buffer for tensor in tensors), *(entry.buffer for entry in self.model.metadata)})
+        places = {old: new for new, old in enumerate(buffers)}
+        self.model.buffers = [self.model.buffers[buffer] for buffer in buffers]
+        for entry in [*tensors, *self.model.metadata]:
+            entry.buffer = places[entry.buffer]
+        codes = sorted({operator.opcodeIndex for graph in self.model.subgraphs for operator in graph.operators})
+        self.model.operatorCodes = [self.model.operatorCodes[code] for code in codes]
+        for graph in self.model.subgraphs:
+            for operator in graph.operators:
+                operator.opcodeIndex = codes.index(operator.opcodeIndex)

@@ -1,0 +1,340 @@
+"""`export_tflite()`: a TFLite file that holds the very integers of a result."""
+
+import contextlib
+import dataclasses
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
+from keras_compress.errors import InputError
+from keras_compress.export import locating
+from keras_compress.export.conversion import convert
+from keras_compress.export.editing import Editor
+from keras_compress.export.locating import Located
+from keras_compress.export.policy import MODES, RUNS, STORAGES, Placement, placement, refusal
+from keras_compress.files import replacing
+from keras_compress.layers.folding import fold
+from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.paths import ModelInputs, functional_graph, is_graph
+from keras_compress.measurement import flatbuffer
+from keras_compress.measurement.counts import measure
+from keras_compress.measurement.tflite import Runner
+from keras_compress.report import LayerRow, Report, Step
+from keras_compress.result import QuantizedKernel, Result
+
+FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
+CHECKED = 64  # samples on which the file is run
+MAX_REPRESENTATIVE = 1000  # samples that ranges are measured on
+# How far outputs may be from those of the Keras model, relative to their norm, by what rounds activations.
+TOLERANCES = {"float": 1e-4, "dynamic": 0.5, "int8": 0.7, "float16": 0.05, "int16x8": 0.2}
+
+
+def export_tflite(
+    model: keras.Model | Result,
+    path: str | os.PathLike[str],
+    *,
+    activations: str = "float",
+    storage: str = "fast",
+    representative: Any = None,
+    static_batch: int | None = None,
+) -> Report:
+    """Writes a TFLite file that holds exactly the codes and scales of a result, and checks it before it is there.
+
+    TensorFlow's converter makes the graph; the integers are then written into it, at 2, 4 or 8 bits. BatchNorm behind a
+    quantized kernel is folded: codes stay (those of channels with a negative factor change sign) and scales are
+    multiplied. What has no codes takes the converter's path. The file is read again and compared with the result, and
+    runs with and without XNNPACK; one that fails is not left behind.
+
+    Args:
+        model: a result of `quantize`, or a plain Keras model.
+        path: of the file, ending in .tflite.
+        activations: "float": weights become floats when the file is loaded, outputs are those of the Keras model;
+            "dynamic": operators that can quantize their inputs on the fly; "int8": integers all through, also as inputs
+            and outputs. For a model without codes also "float16" (weights) and "int16x8" (16-bit activations).
+        storage: "fast": codes in the width that runs fastest, which is 8 bits but for Dense; "small": the narrowest
+            width that runs.
+        representative: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
+            and "int16x8" need them. The checks use them too, and random samples without.
+        static_batch: size of the batch axis; None leaves it open, which microcontrollers do not understand.
+
+    Returns:
+        The result's report with one more step: how each kernel is stored and read, its bytes, and those of the file.
+
+    Raises:
+        InputError: a setting that does not exist; codes that no TFLite weight type holds; a model that the converter
+            refuses; a file that does not pass the checks.
+        StorageError: the file cannot be written.
+    """
+    started = time.perf_counter()
+    given = Result.of(model)
+    _check_settings(given, path, activations, storage, representative, static_batch)
+    samples = _samples(given.model, representative)
+    if given.kernels:
+        content, placed = _with_codes(given, activations, storage, static_batch, samples)
+    else:
+        converted = convert(given.model, activations, batch=static_batch, samples=lambda: _one_by_one(samples))
+        content, placed = Editor(converted).finish(*_names(given.model)), []
+    _check_codes(content, placed)
+    differences = _check_outputs(content, given.model, samples, activations)
+    with replacing(path) as part:
+        part.write_bytes(content)
+    step = Step("export_tflite", {"activations": activations, "storage": storage, "static_batch": static_batch})
+    step.settings["file"] = os.path.basename(os.fspath(path))
+    for row in _rows(given, placed):
+        step.add(row)
+    step.figures = {
+        "bytes": len(content),
+        "gzipped bytes": len(zlib.compress(content, 9)),
+        "ideal bytes": measure(given).ideal_bytes,
+        "difference of the outputs": max(differences),
+        "seconds": time.perf_counter() - started,
+    }
+    return given.report.extended(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placed:
+    """A kernel in the file.
+
+    Attributes:
+        path: of the kernel.
+        kind: of the operator.
+        codes: as the operator has its weights.
+        scale: (n_out,) float32.
+        placement: how they are stored and read.
+    """
+
+    path: str
+    kind: str
+    codes: np.ndarray
+    scale: np.ndarray
+    placement: Placement
+
+
+def _with_codes(
+    given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]
+) -> tuple[bytes, list[_Placed]]:
+    """A file with the codes in it, and where they are."""
+    kernels = given.kernels
+    model, folded = _folded(given.model)
+    axes = {path: kernel.axes for path, kernel in kernels.items()}
+    marked, located = _located(model, axes, batch)
+    missing = axes.keys() - {each.path for each in located}
+    if missing and is_graph(model):
+        model = locating.with_barriers(model, missing)
+        marked, located = _located(model, axes, batch)
+    views = views_by_path(model)
+    kinds = [kind for _, kind in locating.weighted_operators(marked)]
+    # Biases are those of the model itself: behind a layer without an activation they hang on kernels.
+    floats = base = Editor(convert(model, "float", batch=batch))
+    if activations != "float":
+        base = Editor(convert(model, activations, batch=batch, samples=lambda: _one_by_one(samples)))
+    float_indices, indices = (_same_operators(kinds, editor) for editor in (floats, base))
+    placed = []
+    for each in located:
+        kernel = kernels[each.path]
+        index = indices[each.operator]
+        values = locating.arrange(views[each.path].kernel, kernel.axes, each.kind)
+        assert values is not None
+        if locating.factors(base.weights(index), values, each.kind, locating.LOOSE) is None:
+            raise InputError(
+                f"The converter has put something else in place of the kernel of layer {each.path!r} "
+                f'(activations="{activations}"). Export with activations="float".'
+            )
+        codes, scale = _arranged(kernel, each, folded.get(each.path))
+        place = placement(each.kind, activations, storage, _needed_bits(codes))
+        base.place(index, each.kind, each.path, codes, scale, place)
+        if place.reads == "static":
+            base.set_bias(index, each.kind, floats.bias(float_indices[each.operator], each.kind), each.path)
+        placed.append(_Placed(each.path, each.kind, codes, scale, place))
+    return base.finish(*_names(model)), placed
+
+
+def _located(model: keras.Model, axes: dict[str, tuple[int, ...]], batch: int | None) -> tuple[Any, list[Located]]:
+    """The `ModelT` of a copy whose kernels are markers, and where they are."""
+    copy, markers = locating.with_markers(model, list(axes))
+    marked = flatbuffer.parse(convert(copy, "float", batch=batch))
+    return marked, locating.locate(marked, markers, axes)
+
+
+def _same_operators(kinds: list[str], base: Editor) -> list[int]:
+    """Indices of the operators of `base` that stand for those of the copy with markers: the same in the same order."""
+    others = locating.weighted_operators(base.model)
+    if [kind for _, kind in others] != kinds:
+        raise InputError(
+            "The converter has built another graph for this model than for random weights, so that the codes cannot be "
+            f"placed: {kinds} and {[kind for _, kind in others]}. Export with another static_batch, or with "
+            'activations="float".'
+        )
+    return [index for index, _ in others]
+
+
+def _arranged(kernel: QuantizedKernel, located: Located, folded: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Codes as the operator has its weights, and their scales; a negative factor flips codes, not scales.
+
+    `folded`: (n_out,) what a BatchNorm has multiplied the kernel by before the converter did.
+    """
+    codes = locating.arrange(kernel.codes.astype(np.int16), kernel.axes, located.kind)
+    assert codes is not None
+    axis = locating.channel_axis(located.kind)
+    scale = np.broadcast_to(kernel.scale.reshape(-1), codes.shape[axis])
+    factor = located.factor if folded is None else located.factor * folded
+    shape = [1] * codes.ndim
+    shape[axis] = -1
+    codes = np.where(factor.reshape(shape) < 0, -codes, codes)
+    return codes, (scale.astype(np.float64) * np.abs(factor)).astype(np.float32)
+
+
+def _needed_bits(codes: np.ndarray) -> int:
+    low, high = int(codes.min()), int(codes.max())
+    return next((bits for bits in (2, 4) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), 8)
+
+
+def _folded(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """BatchNorm folded wherever that is exact, and what each kernel was multiplied by; the converter folds the rest."""
+    if not is_graph(model):
+        return model, {}
+    folded, folds, _ = fold(model)
+    return folded, {fold_.kernel: fold_.factor for fold_ in folds.values()}
+
+
+def _names(model: keras.Model) -> tuple[list[str], list[str]]:
+    """Names of inputs and outputs, in the order of the file; those of the layers, which last."""
+    inputs = ModelInputs.of(model)
+    if not is_graph(model):
+        count = len(keras.tree.flatten(model.compute_output_spec(inputs.structure)))
+        return list(inputs.names), [f"output_{index}" for index in range(count)]
+    graph = functional_graph(model)
+    layers = {id(layer.output): layer.name for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)}
+    names = [layers.get(id(tensor), name) for tensor, name in zip(inputs.tensors, inputs.names, strict=True)]
+    return names, list(graph.output_names)
+
+
+def _check_settings(
+    given: Result, path: Any, activations: str, storage: str, representative: Any, static_batch: Any
+) -> None:
+    if not os.fspath(path).endswith(".tflite"):
+        raise InputError(f"The file's name must end in .tflite. Received: {os.fspath(path)!r}.")
+    if activations not in MODES + FORMATS:
+        raise InputError(f"activations must be one of {', '.join(MODES + FORMATS)}. Received: {activations!r}.")
+    if storage not in STORAGES:
+        raise InputError(f"storage must be one of {', '.join(STORAGES)}. Received: {storage!r}.")
+    if static_batch is not None and (
+        isinstance(static_batch, bool) or not isinstance(static_batch, (int, np.integer)) or static_batch < 1
+    ):
+        raise InputError(f"static_batch must be an integer of at least 1, or None. Received: {static_batch!r}.")
+    if activations in FORMATS and given.kernels:
+        raise InputError(
+            f'activations="{activations}" rounds all weights anew, so that codes would be lost. Choose one of '
+            f"{', '.join(MODES)}, or pass the model alone."
+        )
+    if activations in ("int8", "int16x8") and representative is None:
+        raise InputError(
+            f'activations="{activations}" needs representative samples, to measure the ranges of activations. Pass a '
+            "few hundred, preprocessed as in training."
+        )
+    for kernel_path, kernel in given.kernels.items():
+        if why := refusal(kernel):
+            raise InputError(
+                f"No TFLite weight type holds the codes of layer {kernel_path!r}: {why}. Use kc.save_packed, or "
+                "quantize with kc.Integer."
+            )
+
+
+def _samples(model: keras.Model, representative: Any) -> list[np.ndarray]:
+    """One array for each input: the representative samples, or a few random ones."""
+    specs = input_specs(model)
+    if representative is not None:
+        chunks = in_chunks(checked_batches(representative, specs), MAX_REPRESENTATIVE)
+        with contextlib.closing(chunks):  # type: ignore[type-var]
+            return next(chunks)
+    generator = np.random.default_rng(0)
+    arrays = []
+    for spec in specs:
+        shape = (CHECKED, *(size or 8 for size in spec.shape[1:]))
+        whole = np.dtype(spec.dtype).kind in "iu"
+        arrays.append((generator.integers(0, 2, shape) if whole else generator.normal(size=shape)).astype(spec.dtype))
+    return arrays
+
+
+def _one_by_one(samples: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    return ([array[index : index + 1] for array in samples] for index in range(len(samples[0])))
+
+
+def _check_codes(content: bytes, placed: list[_Placed]) -> None:
+    """Reads the file again and compares every code and scale."""
+    model = flatbuffer.parse(content)
+    graph = model.subgraphs[0]
+    makers = {operator.outputs[0]: operator for operator in graph.operators}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {}
+    for operator in graph.operators:
+        kind = flatbuffer.operator_name(model, operator)
+        if kind not in RUNS:
+            continue
+        number = operator.inputs[locating.WEIGHTS]
+        if number in makers and flatbuffer.operator_name(model, makers[number]) == "DEQUANTIZE":
+            number = makers[number].inputs[0]
+        tensor = graph.tensors[number]
+        codes = flatbuffer.array_of(model, tensor)
+        if codes is None or tensor.quantization is None or tensor.quantization.scale is None:
+            continue
+        scale = np.asarray(tensor.quantization.scale, np.float32)
+        bits = flatbuffer.BITS[flatbuffer.TYPES[tensor.type]]
+        points = np.asarray(tensor.quantization.zeroPoint)
+        if points.any() or len(points) != len(scale):
+            continue
+        found.setdefault(kind, []).append((codes, scale, bits))
+    for each in placed:
+        scale = np.maximum(each.scale, np.float32(1e-9))
+        same = [
+            bits == each.placement.bits and np.array_equal(codes, each.codes) and np.array_equal(ours, scale)
+            for codes, ours, bits in found.get(each.kind, [])
+        ]
+        if not any(same):
+            raise InputError(f"The file does not hold the codes of layer {each.path!r}; it was not written.")
+
+
+def _check_outputs(content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str) -> list[float]:
+    """Runs the file with and without XNNPACK on a few samples; relative differences from the Keras model's outputs."""
+    chosen = [array[:CHECKED] for array in samples]
+    inputs = ModelInputs.of(model)
+    wanted = [np.asarray(output) for output in keras.tree.flatten(inputs.call(model, chosen))]
+    differences = []
+    for delegate in (True, False):
+        runner = Runner(content, "the file", delegate=delegate)
+        for index, (ours, theirs) in enumerate(zip(runner.outputs(chosen), wanted, strict=True)):
+            how = "with" if delegate else "without"
+            if not np.isfinite(ours).all():
+                raise InputError(f"Output {index} of the file is NaN or Inf {how} XNNPACK; it was not written.")
+            norm = float(np.linalg.norm(theirs))
+            difference = float(np.linalg.norm(ours - theirs)) / (norm if norm > 0 else 1.0)
+            if difference > TOLERANCES[activations]:
+                raise InputError(
+                    f"Output {index} of the file differs from the Keras model's by {difference:.2%} {how} XNNPACK, and "
+                    f'activations="{activations}" may take {TOLERANCES[activations]:.2%}; it was not written.'
+                )
+            differences.append(difference)
+    return differences
+
+
+def _rows(given: Result, placed: list[_Placed]) -> list[LayerRow]:
+    views = views_by_path(given.model)
+    by_path = {each.path: each for each in placed}
+    rows = []
+    for path, view in views.items():
+        row = LayerRow(path, type(view.layer).__name__, "float", parameters=view.kernel.size)
+        each = by_path.get(path)
+        if each is not None:
+            row.action, row.storage = each.placement.reads, f"int{each.placement.bits}"
+            row.num_levels, row.bits = len(given.kernels[path].levels), given.kernels[path].bits
+            row.bytes = -(-each.codes.size * each.placement.bits // 8)
+        elif path in given.kernels:
+            row.reason = "the converter has no operator whose weights are this kernel; its values are there as floats"
+        rows.append(row)
+    return rows

@@ -1,0 +1,112 @@
+"""TFLite files as objects: reading, writing, and the packing of small integers. Loads neither TensorFlow nor Keras."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+
+from keras_compress.errors import InputError, StorageError
+
+IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every TFLite file
+TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
+OPERATORS: dict[int, str] = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+INTEGERS = {2: schema.TensorType.INT2, 4: schema.TensorType.INT4, 8: schema.TensorType.INT8}
+BITS = {  # of one number, by the name of its type
+    "FLOAT32": 32, "FLOAT16": 16, "INT32": 32, "UINT8": 8, "INT64": 64, "BOOL": 8, "INT16": 16, "INT8": 8,
+    "FLOAT64": 64, "UINT32": 32, "UINT64": 64, "INT4": 4, "INT2": 2, "UINT4": 4, "BFLOAT16": 16, "UINT16": 16,
+}  # fmt: skip
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A TFLite file's content.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        InputError: it does not begin as a TFLite file does.
+    """
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"The file {os.fspath(path)!r} cannot be read: {error.strerror}.") from error
+    check_identifier(content, os.fspath(path))
+    return content
+
+
+def check_identifier(content: bytes, name: str) -> None:
+    """Raises InputError for content that does not begin as a TFLite file does."""
+    if content[4:8] != IDENTIFIER:
+        raise InputError(f"{name!r} is no TFLite file: it does not begin with {IDENTIFIER.decode()} after four bytes.")
+
+
+def parse(content: bytes | bytearray, name: str = "the model") -> Any:
+    """The `ModelT` of a TFLite file.
+
+    Raises:
+        InputError: the content is damaged, or no TFLite file.
+    """
+    check_identifier(bytes(content[:8]), name)
+    try:
+        model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        if not model.subgraphs or model.buffers is None or model.operatorCodes is None:
+            raise ValueError("it has no graph")
+    except Exception as error:  # the generated reader raises whatever a wrong offset leads to
+        raise InputError(
+            f"{name!r} is damaged: it cannot be read as a TFLite file ({type(error).__name__})."
+        ) from error
+    return model
+
+
+def serialize(model: Any) -> bytes:
+    """The content of a TFLite file."""
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """Such as "CONV_2D"; the name of a custom operator."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if OPERATORS.get(builtin) == "CUSTOM" and code.customCode:
+        return str(code.customCode.decode())
+    return OPERATORS.get(builtin, f"operator {builtin}")
+
+
+def array_of(model: Any, tensor: Any) -> np.ndarray | None:
+    """A constant tensor as an array; integers of fewer than 8 bits as int8; None for what is computed or unknown."""
+    data = model.buffers[tensor.buffer].data
+    name = TYPES.get(tensor.type, "")
+    if data is None or not len(data) or name not in BITS:
+        return None
+    content = np.frombuffer(bytes(data), np.uint8)
+    shape = [int(size) for size in tensor.shape]
+    if BITS[name] < 8:
+        return unpack(content, BITS[name], int(np.prod(shape))).reshape(shape)
+    return content.view(name.lower() if name != "BFLOAT16" else "uint16").reshape(shape)
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Integers in two's complement, 2, 4 or 8 bits each, row by row, the first ones in the low bits of a byte.
+
+    Returns:
+        uint8, as long as the codes times their bits need.
+
+    Raises:
+        InputError: a code that needs more bits.
+    """
+    flat = np.ascontiguousarray(codes).reshape(-1)
+    if flat.size and not (-(2 ** (bits - 1)) <= flat.min() and flat.max() < 2 ** (bits - 1)):
+        raise InputError(f"Codes from {flat.min()} to {flat.max()} do not fit into {bits} bits.")
+    number = 8 // bits
+    padded = np.concatenate([flat.astype(np.int8), np.zeros(-flat.size % number, np.int8)]).view(np.uint8)
+    shifted = (padded & (2**bits - 1)).reshape(-1, number) << (bits * np.arange(number, dtype=np.uint8))
+    return np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8)
+
+
+def unpack(content: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """What `pack` packed: (count,) int8."""
+    number = 8 // bits
+    parts = (content[:, np.newaxis] >> (bits * np.arange(number, dtype=np.uint8))) & (2**bits - 1)
+    flat = parts.reshape(-1)[:count].astype(np.int16)
+    return np.where(flat >= 2 ** (bits - 1), flat - 2**bits, flat).astype(np.int8)

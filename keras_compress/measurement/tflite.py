@@ -1,0 +1,274 @@
+"""TFLite files in the LiteRT interpreter. Loads neither TensorFlow nor Keras."""
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_compress.errors import InputError
+from keras_compress.measurement import flatbuffer
+from keras_compress.measurement.scores import Evaluation, integer_labels, scored
+
+Path = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How near the outputs of two files are.
+
+    Attributes:
+        largest_difference: of two outputs, absolute.
+        relative_difference: norm of the differences over the norm of the outputs of the first file.
+        agreement: share of samples with the same highest output, of the first output of the model.
+        num_samples: number of samples.
+    """
+
+    largest_difference: float
+    relative_difference: float
+    agreement: float
+    num_samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Times of one call of a file.
+
+    Attributes:
+        name: of the file.
+        milliseconds: median of all rounds.
+        spread: the quartiles, in milliseconds.
+        ratio: median over rounds of this file's time over the first file's.
+    """
+
+    name: str
+    milliseconds: float
+    spread: tuple[float, float]
+    ratio: float
+
+
+class Runner:
+    """A TFLite model, ready to run.
+
+    Floats go in and come out, whatever integers the file has for them.
+
+    Args:
+        content: of a TFLite file.
+        name: of the file, for messages.
+        threads: of the interpreter.
+        delegate: whether XNNPACK runs what it can, as by default on devices; else the builtin kernels do.
+
+    Raises:
+        InputError: the interpreter refuses the file.
+    """
+
+    def __init__(self, content: bytes, name: str = "the model", *, threads: int = 1, delegate: bool = True):
+        flatbuffer.check_identifier(content, name)
+        kind = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            self._interpreter = Interpreter(
+                model_content=content, num_threads=threads, experimental_op_resolver_type=kind
+            )
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"The interpreter refuses {name!r}: {' '.join(str(error).split())[:300]}") from error
+        self.name = name
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        return list(self._interpreter.get_input_details())
+
+    @property
+    def batched(self) -> bool:
+        """Whether several samples may run at once."""
+        return all(details["shape_signature"][0] == -1 for details in self.inputs)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for one batch, as float32 where the file has integers with scales.
+
+        Raises:
+            InputError: inputs that do not fit the file.
+        """
+        details = self.inputs
+        if len(arrays) != len(details):
+            raise InputError(f"{self.name!r} has {len(details)} inputs. Received: {len(arrays)} arrays.")
+        for entry, array in zip(details, arrays, strict=True):
+            signature = tuple(int(size) for size in entry["shape_signature"])
+            if len(signature) != array.ndim or any(
+                size not in (-1, given) for size, given in zip(signature, array.shape, strict=True)
+            ):
+                raise InputError(f"{self.name!r} wants inputs of shape {signature}. Received: {array.shape}.")
+            if tuple(entry["shape"]) != array.shape:
+                self._interpreter.resize_tensor_input(entry["index"], array.shape)
+        try:
+            self._interpreter.allocate_tensors()
+            for entry, array in zip(details, arrays, strict=True):
+                self._interpreter.set_tensor(entry["index"], _quantized(array, entry))
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{self.name!r} does not run: {' '.join(str(error).split())[:300]}") from error
+        return [
+            _dequantized(self._interpreter.get_tensor(entry["index"]), entry)
+            for entry in self._interpreter.get_output_details()
+        ]
+
+    def outputs(self, arrays: Sequence[np.ndarray], batch_size: int = 64) -> list[np.ndarray]:
+        """The outputs for any number of samples."""
+        size = batch_size if self.batched else int(self.inputs[0]["shape"][0])
+        parts = []
+        for start in range(0, len(arrays[0]), size):
+            batch = [array[start : start + size] for array in arrays]
+            missing = 0 if self.batched else size - len(batch[0])
+            if missing:
+                batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
+            parts.append([output[: size - missing] for output in self.run(batch)])
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _quantized(array: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    kind = np.dtype(details["dtype"])
+    scale, zero_point = details["quantization"]
+    if kind.kind not in "iu" or not scale:
+        return np.ascontiguousarray(array, kind)
+    limits = np.iinfo(kind)
+    return np.clip(np.rint(array / scale) + zero_point, limits.min, limits.max).astype(kind)
+
+
+def _dequantized(array: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    if array.dtype.kind not in "iu" or not scale:
+        return array
+    return ((array.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
+
+
+def runner_of(path: Path, **settings: Any) -> Runner:
+    """A `Runner` of a file.
+
+    Raises:
+        StorageError: there is no such file.
+        InputError: it is no TFLite file, or the interpreter refuses it.
+    """
+    content = flatbuffer.read_bytes(path)
+    flatbuffer.parse(content, os.fspath(path))
+    return Runner(content, os.fspath(path), **settings)
+
+
+def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads: int = 1) -> Evaluation:
+    """Accuracy of a classifier in a TFLite file; the same numbers as `kc.evaluate` gives for a Keras model.
+
+    Args:
+        path: of the file, with one output (n, num_classes).
+        x: (n, ...) array, or a list of arrays for a file with several inputs, or a dictionary of them by name; floats,
+            preprocessed as for training, also where the file takes integers.
+        y: (n,) or (n, 1) integer labels, or (n, num_classes) one-hot labels.
+        batch_size: samples in one call, where the file leaves its batch axis open.
+        threads: of the interpreter.
+
+    Raises:
+        StorageError: there is no such file.
+        InputError: no TFLite file, one that the interpreter refuses, or data that does not fit it.
+    """
+    runner = runner_of(path, threads=threads)
+    outputs = runner.outputs(_arrays(runner, x), batch_size)
+    if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
+        shapes = ", ".join(str(output.shape) for output in outputs)
+        raise InputError(f"{runner.name!r} is no classifier with one output (n, num_classes). Its outputs: {shapes}.")
+    return scored(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
+
+
+def compare(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:
+    """How near the outputs of two TFLite files are on the same samples.
+
+    Args:
+        path_a, path_b: of the files; their inputs and outputs have the same shapes.
+        x: as for `evaluate_tflite`.
+        batch_size: samples in one call, where a file leaves its batch axis open.
+
+    Raises:
+        StorageError, InputError: as for `evaluate_tflite`; outputs of different shapes.
+    """
+    both = []
+    for path in (path_a, path_b):
+        runner = runner_of(path)
+        both.append(runner.outputs(_arrays(runner, x), batch_size))
+    shapes = [[output.shape for output in outputs] for outputs in both]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"The outputs of the two files have other shapes: {shapes[0]} and {shapes[1]}.")
+    ours, theirs = ([output.astype(np.float64) for output in outputs] for outputs in both)
+    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+    norm = sum(float(np.square(output).sum()) for output in ours)
+    missing = sum(float(np.square(difference).sum()) for difference in differences)
+    first, second = (outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1) for outputs in (ours, theirs))
+    return Comparison(
+        largest_difference=max(float(np.abs(difference).max()) for difference in differences),
+        relative_difference=float(np.sqrt(missing / norm)) if norm > 0 else float(missing > 0),
+        agreement=float(np.mean(first == second)),
+        num_samples=len(first),
+    )
+
+
+def benchmark_tflite(
+    path: Path, *, against: Path | Sequence[Path] = (), threads: int = 1, rounds: int = 50, seed: int = 0
+) -> list[Timing]:
+    """Latency of a TFLite file beside others, which take turns with it, one sample at a time.
+
+    Args:
+        path: of the file.
+        against: one other file, or several; ratios are those to `path`.
+        threads: of each interpreter.
+        rounds: calls of each file, after a few to warm up.
+        seed: of the random inputs.
+
+    Returns:
+        One `Timing` for each file, `path` first.
+
+    Raises:
+        StorageError: there is no such file.
+        InputError: no TFLite file, one that the interpreter refuses, or a setting out of range.
+    """
+    for name, value in (("threads", threads), ("rounds", rounds)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be an integer of at least 1. Received: {value!r}.")
+    others = [against] if isinstance(against, (str, os.PathLike)) else list(against)
+    runners = [runner_of(each, threads=threads) for each in (path, *others)]
+    generator = np.random.default_rng(seed)
+    inputs = []
+    for runner in runners:
+        shapes = [[max(int(size), 1) for size in details["shape"]] for details in runner.inputs]
+        inputs.append([generator.normal(size=shape).astype(np.float32) for shape in shapes])
+    times: list[list[float]] = [[] for _ in runners]
+    for turn in range(-max(3, rounds // 10), rounds):
+        for runner, arrays, series in zip(runners, inputs, times, strict=True):
+            started = time.perf_counter()
+            runner.run(arrays)
+            if turn >= 0:
+                series.append(1000 * (time.perf_counter() - started))
+    timings = []
+    for runner, series in zip(runners, times, strict=True):
+        ratios = [mine / first for mine, first in zip(series, times[0], strict=True)]
+        low, high = np.quantile(series, [0.25, 0.75])
+        timings.append(
+            Timing(runner.name, statistics.median(series), (float(low), float(high)), statistics.median(ratios))
+        )
+    return timings
+
+
+def _arrays(runner: Runner, x: Any) -> list[np.ndarray]:
+    """One array for each input of a file, with as many samples each."""
+    names = [details["name"] for details in runner.inputs]
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
+        arrays = [np.asarray(x[name]) for name in names]
+    else:
+        arrays = [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
+    if len(arrays) != len(names):
+        raise InputError(f"{runner.name!r} has {len(names)} inputs. Received: {len(arrays)} arrays.")
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
+    if len(lengths) != 1 or not min(lengths):
+        raise InputError(f"All inputs must have as many samples, at least one. Received: {sorted(lengths)}.")
+    return arrays
