@@ -37,11 +37,13 @@ _MODULES = {  # public name: the module that defines it
     "export_tflite": "keras_compress.export.tflite",
     "fold_batch_normalization": "keras_compress.quantization.folding",
     "load_model": "keras_compress.bridge.loading",
+    "load_packed": "keras_compress.export.packed",
     "load_result": "keras_compress.result",
     "measure": "keras_compress.measurement.counts",
     "quantize": "keras_compress.quantization.quantize",
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
+    "save_packed": "keras_compress.export.packed",
 }
 _WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.measurement.tflite", "keras_compress.report")
 

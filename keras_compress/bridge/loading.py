@@ -38,12 +38,7 @@ def load_model(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> k
     """
     path = pathlib.Path(path)
     configuration, version = _read_configuration(path)
-    lambdas = sorted(set(_lambda_names(configuration)))
-    if lambdas and not allow_lambda:
-        raise InputError(
-            f"The model in {str(path)!r} has Lambda layers or lambda functions ({', '.join(lambdas)}), whose Python "
-            "code would run here. If you trust its origin, use load_model(path, allow_lambda=True) or --allow_lambda."
-        )
+    _check_lambdas(configuration, path, allow_lambda)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which the reader of a file cannot mend
@@ -53,6 +48,38 @@ def load_model(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> k
     if not isinstance(model, keras.Model):
         raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is wanted. {HOW_TO_SAVE}")
     return model
+
+
+def configuration_of(model: keras.Model) -> dict[str, Any]:
+    """What Keras writes into `config.json`, without the compile state: `model_of` makes the model again."""
+    configuration = keras.saving.serialize_keras_object(model)
+    configuration.pop("compile_config", None)
+    return dict(configuration)
+
+
+def model_of(configuration: dict[str, Any], path: pathlib.Path, *, allow_lambda: bool = False) -> keras.Model:
+    """A model with new weights from its configuration, which was read from a file.
+
+    Raises:
+        InputError: lambdas that are not allowed, classes that Keras does not know, or no model.
+    """
+    _check_lambdas(configuration, path, allow_lambda)
+    try:
+        model = keras.saving.deserialize_keras_object(configuration, safe_mode=not allow_lambda)
+    except Exception as error:  # Keras and the classes in the file raise every kind of exception
+        raise InputError(_why_not(path, configuration, "", error)) from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is wanted.")
+    return model
+
+
+def _check_lambdas(configuration: dict[str, Any], path: pathlib.Path, allow_lambda: bool) -> None:
+    lambdas = sorted(set(_lambda_names(configuration)))
+    if lambdas and not allow_lambda:
+        raise InputError(
+            f"The model in {str(path)!r} has Lambda layers or lambda functions ({', '.join(lambdas)}), whose Python "
+            "code would run here. If you trust its origin, use load_model(path, allow_lambda=True) or --allow_lambda."
+        )
 
 
 def _read_configuration(path: pathlib.Path) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,234 @@
+"""`save_packed()` and `load_packed()`: one small file with the codes of a result at their true width.
+
+An HDF5 file with three byte strings, since each dataset costs hundreds of bytes: a compressed JSON header (the model's
+configuration, and of each weight its shape and how it is stored), the codes of all kernels one behind the other, and
+all other numbers.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import zlib
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from keras_compress.bridge.loading import configuration_of, model_of
+from keras_compress.errors import InputError, StorageError
+from keras_compress.files import replacing
+from keras_compress.layers.kernels import views_by_path
+from keras_compress.result import QuantizedKernel, Result
+
+FORMAT = "keras_compress packed"
+VERSION = 1
+PARTS = ("header", "codes", "numbers")
+TERNARY = 3 ** np.arange(5)  # five ternary digits are a byte
+LARGEST_HEADER = 1 << 28  # bytes; a small file can claim to unpack to any size
+
+
+def save_packed(result: Result, path: str | os.PathLike[str]) -> None:
+    """Writes a result into one file: codes at their true width, scales, other weights, the model's configuration.
+
+    A kernel of n levels takes log2(n) bits a weight, rounded up to whole bits; a ternary one takes 1.6, five weights a
+    byte. All alphabets fit, also those that no TFLite type holds.
+
+    Args:
+        result: of `quantize` and later steps.
+        path: of the file, by custom ending in .packed.
+
+    Raises:
+        InputError: a result without codes, or whose weights are not those of its codes.
+        StorageError: the folder cannot be written to, or the disk is full.
+    """
+    given = Result.of(result)
+    if not given.kernels:
+        raise InputError(
+            f"Model {given.model.name!r} has no codes to pack. Quantize it, or use model.save('NAME.keras')."
+        )
+    views = views_by_path(given.model)
+    paths = {id(views[kernel].variable): kernel for kernel in given.kernels}
+    codes: list[np.ndarray] = []
+    numbers: list[np.ndarray] = []
+    weights: list[dict[str, Any]] = []
+    for variable in given.model.variables:
+        entry: dict[str, Any] = {"shape": list(variable.shape)}
+        kernel = given.kernels.get(paths.get(id(variable), ""))
+        if kernel is None:
+            entry["dtype"] = str(keras.backend.standardize_dtype(variable.dtype))
+            numbers.append(_bytes(np.asarray(keras.ops.convert_to_numpy(variable))))
+        else:
+            entry["kernel"] = _described(kernel, numbers)
+            codes.append(pack(np.searchsorted(kernel.levels, kernel.codes.ravel()), len(kernel.levels)))
+        weights.append(entry)
+    header = {"configuration": configuration_of(given.model), "weights": weights}
+    parts = {
+        "header": np.frombuffer(zlib.compress(json.dumps(header).encode(), 9), np.uint8),
+        "codes": np.concatenate(codes),
+        "numbers": np.concatenate(numbers) if numbers else np.zeros(0, np.uint8),
+    }
+    # Texts of fixed length and no list of free space: four kilobytes less.
+    with replacing(path) as part, h5py.File(part, "w", libver="latest", fs_strategy="none") as file:
+        for name, content in parts.items():
+            file.create_dataset(name, data=content)
+        file.attrs["format"], file.attrs["sha256"] = np.bytes_(FORMAT), np.bytes_(_checksum(parts))
+        file.attrs["version"] = VERSION
+
+
+def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> keras.Model:
+    """The plain Keras model in a file of `save_packed`; its kernels are bit for bit those that were saved.
+
+    Nothing of this package is needed to serve it: `model.save("NAME.keras")` writes an ordinary file.
+
+    Args:
+        path: of the file.
+        allow_lambda: see `load_model`.
+
+    Raises:
+        StorageError: there is no such file, or it cannot be read.
+        InputError: not such a file, a damaged or cut one, one of a newer version, or a model that cannot be built.
+    """
+    path = pathlib.Path(path)
+    parts = _read(path)
+    try:
+        unpacked = zlib.decompressobj()
+        header = json.loads(unpacked.decompress(parts["header"].tobytes(), LARGEST_HEADER))
+        configuration = header["configuration"]
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise InputError(f"{str(path)!r} has a header that cannot be read ({error}). Pack it again.") from error
+    model = model_of(configuration, path, allow_lambda=allow_lambda)
+    try:
+        if len(header["weights"]) != len(model.variables):
+            raise ValueError(f"{len(header['weights'])} weights for the {len(model.variables)} of its model")
+        codes, numbers = _Reader(parts["codes"]), _Reader(parts["numbers"])
+        for entry, variable in zip(header["weights"], model.variables, strict=True):
+            shape = tuple(map(int, entry["shape"]))
+            if shape != tuple(variable.shape):
+                raise ValueError(f"a weight of shape {shape} for {tuple(variable.shape)}")
+            if "kernel" in entry:
+                variable.assign(_kernel(entry["kernel"], shape, codes, numbers).decode())
+            else:
+                variable.assign(numbers.take(entry["dtype"], shape))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{str(path)!r} does not hold the model that it says ({error}). Pack it again.") from error
+    return model
+
+
+def pack(indices: np.ndarray, num_levels: int) -> np.ndarray:
+    """Integers from 0 to num_levels - 1 as bytes: five a byte for three levels, else in whole bits, low ones first."""
+    if num_levels == 3:
+        padded = np.concatenate([indices, np.zeros(-len(indices) % 5, indices.dtype)]).reshape(-1, 5)
+        return (padded @ TERNARY).astype(np.uint8)
+    bits = (num_levels - 1).bit_length()
+    planes = (indices.astype(np.uint16)[:, np.newaxis] >> np.arange(bits, dtype=np.uint16)) & 1
+    return np.packbits(planes.astype(np.uint8).ravel(), bitorder="little")
+
+
+def unpack(content: np.ndarray, num_levels: int, count: int) -> np.ndarray:
+    """What `pack` packed: (count,) integers."""
+    if num_levels == 3:
+        return (content[:, np.newaxis] // TERNARY % 3).reshape(-1)[:count]
+    bits = (num_levels - 1).bit_length()
+    planes = np.unpackbits(content, count=count * bits, bitorder="little").reshape(count, bits)
+    return planes @ (1 << np.arange(bits))
+
+
+def packed_bytes(num_levels: int, count: int) -> int:
+    """How many bytes `pack` makes."""
+    return -(-count // 5) if num_levels == 3 else -(-count * (num_levels - 1).bit_length() // 8)
+
+
+class _Reader:
+    """Bytes that are taken one piece after the other."""
+
+    def __init__(self, content: np.ndarray):
+        self._content = content
+        self._position = 0
+
+    def take_bytes(self, count: int) -> np.ndarray:
+        if self._position + count > len(self._content):
+            raise ValueError("it ends too early")
+        self._position += count
+        return self._content[self._position - count : self._position]
+
+    def take(self, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        kind = np.dtype(dtype) if dtype != "bfloat16" else np.dtype("uint16")
+        if kind.kind not in "biuf":
+            raise ValueError(f"numbers of type {dtype}")
+        values = self.take_bytes(int(np.prod(shape)) * kind.itemsize).view(kind)
+        if dtype == "bfloat16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        return values.reshape(shape)
+
+
+def _described(kernel: QuantizedKernel, numbers: list[np.ndarray]) -> dict[str, Any]:
+    """What the header says of a kernel; its scale and what goes with it join the numbers."""
+    described: dict[str, Any] = {"axis": list(kernel.axes), "group_size": kernel.group_size}
+    for field in ("levels", "scale", "zero_point", "gap"):
+        values = getattr(kernel, field)
+        if values is not None:
+            values = np.asarray(values, np.int32 if field in ("levels", "zero_point") else np.float32)
+            described[field] = list(values.shape)
+            numbers.append(_bytes(values))
+    return described
+
+
+def _kernel(described: dict[str, Any], shape: tuple[int, ...], codes: _Reader, numbers: _Reader) -> QuantizedKernel:
+    parts = {
+        field: numbers.take(kind, tuple(described[field]))
+        for field, kind in (("levels", "int32"), ("scale", "float32"), ("zero_point", "int32"), ("gap", "float32"))
+        if field in described
+    }
+    count, num_levels = int(np.prod(shape)), len(parts["levels"])
+    indices = unpack(codes.take_bytes(packed_bytes(num_levels, count)), num_levels, count)
+    return QuantizedKernel(
+        parts["levels"][indices].reshape(shape),
+        parts["levels"],
+        parts["scale"],
+        tuple(described["axis"]),
+        parts.get("zero_point"),
+        parts.get("gap"),
+        described["group_size"],
+    )
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The parts of a file, after its checks."""
+    if not path.is_file():
+        raise StorageError(f"There is no packed file {str(path)!r}. Check the name and the folder.")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT.encode():
+                raise InputError(f"{str(path)!r} is no file of save_packed. Use kc.load_model for a model file.")
+            version = int(file.attrs["version"])
+            if version > VERSION:
+                raise InputError(
+                    f"{str(path)!r} has version {version}; this program reads up to {VERSION}. Update keras_compress."
+                )
+            parts = {name: np.asarray(file[name][()], np.uint8) for name in PARTS}
+            checksum = bytes(file.attrs["sha256"]).decode()
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise StorageError(f"The packed file {str(path)!r} cannot be read ({error.strerror}).") from error
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{str(path)!r} is damaged or cut off, or no file of save_packed. Copy or pack it again."
+        ) from error
+    if checksum != _checksum(parts):
+        raise InputError(f"{str(path)!r} is damaged: its checksum is wrong. Copy or pack it again.")
+    return parts
+
+
+def _checksum(parts: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in PARTS:
+        digest.update(len(parts[name]).to_bytes(8, "little"))
+        digest.update(parts[name].tobytes())
+    return digest.hexdigest()
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
