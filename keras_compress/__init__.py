@@ -36,6 +36,7 @@ _MODULES = {  # public name: the module that defines it
     "evaluate_tflite": "keras_compress.measurement.tflite",
     "export_tflite": "keras_compress.export.tflite",
     "fold_batch_normalization": "keras_compress.quantization.folding",
+    "inspect_tflite": "keras_compress.measurement.inspection",
     "load_model": "keras_compress.bridge.loading",
     "load_packed": "keras_compress.export.packed",
     "load_result": "keras_compress.result",
@@ -45,7 +46,12 @@ _MODULES = {  # public name: the module that defines it
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
     "save_packed": "keras_compress.export.packed",
 }
-_WITHOUT_KERAS = ("keras_compress.errors", "keras_compress.measurement.tflite", "keras_compress.report")
+_WITHOUT_KERAS = (
+    "keras_compress.errors",
+    "keras_compress.measurement.inspection",
+    "keras_compress.measurement.tflite",
+    "keras_compress.report",
+)
 
 __all__ = ["__version__", *_MODULES]
 

@@ -1,0 +1,57 @@
+"""What the inspection says of a file is what was put into it; every byte is counted once."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+
+L = keras.layers
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4), name="images")
+    x = L.Flatten()(L.Conv2D(16, 3, activation="relu", name="conv")(inputs))
+    model = keras.Model(inputs, L.Dense(10, name="head")(x))
+    result = kc.quantize(model, kc.MSQ(bits=4))
+    path = tmp_path_factory.mktemp("files") / "net.tflite"
+    kc.export_tflite(result, path, storage="small", static_batch=1)
+    return path, result
+
+
+def test_tensors_are_those_of_the_result(file):
+    path, result = file
+    inspection = kc.inspect_tflite(path)
+    rows = {row.name: row for row in inspection.tensors}
+    for name, kernel in result.kernels.items():
+        row = rows[name]
+        assert (row.type, row.bits, row.bytes) == ("INT4", 4, kernel.codes.size // 2)
+        assert row.num_scales == kernel.scale.size
+        assert row.zeros == pytest.approx(np.mean(kernel.codes == 0))
+        assert row.readers == ("DEQUANTIZE",)
+    assert [row.bytes for row in inspection.tensors] == sorted((row.bytes for row in inspection.tensors), reverse=True)
+    assert inspection.operators["DEQUANTIZE"] == 2 and inspection.operators["CONV_2D"] == 1
+    assert inspection.inputs == ("images FLOAT32 (1, 8, 8, 4)",)
+
+
+def test_every_byte_is_counted_once(file):
+    inspection = kc.inspect_tflite(file[0])
+    assert inspection.bytes == file[0].stat().st_size == sum(inspection.parts.values())
+    assert inspection.parts["scales"] == 12 * 26
+    assert all(size >= 0 for size in inspection.parts.values())
+
+
+def test_the_table_names_what_is_there(file):
+    text = str(kc.inspect_tflite(file[0]))
+    assert "head" in text and "INT4" in text and "10x576" in text
+    assert "where they are: INT4" in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_damaged_and_missing_files_are_refused(file, tmp_path):
+    (tmp_path / "cut.tflite").write_bytes(file[0].read_bytes()[:200])
+    with pytest.raises(kc.InputError, match="is damaged"):
+        kc.inspect_tflite(tmp_path / "cut.tflite")
+    with pytest.raises(kc.StorageError, match="cannot be read"):
+        kc.inspect_tflite(tmp_path / "none.tflite")
