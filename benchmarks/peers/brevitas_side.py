@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional
 
 from keras_compress.errors import InputError
+from keras_compress.layers.convolution_views import Conv2DView
+from keras_compress.layers.dense_views import DenseView
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
-from keras_compress.layers.kernels import Conv2DView, DenseView
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Brevitas names optional packages that nothing here uses
@@ -190,7 +191,7 @@ def _layer(view: Any, num_levels: int | None, scale: np.ndarray | None) -> Any:
         raise InputError(f"Conv2D and Dense layers are wanted. Received: {type(view.layer).__name__}.")
     layer.weight.data = torch.from_numpy(np.ascontiguousarray(weights))
     if bias is not None:
-        layer.bias.data = torch.from_numpy(bias.copy())
+        layer.bias.data = torch.from_numpy(np.array(bias))
     return layer
 
 

@@ -28,6 +28,7 @@ def run(command: str, *arguments: str, folder: pathlib.Path = ROOT) -> subproces
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [path.name for path in COMMANDS])
 def test_every_benchmark_answers_help_and_refuses_an_unknown_flag(command):
     helped = run(command, "--help")
