@@ -109,11 +109,13 @@ def command_violations(root: pathlib.Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_room_imports_against_the_table():
     violations = room_violations(ROOT)
     assert not violations, "\n".join(violations)
 
 
+@pytest.mark.slow
 def test_nothing_imports_a_command():
     violations = command_violations(ROOT)
     assert not violations, "\n".join(violations)

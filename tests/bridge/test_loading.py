@@ -67,6 +67,7 @@ def test_a_model_comes_back_uncompiled(tmp_path, suffix):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_path_may_be_text(tmp_path):
     assert load_model(str(save(network(), tmp_path / "model.keras"))).name == "network"
 

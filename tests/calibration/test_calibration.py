@@ -186,6 +186,7 @@ def counted(depth):
     return keras.Sequential([*layers, L.Dense(3, name="logits")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["gram", "direct"])
 def test_each_call_runs_once_in_each_network_however_deep(form):
     Counting.seen = {}

@@ -55,6 +55,7 @@ METHODS += [(settings, method, True) for settings, method, _ in METHODS if metho
 METHODS += [(CONVOLUTIONS[8], method, True) for method in ("taps", "patches")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "method", "same"), METHODS, ids=str)
 def test_the_statistics_of_a_convolution_are_those_of_its_patches(rng, settings, method, same):
     analog, compressed = images(rng, 3, 9, 7)
@@ -153,6 +154,7 @@ def test_the_rows_of_a_dense_layer_are_vectors_of_any_rank(rng, shape, gram):
         np.testing.assert_allclose(getattr(statistics, field), getattr(expected, field), **FLOAT32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", CONVOLUTIONS[2:10:3], ids=str)
 @pytest.mark.parametrize("batches", [(1, 1, 1), (2, 1), (3,)], ids=str)
 def test_batches_of_any_size_give_the_same_statistics(rng, settings, batches):

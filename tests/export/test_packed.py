@@ -53,6 +53,7 @@ def test_a_weight_takes_its_true_width(num_levels, bits):
     assert packed.packed_bytes(num_levels, 40_000) == bits * 40_000 / 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALPHABETS)
 def test_every_alphabet_comes_back_bit_for_bit(model, samples, tmp_path, name):
     quantizer = kc.MSQ(alphabet=ALPHABETS[name])
@@ -119,6 +120,7 @@ def test_a_file_that_is_cut_short(file, share):
         kc.load_packed(file)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(file, model, samples):
     content = file.read_bytes()
     wanted = np.asarray(kc.load_packed(file)(samples))

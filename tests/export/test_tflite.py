@@ -174,6 +174,7 @@ def test_the_file_holds_the_codes_and_scales_of_the_result(model, tmp_path, name
             np.testing.assert_array_equal(scale, wanted, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["simple", "grouped"])
 def test_small_files_are_as_small_as_their_bits(tmp_path, kind):
     layers = [keras.Input((16, 16, 8)), L.Conv2D(64, 3, groups=1 + (kind == "grouped"), name="conv"), L.ReLU()]
@@ -200,6 +201,7 @@ def two_alike():
     return keras.Model([inputs, other], [L.Dense(6, name="third")(x), L.Softmax(name="chances")(x)], name="two_alike")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", policy.MODES)
 @pytest.mark.parametrize("batch", [None, 1])
 def test_layers_that_look_alike_are_not_mixed_up(tmp_path, mode, batch):
@@ -227,6 +229,7 @@ def test_what_has_no_codes_stays_as_the_converter_made_it(model, tmp_path):
     assert set(tensors_of(tmp_path / "net.tflite")[0]) == {"conv", "head"}
 
 
+@pytest.mark.slow
 def test_kernels_that_are_no_weights_of_an_operator_stay_floats_and_say_so(tmp_path):
     inputs = keras.Input((5, 6))
     x = L.LSTM(4, name="lstm")(L.EinsumDense("abc,cd->abd", output_shape=(None, 6), name="einsum")(inputs))
@@ -237,6 +240,7 @@ def test_kernels_that_are_no_weights_of_an_operator_stay_floats_and_say_so(tmp_p
     assert "no operator whose weights are this kernel" in report.row("lstm/recurrent_kernel").reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["float", "dynamic", "int8", "float16", "int16x8"])
 def test_a_model_without_codes_takes_the_converters_path(model, tmp_path, mode):
     path = tmp_path / "net.tflite"
@@ -247,6 +251,7 @@ def test_a_model_without_codes_takes_the_converters_path(model, tmp_path, mode):
     assert {"float16": "FLOAT16", "int8": "INT8", "int16x8": "INT16"}.get(mode, "FLOAT32") in types
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", policy.MODES)
 def test_a_batchnorm_before_a_dense_layer_is_not_multiplied_into_its_codes(tmp_path, mode):
     """The converter would give each input of the kernel a factor of its own."""

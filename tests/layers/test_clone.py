@@ -131,6 +131,7 @@ def model(request) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_clone_is_equal(model):
     clone = clone_model(model)
     assert (type(clone), clone.name, clone.dtype_policy) == (type(model), model.name, model.dtype_policy)
@@ -162,6 +163,7 @@ def test_clone_shares_nothing_and_leaves_the_model_alone(model):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build", [residual, dictionaries, recurrent, mixed, deferred, cut], ids=lambda build: build.__name__
 )
@@ -202,6 +204,7 @@ def test_trainable_flags_cross():
     assert clone.trainable is False
 
 
+@pytest.mark.slow
 def test_compile_state_crosses_and_the_clone_trains_alone():
     model = deferred()
     model.compile(keras.optimizers.SGD(0.25, momentum=0.5), "mse", metrics=["mae"])

@@ -196,6 +196,7 @@ def test_channels_first_is_refused_with_the_reason():
     assert "channels_first" in refusal(layer)
 
 
+@pytest.mark.slow
 def test_a_layer_that_keras_quantized_is_refused_with_the_reason():
     layer = L.Dense(3)
     layer.build((None, 2))

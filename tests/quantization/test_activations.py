@@ -85,6 +85,7 @@ def rounded(request):
 # What comes out
 
 
+@pytest.mark.slow
 def test_the_model_that_comes_in_is_untouched(model, samples):
     before = [weight.numpy().copy() for weight in model.weights]
     nodes = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model.layers]
@@ -201,6 +202,7 @@ def test_a_fresh_process_loads_it(model, samples, tmp_path):
     assert "<QuantizeActivation name=image_quantized" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_it_comes_out_the_same_each_time(rounded):
     settings, weights, samples, first = rounded
     second = kc.quantize_activations(weights, samples, **settings)
@@ -258,6 +260,7 @@ def tensors_of(model, samples):
 MEASURED = ["image_quantized", "relu_quantized", "hidden_quantized", "predictions_quantized"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_minmax_spans_all_values(model, samples, symmetric):
     layers = roundings(kc.quantize_activations(model, samples, ranges="minmax", symmetric=symmetric).model)
@@ -268,6 +271,7 @@ def test_minmax_spans_all_values(model, samples, symmetric):
         assert layers[name].zero_point == expected.zero_point
 
 
+@pytest.mark.slow
 def test_moving_averages_are_over_groups_of_32_samples(model, samples):
     layers = roundings(kc.quantize_activations(model, samples, ranges="moving_average").model)
     for name in MEASURED:
@@ -279,6 +283,7 @@ def test_moving_averages_are_over_groups_of_32_samples(model, samples):
         assert layers[name].zero_point == zero_point
 
 
+@pytest.mark.slow
 def test_the_default_has_the_range_with_the_least_squared_error(model, samples):
     layers = roundings(kc.quantize_activations(model, samples, bits=4).model)
     for name in MEASURED:
@@ -304,6 +309,7 @@ def test_least_squared_error_is_no_larger_than_that_of_the_other_rules(symmetric
         assert errors["mse"][path] <= 1.02 * min(errors["minmax"][path], errors["moving_average"][path]), path
 
 
+@pytest.mark.slow
 def test_tensors_that_are_joined_have_the_same_letters():
     model = architectures.build("residual")
     layers = roundings(kc.quantize_activations(model, architectures.samples(model, 40)).model)

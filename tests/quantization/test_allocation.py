@@ -44,6 +44,7 @@ def test_the_ends_of_the_budget_are_the_ends_of_the_widths(model, samples):
     assert set(bits(kc.allocate_bits(model, samples, budget="1MB", widths=WIDTHS))) == {8}
 
 
+@pytest.mark.slow
 def test_a_budget_in_bytes_counts_codes_and_scales(model, samples):
     least = kc.allocate_bits(model, samples, average_bits=2, widths=WIDTHS)
     channels = sum(model.get_layer(path).kernel.shape[-1] for path in least)
@@ -62,6 +63,7 @@ def test_any_quantizer_may_be_the_method(model, samples, quantizer):
         assert chosen in [quantizer.with_bits(width) for width in (2, 4, 8)]
 
 
+@pytest.mark.slow
 def test_layers_narrow_the_choice(model, samples):
     (path, *_) = kc.allocate_bits(model, samples, average_bits=4)
     assert list(kc.allocate_bits(model, samples, average_bits=4, layers=path)) == [path]

@@ -258,6 +258,7 @@ def test_it_comes_back_from_disk(quantized, tmp_path):
     np.testing.assert_array_equal(back.model(samples).numpy(), result.model(samples).numpy())
 
 
+@pytest.mark.slow
 def test_it_comes_out_the_same_each_time(quantized):
     quantizer, model, samples, result, *_ = quantized
     again = kc.quantize(model, quantizer, samples)

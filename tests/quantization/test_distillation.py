@@ -155,6 +155,7 @@ def test_samples_may_lie_on_disk_in_chunks(model, samples, quantized, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_chosen_layers(model, samples, quantized):
     result = kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10, layers="head")
     for path, kernel in result.kernels.items():
@@ -256,6 +257,7 @@ def test_models_without_codes_and_teachers_of_other_outputs_are_refused(model, s
         kc.distill_scales(quantized, other, samples)
 
 
+@pytest.mark.slow
 def test_divergence_wants_probabilities(samples):
     logits = drawn(network(None))
     quantized = kc.quantize(logits, kc.GPFQ(3), samples)

@@ -165,6 +165,7 @@ def dense():
 GROUPED = [kc.MSQ, kc.GPFQ, kc.SPFQ, kc.OPTQ, kc.Qronos]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("build", GROUPED)
 def test_groups_of_features_have_scales_of_their_own(dense, build, symmetric, tmp_path):
@@ -181,6 +182,7 @@ def test_groups_of_features_have_scales_of_their_own(dense, build, symmetric, tm
     np.testing.assert_array_equal(back.decode(), kernel.decode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", GROUPED[:2])
 def test_smaller_groups_leave_smaller_errors(dense, build):
     model, samples = dense
@@ -191,6 +193,7 @@ def test_smaller_groups_leave_smaller_errors(dense, build):
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", ["alternating", "search"])
 def test_the_scales_of_groups_are_fitted_too(dense, radius):
     model, samples = dense
@@ -202,6 +205,7 @@ def test_the_scales_of_groups_are_fitted_too(dense, radius):
     assert fitted.report.row(name).relative_error < plain.report.row(name).relative_error
 
 
+@pytest.mark.slow
 def test_zero_points_help_where_weights_lie_on_one_side(dense):
     model, samples = dense
     one_sided = keras.models.clone_model(model)
@@ -232,6 +236,7 @@ def test_groups_are_for_dense_layers(model, samples):
         kc.quantize(model, kc.GPFQ(alphabet=kc.Integer(4, group_size=8)), samples)
 
 
+@pytest.mark.slow
 def test_hard_thresholds_make_two_levels_more_and_the_report_says_so(model, samples):
     rows = [
         kc.quantize(model, kc.SparseGPFQ(3, regularizer="l0", regularization=price), samples).report.row("conv")
@@ -263,6 +268,7 @@ def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
     assert errors[1] < 0.97 * errors[0]
 
 
+@pytest.mark.slow
 def test_without_additions_nothing_changes(model, samples):
     plain, through = (kc.quantize(model, kc.GPFQ(3, through_additions=choice), samples) for choice in (False, True))
     assert_same_codes(plain, through)

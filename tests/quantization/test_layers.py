@@ -98,6 +98,7 @@ def model(request):
     return model
 
 
+@pytest.mark.slow
 def test_every_known_layer_is_in_one_of_the_models():
     found = {type(view.layer) for build in MODELS.values() for view in views_by_path(build()).values()}
     assert found == set(VIEWS)

@@ -106,6 +106,7 @@ CORRECTED = [(name, kc.GPFQ(2)) for name in CONNECTED] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "quantizer"), CORRECTED, ids=str)
 def test_corrected_biases_leave_no_mean_error(name, quantizer):
     """Seen right behind each layer, or behind the BatchNormalization that takes the error in its place."""
@@ -127,6 +128,7 @@ def test_corrected_biases_leave_no_mean_error(name, quantizer):
         np.testing.assert_allclose(got.mean(axis=0), wanted.mean(axis=0), rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", [kc.GPFQ(4, centered=False), kc.MSQ(4)], ids=["gpfq", "msq"])
 def test_biases_stay_where_nothing_is_corrected(quantizer):
     model = architectures.build("residual")

@@ -151,6 +151,7 @@ def fills_zeros(result, masks):
     return any(result.kernels[path].codes[~mask].any() for path, mask in masks.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", [kc.MSQ(3), kc.GPFQ(3), kc.GPFQ(alphabet=kc.Midtread(2))], ids=str)
 @pytest.mark.parametrize("form", ["gram", "direct"])
 def test_zeros_are_kept_when_asked(pruned, samples, quantizer, form):

@@ -133,6 +133,7 @@ def test_statistics_are_those_of_the_definition(model, samples):
         assert float(layer.moving_variance[channel]) == pytest.approx(variance, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_damaged_statistics_are_repaired(model, samples):
     healthy = kc.recalibrate_batch_normalization(model, samples).model
     damaged = clone_model(healthy)
@@ -144,6 +145,7 @@ def test_damaged_statistics_are_repaired(model, samples):
     np.testing.assert_allclose(np.asarray(repaired(samples)), np.asarray(healthy(samples)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_once_is_twice(model, samples):
     once = kc.recalibrate_batch_normalization(model, samples)
     twice = kc.recalibrate_batch_normalization(once, samples)
@@ -154,6 +156,7 @@ def test_once_is_twice(model, samples):
         assert row.variance_ratio == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_each_call_runs_once_however_many_layers(samples):
     Counting.seen = {}
     layers = [keras.Input((6, 6, 2))]
@@ -234,6 +237,7 @@ def test_the_model_that_comes_in_is_untouched(model, samples):
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_disk(model, samples, tmp_path):
     result = kc.recalibrate_batch_normalization(kc.quantize(model, kc.MSQ(3)), samples)
     result.save(tmp_path / "small")

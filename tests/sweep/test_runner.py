@@ -108,6 +108,7 @@ def test_a_row_says_what_the_library_says(model, samples, whole):
     assert datetime.datetime.fromisoformat(row["time"]).tzinfo is not None
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_was_measured(samples, whole):
     assert len({row["file"] for row in whole.rows}) == 4
     for row in whole.rows[:2]:

@@ -52,11 +52,13 @@ def test_lenet5_on_mnist_has_its_61706_parameters():
     assert build_architecture("lenet", (28, 28, 1), 10).count_params() == 61706
 
 
+@pytest.mark.slow
 def test_resnet18_on_cifar10_has_its_11173962_trainable_parameters():
     model = build_architecture("resnet18", (32, 32, 3), 10)
     assert sum(weight.shape.num_elements() for weight in model.trainable_weights) == 11173962
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
 def test_vgg16_has_the_14714688_parameters_of_its_convolutions(name):
     model = build_architecture(name, (32, 32, 3), 10)
@@ -64,6 +66,7 @@ def test_vgg16_has_the_14714688_parameters_of_its_convolutions(name):
     assert sum(layer.count_params() for layer in convolutions) == 14714688
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sizes"), [("resnet18", [33, 17, 9, 5, 3]), ("vgg16", [65, 32, 16, 8, 4])])
 def test_images_above_64_pixels_get_the_imagenet_form(name, sizes):
     model = build_architecture(name, (65, 65, 3), 10, width_multiplier=0.02)

@@ -27,6 +27,7 @@ def colors():
     return check_dataset("colors", {"x_train": x, "y_train": y, "x_test": x, "y_test": y}, "here")
 
 
+@pytest.mark.slow
 def test_each_class_shows_its_samples_and_no_more_than_it_has(colors, tmp_path):
     draw_dataset(colors, tmp_path / "a.png", num_samples=4)
     red, green, blue = (count_pixels(tmp_path / "a.png", color) for color in ((200, 0, 0), (0, 200, 0), (0, 0, 200)))
@@ -51,6 +52,7 @@ def test_a_table_shows_its_columns(tmp_path):
     assert count_pixels(tmp_path / "trees.png", (0, 0, 0)) > 500  # text
 
 
+@pytest.mark.slow
 def test_a_table_of_many_columns_without_names_is_drawn(rng, tmp_path):
     y = np.tile([0, 1], 10)
     x = rng.normal(size=(20, 40))
