@@ -9,12 +9,7 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs, functional_graph
-from keras_compress.measurement.scores import (
-    PROBABILITY_TOLERANCE,
-    SMALLEST_PROBABILITY,
-    Evaluation,
-    integer_labels,
-)
+from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
 
 
 def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
@@ -36,42 +31,26 @@ def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Ev
     labels = integer_labels(np.asarray(y), num_samples, num_classes)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
-    judge = _judge(model, arrays, labels)
-    parts = []
+    scores = _scores(model, arrays)
+    tally = Tally()
     for start in range(0, num_samples, batch_size):
         batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
-        parts.append([part.numpy() for part in judge(batch, tf.constant(labels[start : start + batch_size]))])
-    ranks, losses, probable = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Evaluation(
-        top1=float(np.mean(ranks < 1)),
-        top5=float(np.mean(ranks < 5)) if num_classes > 5 else None,
-        loss=float(np.mean(losses, dtype=np.float64)) if probable.all() else None,
-        num_samples=num_samples,
-    )
+        tally.add(scores(batch).numpy(), labels[start : start + batch_size])
+    return tally.evaluation()
 
 
-def _judge(model: keras.Model, arrays: list[np.ndarray], labels: np.ndarray) -> Callable[[list[Any], Any], Any]:
-    """A function from a batch and its labels to three values a sample: how many classes have a higher score than the
-    right one, the cross entropy, and whether the outputs are probabilities."""
+def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]], Any]:
+    """A function from a batch to the model's scores in float32."""
     structure = functional_graph(model).input
 
-    def judge(batch: list[Any], labels: Any) -> Any:
+    def scores(batch: list[Any]) -> Any:
         outputs = model(keras.tree.pack_sequence_as(structure, batch), training=False)
-        scores = tf.cast(keras.tree.flatten(outputs)[0], tf.float32)
-        own = tf.gather(scores, labels, axis=1, batch_dims=1)[:, tf.newaxis]
-        classes = tf.range(tf.shape(scores)[1], dtype=labels.dtype)
-        higher = (scores > own) | ((scores == own) & (classes < labels[:, tf.newaxis]))
-        undefined = tf.reduce_any(tf.math.is_nan(scores), axis=1)
-        ranks = tf.where(undefined, tf.shape(scores)[1], tf.reduce_sum(tf.cast(higher, tf.int32), axis=1))
-        losses = -tf.math.log(tf.clip_by_value(own[:, 0], SMALLEST_PROBABILITY, 1.0))
-        sums_to_one = tf.abs(tf.reduce_sum(scores, axis=1) - 1) <= PROBABILITY_TOLERANCE
-        return ranks, losses, sums_to_one & tf.reduce_all(scores >= 0, axis=1)
+        return tf.cast(keras.tree.flatten(outputs)[0], tf.float32)
 
     # The number of samples is open, so that a short last batch is not traced again; and a call of a concrete function,
     # unlike one of `tf.function`, does not warn where many models are judged.
     specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays]
-    signature = [specs, tf.TensorSpec([None], labels.dtype)]
-    return tf.function(judge, input_signature=signature).get_concrete_function()
+    return tf.function(scores, input_signature=[specs]).get_concrete_function()
 
 
 def _num_classes(model: keras.Model) -> int:
@@ -88,12 +67,7 @@ def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
     """One array for each input of the model, in the model's order."""
     graph = functional_graph(model)
     names = ModelInputs.of(model).names
-    if isinstance(x, dict):
-        if x.keys() != set(names):
-            raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
-        arrays = [np.asarray(x[name]) for name in names]
-    else:
-        arrays = [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
+    arrays = input_arrays(x, names)
     if len(arrays) != len(graph.inputs):
         raise InputError(
             f"The model has {len(graph.inputs)} inputs ({', '.join(names)}). Received: {len(arrays)} arrays."

@@ -1,6 +1,8 @@
-"""How often a classifier is right, from its scores. Loads neither TensorFlow nor Keras."""
+"""Inputs and labels as users have them, and how often a classifier is right. Loads neither TensorFlow nor Keras."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,21 +36,48 @@ class Evaluation:
         return f"{', '.join(parts)} on {self.num_samples:,} samples"
 
 
-def scored(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """What (n, num_classes) scores say of (n,) labels."""
-    scores = scores.astype(np.float64)
-    own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
-    earlier = np.arange(scores.shape[1]) < labels[:, np.newaxis]
-    ranks = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
-    ranks[np.isnan(scores).any(axis=1)] = scores.shape[1]
-    probable = (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE).all()
-    losses = -np.log(np.clip(own[:, 0], SMALLEST_PROBABILITY, 1.0))
-    return Evaluation(
-        top1=float(np.mean(ranks < 1)),
-        top5=float(np.mean(ranks < 5)) if scores.shape[1] > 5 else None,
-        loss=float(losses.mean()) if probable else None,
-        num_samples=len(labels),
-    )
+class Tally:
+    """Counts, batch by batch, what scores say of labels."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []  # ranks and losses
+        self._probable = True
+        self._num_classes = 0
+
+    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        """(n, num_classes) scores of n samples, and their (n,) labels."""
+        scores = scores.astype(np.float64)
+        self._num_classes = scores.shape[1]
+        own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
+        earlier = np.arange(self._num_classes) < labels[:, np.newaxis]
+        ranks = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # classes that have a higher score
+        ranks[np.isnan(scores).any(axis=1)] = self._num_classes
+        self._parts.append((ranks, -np.log(np.clip(own[:, 0], SMALLEST_PROBABILITY, 1.0))))
+        sums_to_one = np.abs(scores.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE
+        self._probable &= bool(sums_to_one.all() and (scores >= 0).all())
+
+    def evaluation(self) -> Evaluation:
+        """Of all samples."""
+        ranks, losses = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        return Evaluation(
+            top1=float(np.mean(ranks < 1)),
+            top5=float(np.mean(ranks < 5)) if self._num_classes > 5 else None,
+            loss=float(losses.mean()) if self._probable else None,
+            num_samples=len(ranks),
+        )
+
+
+def input_arrays(x: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays in `x`: one, a list of them, or a dictionary by the names of the inputs, whose order they then have.
+
+    Raises:
+        InputError: a dictionary with other names.
+    """
+    if not isinstance(x, Mapping):
+        return [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
+    if set(x) != set(names):
+        raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
+    return [np.asarray(x[name]) for name in names]
 
 
 def integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndarray:

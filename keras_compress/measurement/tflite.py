@@ -4,7 +4,7 @@ import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_compress.errors import InputError
 from keras_compress.measurement import flatbuffer
-from keras_compress.measurement.scores import Evaluation, integer_labels, scored
+from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
 
 Path = str | os.PathLike[str]
 
@@ -77,10 +77,8 @@ class Runner:
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The interpreter refuses {name!r}: {' '.join(str(error).split())[:300]}") from error
         self.name = name
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        return list(self._interpreter.get_input_details())
+        self.inputs: list[dict[str, Any]] = list(self._interpreter.get_input_details())  # with the shapes of the file
+        self._shapes = [tuple(map(int, details["shape"])) for details in self.inputs]  # those that memory is there for
 
     @property
     def batched(self) -> bool:
@@ -93,28 +91,38 @@ class Runner:
         Raises:
             InputError: inputs that do not fit the file.
         """
-        details = self.inputs
-        if len(arrays) != len(details):
-            raise InputError(f"{self.name!r} has {len(details)} inputs. Received: {len(arrays)} arrays.")
-        for entry, array in zip(details, arrays, strict=True):
-            signature = tuple(int(size) for size in entry["shape_signature"])
-            if len(signature) != array.ndim or any(
-                size not in (-1, given) for size, given in zip(signature, array.shape, strict=True)
-            ):
-                raise InputError(f"{self.name!r} wants inputs of shape {signature}. Received: {array.shape}.")
-            if tuple(entry["shape"]) != array.shape:
-                self._interpreter.resize_tensor_input(entry["index"], array.shape)
+        self.check_number(arrays)
+        shapes = [array.shape for array in arrays]
         try:
-            self._interpreter.allocate_tensors()
-            for entry, array in zip(details, arrays, strict=True):
+            if shapes != self._shapes:
+                self._resize(shapes)
+            for entry, array in zip(self.inputs, arrays, strict=True):
                 self._interpreter.set_tensor(entry["index"], _quantized(array, entry))
             self._interpreter.invoke()
+        except InputError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{self.name!r} does not run: {' '.join(str(error).split())[:300]}") from error
         return [
             _dequantized(self._interpreter.get_tensor(entry["index"]), entry)
             for entry in self._interpreter.get_output_details()
         ]
+
+    def check_number(self, arrays: Sequence[np.ndarray]) -> None:
+        """Raises InputError for another number of arrays than the file has inputs."""
+        if len(arrays) != len(self.inputs):
+            raise InputError(f"{self.name!r} has {len(self.inputs)} inputs. Received: {len(arrays)} arrays.")
+
+    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
+        for entry, shape in zip(self.inputs, shapes, strict=True):
+            signature = tuple(int(size) for size in entry["shape_signature"])
+            if len(signature) != len(shape) or any(
+                size not in (-1, given) for size, given in zip(signature, shape, strict=True)
+            ):
+                raise InputError(f"{self.name!r} wants inputs of shape {signature}. Received: {shape}.")
+            self._interpreter.resize_tensor_input(entry["index"], shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
 
     def outputs(self, arrays: Sequence[np.ndarray], batch_size: int = 64) -> list[np.ndarray]:
         """The outputs for any number of samples."""
@@ -177,7 +185,9 @@ def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads
     if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
         shapes = ", ".join(str(output.shape) for output in outputs)
         raise InputError(f"{runner.name!r} is no classifier with one output (n, num_classes). Its outputs: {shapes}.")
-    return scored(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
+    tally = Tally()
+    tally.add(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
+    return tally.evaluation()
 
 
 def compare(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:
@@ -260,14 +270,8 @@ def benchmark_tflite(
 def _arrays(runner: Runner, x: Any) -> list[np.ndarray]:
     """One array for each input of a file, with as many samples each."""
     names = [details["name"] for details in runner.inputs]
-    if isinstance(x, Mapping):
-        if set(x) != set(names):
-            raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
-        arrays = [np.asarray(x[name]) for name in names]
-    else:
-        arrays = [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
-    if len(arrays) != len(names):
-        raise InputError(f"{runner.name!r} has {len(names)} inputs. Received: {len(arrays)} arrays.")
+    arrays = input_arrays(x, names)
+    runner.check_number(arrays)
     lengths = {len(array) if array.ndim else 0 for array in arrays}
     if len(lengths) != 1 or not min(lengths):
         raise InputError(f"All inputs must have as many samples, at least one. Received: {sorted(lengths)}.")
