@@ -23,7 +23,6 @@ import errno
 import importlib
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 
@@ -31,6 +30,7 @@ from absl import flags
 
 from keras_compress.backend import check_backend
 from keras_compress.errors import InputError, UserError
+from keras_compress.progress import quiet_stderr
 
 EXIT_INPUT = 2
 EXIT_FAULT = 1
@@ -110,20 +110,9 @@ def import_tensorflow() -> None:
     Raises:
         InputError: Keras is set to another backend.
     """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as banners:
-        stderr = os.dup(2)
-        os.dup2(banners.fileno(), 2)
-        try:
-            check_backend()
-            importlib.import_module("tensorflow").config.list_logical_devices()
-        except ImportError:
-            banners.seek(0)
-            os.write(stderr, banners.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with quiet_stderr(unless=ImportError):
+        check_backend()
+        importlib.import_module("tensorflow").config.list_logical_devices()
 
 
 def help_text(main: Callable[[list[str]], int | None], *, full: bool = False) -> str:

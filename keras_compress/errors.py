@@ -3,6 +3,8 @@
 Commands print these as one line and exit with code 2; any other exception is a fault of ours and exits with code 1.
 """
 
+import numbers
+
 
 class UserError(Exception):
     """Something that the user can mend."""
@@ -14,3 +16,9 @@ class InputError(UserError, ValueError):
 
 class StorageError(UserError, OSError):
     """A file or folder that cannot be read or written, or a disk that is full."""
+
+
+def check_integer(name: str, value: object, low: int) -> None:
+    """Raises InputError for what is no integer from `low` upwards."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise InputError(f"{name} must be an integer from {low} upwards. Received: {value!r}.")

@@ -18,6 +18,13 @@ from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.report import Report
 
 FORMAT_VERSION = 1
+WIDTHS = (2, 4, 8)  # bits of TFLite's weight types
+
+
+def width_of(integers: np.ndarray) -> int | None:
+    """2, 4 or 8: the bits of the narrowest TFLite weight type that holds the integers; None where none does."""
+    low, high = int(integers.min()), int(integers.max())
+    return next((bits for bits in WIDTHS if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +93,12 @@ class QuantizedKernel:
         """2, 4 or 8: the width of the narrowest TFLite weight type that holds these codes; None where none does."""
         if self.zero_point is not None or self.gap is not None or self.group_size is not None:
             return None
-        low, high = int(self.levels[0]), int(self.levels[-1])
-        return next((bits for bits in (2, 4, 8) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), None)
+        return width_of(self.levels)
+
+    @property
+    def storage(self) -> str:
+        """Such as "int4", by `storage_bits`; "packed" where no TFLite weight type holds these codes."""
+        return "packed" if self.storage_bits is None else f"int{self.storage_bits}"
 
     def decode(self) -> np.ndarray:
         """The kernel in float32."""

@@ -1,8 +1,5 @@
 """TensorFlow's TFLite converter on Keras models: the one door to it."""
 
-import contextlib
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs
+from keras_compress.progress import quiet_stderr
 
 KINDS = ("float", "dynamic", "int8", "float16", "int16x8")
 
@@ -57,7 +55,7 @@ def convert(
         converter.target_spec.supported_ops = [operators, tf.lite.OpsSet.TFLITE_BUILTINS]
     elif kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), quiet_stderr():
         warnings.simplefilter("ignore")  # of statistics that are given by the samples
         try:
             return bytes(converter.convert())
@@ -66,16 +64,3 @@ def convert(
             raise InputError(
                 f"Model {model.name!r} cannot be converted ({kind}): TensorFlow's converter says: {text[:300]}"
             ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what the converter's C++ code writes to standard error off the terminal."""
-    kept = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as sink:
-            os.dup2(sink.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

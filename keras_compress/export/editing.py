@@ -13,7 +13,6 @@ BIAS = {"TRANSPOSE_CONV": 3}  # index of an operator's bias among its inputs, wh
 INPUTS = {"TRANSPOSE_CONV": 2}  # of its activations, where it is not 0
 DYNAMIC_VERSION = {"FULLY_CONNECTED": 12, "CONV_2D": 5}  # of operators that read 4 or 2 bits
 DEQUANTIZE_VERSION = 6
-LEAST_SCALE = 1e-9  # of a channel without weights: the runtime wants positive ones
 LARGEST_BIAS = 2**31 - 1
 
 
@@ -34,8 +33,8 @@ class Editor:
 
     def place(
         self, index: int, kind: str, path: str, codes: np.ndarray, scale: np.ndarray, placement: Placement
-    ) -> int:
-        """Gives an operator its weights, and returns their tensor.
+    ) -> None:
+        """Gives an operator its weights.
 
         Args:
             index: of the operator.
@@ -58,34 +57,30 @@ class Editor:
                 self._set_version(operator, DYNAMIC_VERSION[kind])
             if kind == "FULLY_CONNECTED":
                 operator.builtinOptions.asymmetricQuantizeInputs = True
-        return tensor
 
     def set_bias(self, index: int, kind: str, bias: np.ndarray | None, path: str) -> None:
         """Gives a static operator its bias in steps of the scales of its inputs and weights."""
-        operator = self.graph.operators[index]
-        where = BIAS.get(kind, 2)
-        if bias is None or len(operator.inputs) <= where or operator.inputs[where] < 0:
+        old = self._bias(index, kind)
+        if bias is None or old is None:
             return
+        operator = self.graph.operators[index]
         inputs = self.graph.tensors[operator.inputs[INPUTS.get(kind, 0)]]
         weights = self.graph.tensors[operator.inputs[WEIGHTS]]
         scale = float(np.float32(inputs.quantization.scale[0])) * np.asarray(weights.quantization.scale, np.float64)
         steps = np.clip(np.rint(bias.astype(np.float64) / scale), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
-        tensor = self._new_tensor(operator.inputs[where], f"{path}/bias")
+        tensor = self._new_tensor(old, f"{path}/bias")
         self._fill(tensor, schema.TensorType.INT32, steps.view(np.uint8))
         self._quantize(tensor, scale.astype(np.float32), 0)
-        operator.inputs[where] = tensor
+        operator.inputs[BIAS.get(kind, 2)] = tensor
 
     def bias(self, index: int, kind: str) -> np.ndarray | None:
         """The constant bias of an operator of a float model."""
-        inputs = self.graph.operators[index].inputs
-        where = BIAS.get(kind, 2)
-        if len(inputs) <= where or inputs[where] < 0:
-            return None
-        return flatbuffer.array_of(self.model, self.graph.tensors[inputs[where]])
+        tensor = self._bias(index, kind)
+        return None if tensor is None else flatbuffer.array_of(self.model, self.graph.tensors[tensor])
 
-    def weights(self, index: int) -> np.ndarray:
-        """The weights of an operator, as floats."""
-        tensor = self.graph.tensors[self.graph.operators[index].inputs[WEIGHTS]]
+    def floats(self, number: int) -> np.ndarray:
+        """A constant tensor, times its scales if it has some."""
+        tensor = self.graph.tensors[number]
         values = flatbuffer.array_of(self.model, tensor)
         assert values is not None
         if tensor.quantization is None or tensor.quantization.scale is None or not len(tensor.quantization.scale):
@@ -99,9 +94,15 @@ class Editor:
         """The file, with lasting names and a signature, and without what nothing reads any more."""
         self._insert()
         self._remove_barriers()
+        self._remove_unread()
         self._name(inputs, outputs)
         self._compact()
         return flatbuffer.serialize(self.model)
+
+    def _bias(self, index: int, kind: str) -> int | None:
+        """The tensor of an operator's bias, if it has one."""
+        inputs, where = self.graph.operators[index].inputs, BIAS.get(kind, 2)
+        return int(inputs[where]) if len(inputs) > where and inputs[where] >= 0 else None
 
     def _new_tensor(self, tensor: int, name: str) -> int:
         """A tensor of the shape of another one, with a buffer of its own."""
@@ -122,7 +123,7 @@ class Editor:
 
     def _write(self, tensor: int, kind: str, codes: np.ndarray, scale: np.ndarray, placement: Placement) -> None:
         self._fill(tensor, flatbuffer.INTEGERS[placement.bits], flatbuffer.pack(codes, placement.bits))
-        self._quantize(tensor, np.maximum(scale, np.float32(LEAST_SCALE)), channel_axis(kind))
+        self._quantize(tensor, scale, channel_axis(kind))
 
     def _fill(self, tensor: int, kind: int, content: np.ndarray) -> None:
         self.graph.tensors[tensor].type = kind
@@ -159,7 +160,7 @@ class Editor:
 
     def _opcode(self, builtin: int, version: int) -> int:
         for index, code in enumerate(self.model.operatorCodes):
-            if (max(code.builtinCode, code.deprecatedBuiltinCode), code.version) == (builtin, version):
+            if (flatbuffer.builtin_of(code), code.version) == (builtin, version):
                 return index
         self.model.operatorCodes.append(
             schema.OperatorCodeT(deprecatedBuiltinCode=min(builtin, 127), version=version, builtinCode=builtin)
@@ -168,8 +169,7 @@ class Editor:
 
     def _set_version(self, operator: Any, version: int) -> None:
         code = self.model.operatorCodes[operator.opcodeIndex]
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-        operator.opcodeIndex = self._opcode(builtin, max(version, code.version))
+        operator.opcodeIndex = self._opcode(flatbuffer.builtin_of(code), max(version, code.version))
 
     def _insert(self) -> None:
         operators = []
@@ -191,6 +191,15 @@ class Editor:
             else:
                 kept.append(operator)
         self.graph.operators = kept
+
+    def _remove_unread(self) -> None:
+        """Takes out what made floats of weights that codes have replaced."""
+        read = set(self.graph.outputs).union(*(operator.inputs for operator in self.graph.operators))
+        self.graph.operators = [
+            operator
+            for operator in self.graph.operators
+            if operator.outputs[0] in read or flatbuffer.operator_name(self.model, operator) != "DEQUANTIZE"
+        ]
 
     def _name(self, inputs: list[str], outputs: list[str]) -> None:
         """Names that hang on the model alone, and not on what the process has made before."""

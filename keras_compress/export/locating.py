@@ -7,7 +7,7 @@ operator's weights are compared with all markers of its shape, up to a factor fo
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ class Located:
 
     Attributes:
         path: of the kernel.
-        operator: index among the operators of the kinds in `RUNS`.
+        operator: index among the `weighted_operators`.
         kind: of the operator, such as "CONV_2D".
         factor: (n_out,) float64: what each output channel of the kernel was multiplied by; 1 where nothing was folded.
     """
@@ -69,14 +69,29 @@ def with_barriers(model: keras.Model, paths: Collection[str]) -> keras.Model:
     return rebuild(model, insert=lambda tensor: [Barrier()] if id(tensor) in symbols else [])
 
 
-def weighted_operators(model: Any) -> list[tuple[int, str]]:
-    """Index and kind of each operator of the kinds in `RUNS` that reads constant weights, also behind a DEQUANTIZE."""
+class Weighted(NamedTuple):
+    """An operator of the kinds in `RUNS` that reads constant weights: its number, its kind, the tensor of weights."""
+
+    operator: int
+    kind: str
+    tensor: int
+
+
+def weighted_operators(model: Any) -> list[Weighted]:
+    """Those of a `ModelT`, in its order; weights may stand behind an operator DEQUANTIZE."""
     graph = model.subgraphs[0]
+    kinds = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
+    dequantized = {
+        operator.outputs[0]: operator.inputs[0]
+        for kind, operator in zip(kinds, graph.operators, strict=True)
+        if kind == "DEQUANTIZE"
+    }
     found = []
-    for index, operator in enumerate(graph.operators):
-        kind = flatbuffer.operator_name(model, operator)
-        if kind in RUNS and flatbuffer.array_of(model, graph.tensors[operator.inputs[WEIGHTS]]) is not None:
-            found.append((index, kind))
+    for index, (kind, operator) in enumerate(zip(kinds, graph.operators, strict=True)):
+        if kind in RUNS:
+            tensor = dequantized.get(operator.inputs[WEIGHTS], operator.inputs[WEIGHTS])
+            if flatbuffer.array_of(model, graph.tensors[tensor]) is not None:
+                found.append(Weighted(index, kind, tensor))
     return found
 
 
@@ -90,8 +105,8 @@ def locate(model: Any, markers: dict[str, np.ndarray], axes: dict[str, tuple[int
     """
     graph = model.subgraphs[0]
     located = []
-    for number, (index, kind) in enumerate(weighted_operators(model)):
-        weights = flatbuffer.array_of(model, graph.tensors[graph.operators[index].inputs[WEIGHTS]])
+    for number, (_, kind, tensor) in enumerate(weighted_operators(model)):
+        weights = flatbuffer.array_of(model, graph.tensors[tensor])
         assert weights is not None
         for path, marker in markers.items():
             arranged = arrange(marker, axes[path], kind)

@@ -9,7 +9,6 @@ from keras_compress.result import QuantizedKernel
 
 MODES = ("float", "dynamic", "int8")  # of the activations
 STORAGES = ("fast", "small")
-WIDTHS = (2, 4, 8)
 
 # Operator: for each mode how a kernel is read, and the widths that run correctly. "weight-only": an operator
 # DEQUANTIZE stands before it; "dynamic": the operator quantizes its inputs on the fly; "static": integers all through.

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.export import locating
 from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
-from keras_compress.export.locating import Located
-from keras_compress.export.policy import MODES, RUNS, STORAGES, Placement, placement, refusal
+from keras_compress.export.locating import Located, Weighted
+from keras_compress.export.policy import MODES, STORAGES, Placement, placement, refusal
 from keras_compress.files import replacing
 from keras_compress.layers.folding import fold
 from keras_compress.layers.kernels import views_by_path
@@ -26,9 +26,10 @@ from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.tflite import Runner
 from keras_compress.report import LayerRow, Report, Step
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.result import QuantizedKernel, Result, width_of
 
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
+LEAST_SCALE = 1e-9  # of a channel without weights: the runtime wants positive ones
 CHECKED = 64  # samples on which the file is run
 MAX_REPRESENTATIVE = 1000  # samples that ranges are measured on
 # How far outputs may be from those of the Keras model, relative to their norm, by what rounds activations.
@@ -103,15 +104,13 @@ class _Placed:
     """A kernel in the file.
 
     Attributes:
-        path: of the kernel.
-        kind: of the operator.
+        located: which kernel, and which operator reads it.
         codes: as the operator has its weights.
         scale: (n_out,) float32.
         placement: how they are stored and read.
     """
 
-    path: str
-    kind: str
+    located: Located
     codes: np.ndarray
     scale: np.ndarray
     placement: Placement
@@ -130,29 +129,35 @@ def _with_codes(
         model = locating.with_barriers(model, missing)
         marked, located = _located(model, axes, batch)
     views = views_by_path(model)
-    kinds = [kind for _, kind in locating.weighted_operators(marked)]
+    kinds = [kind for _, kind, _ in locating.weighted_operators(marked)]
     # Biases are those of the model itself: behind a layer without an activation they hang on kernels.
     floats = base = Editor(convert(model, "float", batch=batch))
     if activations != "float":
         base = Editor(convert(model, activations, batch=batch, samples=lambda: _one_by_one(samples)))
-    float_indices, indices = (_same_operators(kinds, editor) for editor in (floats, base))
+    float_operators, operators = (_same_operators(kinds, editor) for editor in (floats, base))
     placed = []
     for each in located:
         kernel = kernels[each.path]
-        index = indices[each.operator]
+        index, _, weights = operators[each.operator]
         values = locating.arrange(views[each.path].kernel, kernel.axes, each.kind)
         assert values is not None
-        if locating.factors(base.weights(index), values, each.kind, locating.LOOSE) is None:
+        if locating.factors(base.floats(weights), values, each.kind, locating.LOOSE) is None:
             raise InputError(
                 f"The converter has put something else in place of the kernel of layer {each.path!r} "
                 f'(activations="{activations}"). Export with activations="float".'
             )
         codes, scale = _arranged(kernel, each, folded.get(each.path))
-        place = placement(each.kind, activations, storage, _needed_bits(codes))
+        needed = width_of(codes)
+        if needed is None:
+            raise InputError(
+                f"The BatchNorm behind layer {each.path!r} has negative factors, which make 128 of the code -128, and "
+                "no TFLite weight type holds that. Quantize with kc.Integer(8), which has no -128."
+            )
+        place = placement(each.kind, activations, storage, needed)
         base.place(index, each.kind, each.path, codes, scale, place)
         if place.reads == "static":
-            base.set_bias(index, each.kind, floats.bias(float_indices[each.operator], each.kind), each.path)
-        placed.append(_Placed(each.path, each.kind, codes, scale, place))
+            base.set_bias(index, each.kind, floats.bias(float_operators[each.operator].operator, each.kind), each.path)
+        placed.append(_Placed(each, codes, scale, place))
     return base.finish(*_names(model)), placed
 
 
@@ -163,16 +168,16 @@ def _located(model: keras.Model, axes: dict[str, tuple[int, ...]], batch: int | 
     return marked, locating.locate(marked, markers, axes)
 
 
-def _same_operators(kinds: list[str], base: Editor) -> list[int]:
-    """Indices of the operators of `base` that stand for those of the copy with markers: the same in the same order."""
+def _same_operators(kinds: list[str], base: Editor) -> list[Weighted]:
+    """The operators of `base` that stand for those of the copy with markers: of the same kinds in the same order."""
     others = locating.weighted_operators(base.model)
-    if [kind for _, kind in others] != kinds:
+    if [kind for _, kind, _ in others] != kinds:
         raise InputError(
             "The converter has built another graph for this model than for random weights, so that the codes cannot be "
-            f"placed: {kinds} and {[kind for _, kind in others]}. Export with another static_batch, or with "
+            f"placed: {kinds} and {[kind for _, kind, _ in others]}. Export with another static_batch, or with "
             'activations="float".'
         )
-    return [index for index, _ in others]
+    return others
 
 
 def _arranged(kernel: QuantizedKernel, located: Located, folded: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -188,12 +193,8 @@ def _arranged(kernel: QuantizedKernel, located: Located, folded: np.ndarray | No
     shape = [1] * codes.ndim
     shape[axis] = -1
     codes = np.where(factor.reshape(shape) < 0, -codes, codes)
-    return codes, (scale.astype(np.float64) * np.abs(factor)).astype(np.float32)
-
-
-def _needed_bits(codes: np.ndarray) -> int:
-    low, high = int(codes.min()), int(codes.max())
-    return next((bits for bits in (2, 4) if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), 8)
+    scales = (scale.astype(np.float64) * np.abs(factor)).astype(np.float32)
+    return codes, np.maximum(scales, np.float32(LEAST_SCALE))
 
 
 def _folded(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
@@ -225,10 +226,8 @@ def _check_settings(
         raise InputError(f"activations must be one of {', '.join(MODES + FORMATS)}. Received: {activations!r}.")
     if storage not in STORAGES:
         raise InputError(f"storage must be one of {', '.join(STORAGES)}. Received: {storage!r}.")
-    if static_batch is not None and (
-        isinstance(static_batch, bool) or not isinstance(static_batch, (int, np.integer)) or static_batch < 1
-    ):
-        raise InputError(f"static_batch must be an integer of at least 1, or None. Received: {static_batch!r}.")
+    if static_batch is not None:
+        check_integer("static_batch", static_batch, 1)
     if activations in FORMATS and given.kernels:
         raise InputError(
             f'activations="{activations}" rounds all weights anew, so that codes would be lost. Choose one of '
@@ -268,36 +267,22 @@ def _one_by_one(samples: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _check_codes(content: bytes, placed: list[_Placed]) -> None:
-    """Reads the file again and compares every code and scale."""
+    """Reads the file again and compares every code and scale with those that its operator should have."""
     model = flatbuffer.parse(content)
-    graph = model.subgraphs[0]
-    makers = {operator.outputs[0]: operator for operator in graph.operators}
-    found: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {}
-    for operator in graph.operators:
-        kind = flatbuffer.operator_name(model, operator)
-        if kind not in RUNS:
-            continue
-        number = operator.inputs[locating.WEIGHTS]
-        if number in makers and flatbuffer.operator_name(model, makers[number]) == "DEQUANTIZE":
-            number = makers[number].inputs[0]
-        tensor = graph.tensors[number]
-        codes = flatbuffer.array_of(model, tensor)
-        if codes is None or tensor.quantization is None or tensor.quantization.scale is None:
-            continue
-        scale = np.asarray(tensor.quantization.scale, np.float32)
-        bits = flatbuffer.BITS[flatbuffer.TYPES[tensor.type]]
-        points = np.asarray(tensor.quantization.zeroPoint)
-        if points.any() or len(points) != len(scale):
-            continue
-        found.setdefault(kind, []).append((codes, scale, bits))
+    operators = locating.weighted_operators(model)
     for each in placed:
-        scale = np.maximum(each.scale, np.float32(1e-9))
-        same = [
-            bits == each.placement.bits and np.array_equal(codes, each.codes) and np.array_equal(ours, scale)
-            for codes, ours, bits in found.get(each.kind, [])
-        ]
-        if not any(same):
-            raise InputError(f"The file does not hold the codes of layer {each.path!r}; it was not written.")
+        tensor = model.subgraphs[0].tensors[operators[each.located.operator].tensor]
+        values, quantization = flatbuffer.array_of(model, tensor), tensor.quantization
+        assert values is not None
+        bits = flatbuffer.BITS[flatbuffer.TYPES[tensor.type]]
+        same = (
+            bits == each.placement.bits
+            and np.array_equal(values, each.codes)
+            and np.array_equal(np.asarray(quantization.scale, np.float32), each.scale)
+            and np.array_equal(quantization.zeroPoint, np.zeros(len(each.scale)))
+        )
+        if not same:
+            raise InputError(f"The file does not hold the codes of layer {each.located.path!r}; it was not written.")
 
 
 def _check_outputs(content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str) -> list[float]:
@@ -325,7 +310,7 @@ def _check_outputs(content: bytes, model: keras.Model, samples: list[np.ndarray]
 
 def _rows(given: Result, placed: list[_Placed]) -> list[LayerRow]:
     views = views_by_path(given.model)
-    by_path = {each.path: each for each in placed}
+    by_path = {each.located.path: each for each in placed}
     rows = []
     for path, view in views.items():
         row = LayerRow(path, type(view.layer).__name__, "float", parameters=view.kernel.size)

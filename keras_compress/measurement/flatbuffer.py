@@ -64,10 +64,15 @@ def serialize(model: Any) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
+def builtin_of(code: Any) -> int:
+    """The number of an operator; old files have it in another field."""
+    return int(flatbuffer_utils.get_builtin_code_from_operator_code(code))
+
+
 def operator_name(model: Any, operator: Any) -> str:
     """Such as "CONV_2D"; the name of a custom operator."""
     code = model.operatorCodes[operator.opcodeIndex]
-    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    builtin = builtin_of(code)
     if OPERATORS.get(builtin) == "CUSTOM" and code.customCode:
         return str(code.customCode.decode())
     return OPERATORS.get(builtin, f"operator {builtin}")

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -168,9 +169,9 @@ def _shape(sizes: list[int] | None) -> tuple[int, ...]:
     return () if sizes is None else tuple(int(size) for size in sizes)
 
 
-def _described(tensor: object) -> str:
-    shape = getattr(tensor, "shapeSignature", None)
-    sizes = _shape(shape if shape is not None and len(shape) else getattr(tensor, "shape", None))
-    kind = flatbuffer.TYPES.get(getattr(tensor, "type", -1), "unknown")
-    name = (getattr(tensor, "name", None) or b"").decode(errors="replace")
+def _described(tensor: Any) -> str:
+    open_axes = tensor.shapeSignature is not None and len(tensor.shapeSignature)
+    sizes = _shape(tensor.shapeSignature if open_axes else tensor.shape)
+    kind = flatbuffer.TYPES.get(tensor.type, "unknown")
+    name = (tensor.name or b"").decode(errors="replace")
     return f"{name} {kind} ({', '.join(map(str, sizes))})"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
 
@@ -241,8 +241,7 @@ def benchmark_tflite(
         InputError: no TFLite file, one that the interpreter refuses, or a setting out of range.
     """
     for name, value in (("threads", threads), ("rounds", rounds)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be an integer of at least 1. Received: {value!r}.")
+        check_integer(name, value, 1)
     others = [against] if isinstance(against, (str, os.PathLike)) else list(against)
     runners = [runner_of(each, threads=threads) for each in (path, *others)]
     generator = np.random.default_rng(seed)

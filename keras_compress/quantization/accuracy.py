@@ -23,7 +23,8 @@ from keras_compress.measurement.evaluation import evaluate
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
 
-WIDTHS = (2, 3, 4, 5, 6, 8)  # bits that are given before a layer is left in floating point
+WIDTHS = (2, 3, 4, 5, 6, 8)  # bits that a layer may get
+
 JUDGED_SAMPLES = 256  # calibration samples on which harm is measured
 
 Plan = dict[str, Quantizer | None]

@@ -17,6 +17,7 @@ from keras_compress.layers.view import KernelView
 from keras_compress.numerics.allocation import allocate
 from keras_compress.numerics.objective import excess, objective_of
 from keras_compress.numerics.statistics import centered_evidence
+from keras_compress.quantization.accuracy import WIDTHS
 from keras_compress.quantization.job import Job, input_channels, problems
 from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
 from keras_compress.quantization.quantize import quantize
@@ -24,7 +25,6 @@ from keras_compress.quantization.quantizers import GPFQ, Quantizer
 from keras_compress.quantization.selection import Patterns
 from keras_compress.result import Result
 
-WIDTHS = (2, 3, 4, 5, 6, 8)
 Loss = Callable[[keras.Model], float]
 
 

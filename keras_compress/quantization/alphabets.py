@@ -8,7 +8,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.numerics import radius as rules
 from keras_compress.numerics.alphabet import Alphabet
 
@@ -25,12 +25,6 @@ def check_radius(radius: Radius | None) -> None:
         raise InputError(
             f"radius must be one of {', '.join(RULES + FITTED)}, or a quantile of |w| in (0, 1]. Received: {radius!r}."
         )
-
-
-def check_integer(name: str, value: Any, low: int) -> None:
-    """Raises InputError for what is no integer from `low` upwards."""
-    if not _is_integer(value) or value < low:
-        raise InputError(f"{name} must be an integer from {low} upwards. Received: {value!r}.")
 
 
 class Configured:

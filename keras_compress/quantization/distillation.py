@@ -17,17 +17,17 @@ from keras_compress.calibration.batches import input_specs
 from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.calibration.store import ANALOG
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs
+from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
 from keras_compress.quantization.selection import Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
 
 TEACHER = "teacher"  # whose outputs the store keeps
-SUM_TOLERANCE = 1e-3  # of probabilities; float16 sums are no better
 LEAST = 1e-30  # probability of which a logarithm is taken
 
 # From the outputs of teacher and student, (n, ...), to one number for each of the n samples.
@@ -98,7 +98,8 @@ def distill_scales(
     settings = {"loss": name, "temperature": temperature, "epochs": epochs, "learning_rate": learning_rate}
     step = Step("distill_scales", settings | {"batch_size": batch_size, "seed": seed})
     student = clone_model(given.model)
-    scales = [_TrainedScale(student, path, given.kernels[path]) for path in paths]
+    views = views_by_path(student)
+    scales = [_TrainedScale(path, views[path].variable, given.kernels[path]) for path in paths]
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(source_model, calibration, memory_budget, None, work_dir))
         assert source is not None
@@ -113,7 +114,6 @@ def distill_scales(
         after = lesson.mean_loss()
         samples = source.num_samples
     kernels = dict(given.kernels)
-    views = views_by_path(student)
     fell = after < before
     for scale in scales:
         if fell:
@@ -130,10 +130,10 @@ def distill_scales(
 class _TrainedScale:
     """The scale of one kernel, times exp(t): `logarithm` holds t, one number for each entry of the scale."""
 
-    def __init__(self, model: keras.Model, path: str, kernel: QuantizedKernel):
+    def __init__(self, path: str, variable: keras.Variable, kernel: QuantizedKernel):
         self.path = path
         self.kernel = kernel
-        self.variable = views_by_path(model)[path].variable
+        self.variable = variable
         self.logarithm = keras.Variable(np.zeros(kernel.scale.size, np.float32))
         self._weights = kernel.decode()
         self._entries = kernel.along(np.arange(kernel.scale.size).reshape(kernel.scale.shape))
@@ -248,7 +248,7 @@ def _are_probabilities(values: Any) -> bool:
         return False
     values = tf.cast(values, tf.float32)
     sums = tf.reduce_sum(values, axis=-1)
-    return bool(tf.reduce_all(values >= 0)) and bool(tf.reduce_all(tf.abs(sums - 1) <= SUM_TOLERANCE))
+    return bool(tf.reduce_all(values >= 0)) and bool(tf.reduce_all(tf.abs(sums - 1) <= PROBABILITY_TOLERANCE))
 
 
 def _loss_of(loss: str | Loss, temperature: float, probable: bool, square: float) -> Loss:
@@ -283,8 +283,7 @@ def _check_settings(loss: Any, temperature: Any, epochs: Any, learning_rate: Any
             f"model. Received: {loss!r}."
         )
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(f"{name} must be an integer of at least 1. Received: {value!r}.")
+        check_integer(name, value, 1)
     for name, value, least, most in (("learning_rate", learning_rate, 0, 1), ("temperature", temperature, 0, 1000)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < most:
             raise InputError(f"{name} must be a number between {least} and {most}. Received: {value!r}.")
@@ -310,7 +309,7 @@ def _output_shapes(model: keras.Model) -> list[tuple[int | None, ...]]:
 def _row(scale: _TrainedScale, layer: keras.Layer, fell: bool) -> LayerRow:
     row = LayerRow(scale.path, type(layer).__name__, "distilled", parameters=scale.kernel.codes.size)
     row.num_levels, row.bits = len(scale.kernel.levels), scale.kernel.bits
-    row.storage = "packed" if scale.kernel.storage_bits is None else f"int{scale.kernel.storage_bits}"
+    row.storage = scale.kernel.storage
     if fell:
         row.scale_moved = float(np.sqrt(np.mean((scale.factors - 1) ** 2)))
     else:

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.beacon import beacon
 from keras_compress.numerics.optq import optq
 from keras_compress.numerics.spfq import aligned_weights
 from keras_compress.numerics.statistics import CompressedSamples, LayerStatistics
-from keras_compress.quantization.alphabets import FITTED, AlphabetSetting, Radius, check_integer
+from keras_compress.quantization.alphabets import FITTED, AlphabetSetting, Radius
 from keras_compress.quantization.quantizers import Evidence, GreedyQuantizer, RefinedQuantizer, follow_path
 
 TARGETS = ("weights", "corrected")

@@ -96,7 +96,7 @@ class Job:
             alphabet=repr(quantizer.setting),
             num_levels=len(quantized.levels),
             bits=quantized.bits,
-            storage="packed" if quantized.storage_bits is None else f"int{quantized.storage_bits}",
+            storage=quantized.storage,
             radius=float(found_alphabet.radius.mean()),
             zeros=float(np.mean(view.kernel == 0)),
             features=matrices.shape[1],

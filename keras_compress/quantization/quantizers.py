@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, check_integer
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.descent import descend, fit_scale
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
@@ -19,7 +19,6 @@ from keras_compress.quantization.alphabets import (
     Configured,
     Integer,
     Radius,
-    check_integer,
     check_radius,
 )
 

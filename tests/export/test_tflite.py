@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import keras_compress as kc
 from keras_compress.export import policy
 from keras_compress.measurement import flatbuffer
+from keras_compress.result import WIDTHS
 
 L = keras.layers
 TERNARY = kc.Integer(levels=3)
@@ -135,7 +136,7 @@ def expected_placement(kind, mode, storage, needed):
 
 @pytest.mark.parametrize("kind, mode", list(itertools.product(policy.RUNS, policy.MODES)))
 def test_every_place_is_that_of_the_table(kind, mode):
-    for storage, needed in itertools.product(policy.STORAGES, policy.WIDTHS):
+    for storage, needed in itertools.product(policy.STORAGES, WIDTHS):
         place = policy.placement(kind, mode, storage, needed)
         assert (place.reads, place.bits) == expected_placement(kind, mode, storage, needed)
 
@@ -302,7 +303,7 @@ def test_a_later_process_writes_the_same_bytes(model, tmp_path):
             "activations must be one of float, dynamic, int8, float16, .* Received: 'int4'",
         ),
         ({"storage": "tiny"}, "storage must be one of fast, small. Received: 'tiny'"),
-        ({"static_batch": 0}, "static_batch must be an integer of at least 1, or None. Received: 0"),
+        ({"static_batch": 0}, "static_batch must be an integer from 1 upwards. Received: 0"),
         ({"activations": "int8"}, 'activations="int8" needs representative samples'),
         ({"activations": "float16"}, 'activations="float16" rounds all weights anew'),
         ({"path": "net.bin"}, "must end in .tflite. Received: 'net.bin'"),

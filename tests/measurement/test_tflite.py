@@ -137,5 +137,5 @@ def test_data_that_does_not_fit_is_refused(files, x, y, message):
 
 
 def test_settings_out_of_range(files):
-    with pytest.raises(kc.InputError, match="rounds must be an integer of at least 1"):
+    with pytest.raises(kc.InputError, match="rounds must be an integer from 1 upwards"):
         kc.benchmark_tflite(files / "float.tflite", rounds=0)

@@ -230,8 +230,8 @@ def test_it_comes_back_from_disk(model, samples, quantized, tmp_path):
     "settings, message",
     [
         ({"loss": "hinge"}, "loss must be"),
-        ({"epochs": 0}, "epochs must be an integer of at least 1. Received: 0"),
-        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1. Received: 2.5"),
+        ({"epochs": 0}, "epochs must be an integer from 1 upwards. Received: 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer from 1 upwards. Received: 2.5"),
         ({"learning_rate": 3}, "learning_rate must be a number between 0 and 1. Received: 3"),
         ({"temperature": 0}, "temperature must be a number between 0 and 1000. Received: 0"),
         ({"layers": "heads"}, "heads"),
