@@ -3,6 +3,7 @@
     python quantize/quantize_pretrained.py digits_cnn
     python quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --levels=3 --num_samples=100,500
     python quantize/quantize_pretrained.py my_network.keras --dataset=cifar10 --scale=0.00392157
+    python quantize/quantize_pretrained.py digits_cnn --methods=gpfq --bits=4 --export_tflite=float,int8 --storage=small
     python quantize/quantize_pretrained.py digits_cnn --alphabet=equispaced --levels=3 --alphabet_scalars=1,2,3,4,5,6
 
 MODEL is a path, or the name of a network in serialized_models/. Its model card NAME.json, which train_baseline.py
@@ -10,8 +11,9 @@ writes, says which data set it belongs to and how samples are preprocessed; a ne
 --scale, --mean and --std, unless it wants the numbers of the data set as they are.
 
 One row for each configuration is in model_metrics/NAME.csv the moment it is known, pictures are in model_metrics/NAME/,
-quantized networks with their integers in quantized_models/, and the log in train_logs/model_quantizing.log. After a
-kill, the same command goes on where it stopped. Calibration samples are drawn from the training samples.
+quantized networks with their integers, and .tflite files if asked for, in quantized_models/, and the log in
+train_logs/model_quantizing.log. After a kill, the same command goes on where it stopped. Calibration samples are drawn
+from the training samples.
 """
 
 import contextlib
@@ -19,20 +21,15 @@ import logging
 import pathlib
 import textwrap
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
-from keras_compress import cli
-from keras_compress.errors import InputError
-
-if TYPE_CHECKING:
-    from keras_compress.zoo import Dataset, Preprocessing
+from keras_compress import cli, options
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model", None, "The same as MODEL.")
+options.define_model()
 flags.DEFINE_list(
     "methods",
     ["gpfq", "msq"],
@@ -63,16 +60,10 @@ flags.DEFINE_alias("l", "lambdas")
 flags.DEFINE_enum("form", "auto", ["auto", "gram", "direct"], "Form of GPFQ's solver.")
 flags.DEFINE_string("memory_budget", "2GB", "Memory for activations and statistics; what does not fit goes to disk.")
 flags.DEFINE_bool("fold_batch_normalization", True, "Whether BatchNorm layers are folded first, where that is exact.")
-flags.DEFINE_integer("seed", 0, "Of the choice of calibration samples.", lower_bound=0)
-flags.DEFINE_string("dataset", None, "digits, mnist, fashion_mnist, cifar10, or a path. Default: the model card's.")
-flags.DEFINE_alias("ds", "dataset")
-flags.DEFINE_float("scale", None, "Without a model card: the network sees (x * scale - mean) / std.")
-flags.DEFINE_list("mean", None, "Without a model card: one number, or one for each channel.")
-flags.DEFINE_list("std", None, "Without a model card: one number, or one for each channel.")
-flags.DEFINE_bool("allow_lambda", False, "Load a model with Lambda layers, whose code then runs.")
+flags.DEFINE_list("export_tflite", [], "Activations of TFLite files to write and to test: float, dynamic, int8.")
+flags.DEFINE_enum("storage", "fast", ["fast", "small"], "Of TFLite files: widths that run fastest, or the narrowest.")
 flags.DEFINE_bool("save_models", True, "Whether to save the quantized networks. Pictures of layers need them.")
 flags.DEFINE_bool("overwrite", False, "Compute again what is recorded, and replace its rows.")
-flags.DEFINE_string("models_dir", "serialized_models", "Where a MODEL without a folder is looked for.")
 flags.DEFINE_string("output_dir", "quantized_models", "Where quantized networks go.")
 flags.DEFINE_string("metrics_dir", "model_metrics", "Where NAME.csv and the folder NAME with pictures go.")
 flags.DEFINE_string("logs_dir", "train_logs", "Where model_quantizing.log goes.")
@@ -80,7 +71,7 @@ flags.DEFINE_string("logs_dir", "train_logs", "Where model_quantizing.log goes."
 
 def main(argv: list[str]) -> None:
     started = time.perf_counter()
-    path = model_path(argv)
+    path = options.model_path(argv)
     settings = grid_settings()
     cli.import_tensorflow()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each quantized network is traced: that is no news
@@ -90,10 +81,7 @@ def main(argv: list[str]) -> None:
 
     grid = sweep.Grid(**settings)
     model = load_model(path, allow_lambda=FLAGS.allow_lambda)
-    dataset, preprocessing = load_samples(path, model)
-    samples = sweep.Samples(
-        dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, preprocessing, dataset.num_classes
-    )
+    data = options.load_data(path, model)
     log_path = check_writable_folder(FLAGS.logs_dir) / "model_quantizing.log"
     name = path.stem
     log = open_log(log_path)
@@ -101,9 +89,9 @@ def main(argv: list[str]) -> None:
         rows = sweep.run(
             model,
             grid,
-            samples,
+            data.samples,
             name=name,
-            dataset=dataset.name,
+            dataset=data.name,
             metrics_dir=FLAGS.metrics_dir,
             output_dir=FLAGS.output_dir if FLAGS.save_models else None,
             ignore_layers=FLAGS.ignore_layers,
@@ -112,6 +100,7 @@ def main(argv: list[str]) -> None:
             memory_budget=FLAGS.memory_budget,
             batch_size=FLAGS.batch_size,
             seed=FLAGS.seed,
+            exports=[f"{activations}/{FLAGS.storage}" for activations in FLAGS.export_tflite],
             overwrite=FLAGS.overwrite,
             progress=True,
         )
@@ -119,8 +108,10 @@ def main(argv: list[str]) -> None:
         metrics = pathlib.Path(FLAGS.metrics_dir) / name
         pictures = sweep.draw(rows, metrics)
         if FLAGS.save_models:
+            for row in rows:
+                data.card.write(pathlib.Path(FLAGS.output_dir) / f"{row['file']}.card.json")
             pictures += sweep.draw_layers(
-                model, rows, samples, FLAGS.output_dir, metrics, allow_lambda=FLAGS.allow_lambda
+                model, rows, data.samples, FLAGS.output_dir, metrics, allow_lambda=FLAGS.allow_lambda
             )
     except KeyboardInterrupt:
         logging.getLogger("keras_compress").info("interrupted; the same command goes on from here")
@@ -136,29 +127,11 @@ def main(argv: list[str]) -> None:
     print(f"{time.perf_counter() - started:.0f} seconds")
 
 
-def model_path(argv: list[str]) -> pathlib.Path:
-    """Path of the model that the arguments or --model name."""
-    text = FLAGS.model if FLAGS.model is not None and len(argv) == 1 else cli.take_arguments(argv, "model")[0]
-    path = pathlib.Path(text)
-    if path.name != text or path.is_file():  # a folder in front, or a file right here
-        return path
-    folder = pathlib.Path(FLAGS.models_dir)
-    candidates = [folder / text, *(folder / f"{text}{suffix}" for suffix in (".keras", ".h5"))]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        known = sorted(file.stem for file in folder.glob("*.keras"))
-        raise InputError(
-            f"There is no model {text!r} in {str(folder)!r}. Known: {', '.join(known) or 'none'}. "
-            "Give a path, or train one with train/train_baseline.py."
-        )
-    return found
-
-
 def grid_settings() -> dict[str, Any]:
     """The arguments of the grid, from the flags."""
-    levels = numbers("levels", int)
-    bits = numbers("bits", int) if FLAGS.bits is not None else [] if levels else [2, 3, 4]
-    dense = None if FLAGS.dense_alphabet_scalars is None else numbers("dense_alphabet_scalars", float)
+    levels = options.numbers("levels", int)
+    bits = options.numbers("bits", int) if FLAGS.bits is not None else [] if levels else [2, 3, 4]
+    dense = None if FLAGS.dense_alphabet_scalars is None else options.numbers("dense_alphabet_scalars", float)
     renamed = {} if FLAGS.centered else {"gpfq": "gpfq_uncentered"}
     methods = [renamed.get(method, method) for method in FLAGS.methods]
     if FLAGS.bias_correction:
@@ -172,72 +145,14 @@ def grid_settings() -> dict[str, Any]:
         "bits": bits,
         "levels": levels,
         "alphabets": FLAGS.alphabet,
-        "scalars": numbers("alphabet_scalars", float),
+        "scalars": options.numbers("alphabet_scalars", float),
         "dense_scalars": dense,
-        "num_samples": numbers("num_samples", int),
+        "num_samples": options.numbers("num_samples", int),
         "radius": radius,
         "patches": FLAGS.patches,
         "regularizer": FLAGS.regularizer,
-        "regularizations": numbers("lambdas", float),
+        "regularizations": options.numbers("lambdas", float),
     }
-
-
-def numbers(flag: str, kind: Callable[[str], Any]) -> list[Any]:
-    """The numbers in a flag that holds a list."""
-    try:
-        return [kind(text) for text in FLAGS[flag].value]
-    except ValueError:
-        wanted = "whole numbers" if kind is int else "numbers"
-        raise InputError(
-            f"--{flag} takes {wanted} with commas between. Received: {','.join(FLAGS[flag].value)}."
-        ) from None
-
-
-def load_samples(path: pathlib.Path, model: Any) -> "tuple[Dataset, Preprocessing]":
-    """The data set, and the preprocessing of the model card or of the flags."""
-    from keras_compress.zoo import ModelCard, Preprocessing, load_dataset
-
-    card_path = path.with_suffix(".json")
-    described = [flag for flag in ("scale", "mean", "std") if FLAGS[flag].value is not None]
-    if card_path.is_file():
-        if described:
-            raise InputError(f"The model card {str(card_path)!r} holds the preprocessing. Leave out --{described[0]}.")
-        card = ModelCard.read(card_path)
-        same = FLAGS.dataset in (None, card.dataset)
-        dataset = card.load_dataset() if same else load_dataset(FLAGS.dataset, seed=FLAGS.seed)
-        return dataset, card.preprocessing
-    if FLAGS.dataset is None:
-        raise InputError(
-            f"There is no model card {str(card_path)!r}. Name the data set with --dataset, and the preprocessing with "
-            "--scale, --mean and --std if the network does not want the samples as they are."
-        )
-    dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed)
-    mean = numbers("mean", float) if FLAGS.mean is not None else [0.0]
-    std = numbers("std", float) if FLAGS.std is not None else [1.0]
-    for flag, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, dataset.x_train.shape[-1]):
-            raise InputError(
-                f"--{flag} takes one number, or {dataset.x_train.shape[-1]}. Received: {len(values)} numbers."
-            )
-    if 0.0 in std:
-        raise InputError("--std divides and must not be 0.")
-    return dataset, Preprocessing(
-        scale=1.0 if FLAGS.scale is None else FLAGS.scale,
-        mean=mean if len(mean) > 1 else mean[0],
-        std=std if len(std) > 1 else std[0],
-        shape=input_shape(model, dataset.x_train.shape[1:]),
-    )
-
-
-def input_shape(model: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The model's input shape where samples differ from it by axes of one channel, or by being flat; else None."""
-    wanted = model.input_shape[1:] if isinstance(model.input_shape, tuple) else ()
-    if None in wanted or [size for size in wanted if size != 1] == [size for size in shape if size != 1]:
-        return wanted if None not in wanted else None
-    flat = 1
-    for size in shape:
-        flat *= size
-    return wanted if wanted == (flat,) else None
 
 
 def open_log(path: pathlib.Path) -> logging.Handler:

@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "progress": {"rich"},
     "backend": {"keras"},
     "cli": {"absl", "backend", "tensorflow"},
+    "options": {"absl", "cli", "sweep", "zoo"},
     "numerics": {"numpy", "scipy"},
     "layers": {"keras", "tensorflow", "numpy"},
     "report": {"numerics", "keras", "numpy"},

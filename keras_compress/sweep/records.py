@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras_compress.errors import InputError, StorageError
@@ -64,7 +64,9 @@ COLUMNS: dict[str, Column] = {
     "file": Column(str, "NAME of NAME.keras, NAME.codes.npz, NAME.json; empty: not saved"),
     "regularizer": Column(str, "l0 or l1; empty: does not apply", True),
     "lambda": Column(float, "price of a letter that is not zero, in units of weights; empty: does not apply", True),
-}
+    "tflite_top1": Column(dict, "top-1 of each .tflite file on the test samples, as JSON; null: it cannot be exported"),
+    "tflite_bytes": Column(dict, "bytes of each .tflite file, as JSON"),
+}  # new columns go to the end: a file that lacks the last ones is one of an older program
 SETTINGS = tuple(name for name, column in COLUMNS.items() if column.is_setting)
 
 
@@ -89,6 +91,7 @@ class Records:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path)
+        self._lacks_columns = False
         self.rows: list[Row] = [_parsed(cells) for cells in self._read()]
 
     def find(self, key: Key) -> Row | None:
@@ -106,6 +109,8 @@ class Records:
             raise KeyError(f"no columns: {unknown}")
         complete = {name: row.get(name) for name in COLUMNS}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._lacks_columns:
+            self._rewrite(lambda row: True)
         with locked(self.path.parent), self.path.open("ab+") as file:
             whole = self._end_of_last_line(file)
             file.truncate(whole)
@@ -121,9 +126,13 @@ class Records:
         dropped = set(keys)
         if not any(key_of(row) in dropped for row in self.rows):
             return
+        self._rewrite(lambda row: key_of(row) not in dropped)
+
+    def _rewrite(self, keep: Callable[[Row], bool]) -> None:
         with locked(self.path.parent), replacing(self.path) as part:
-            self.rows = [row for row in map(_parsed, self._read()) if key_of(row) not in dropped]
+            self.rows = [row for row in map(_parsed, self._read()) if keep(row)]
             part.write_bytes(_lines([COLUMNS, *(map(_text, row.values()) for row in self.rows)]))
+        self._lacks_columns = False
 
     def _read(self) -> list[list[str]]:
         try:
@@ -136,11 +145,13 @@ class Records:
         lines = list(csv.reader(io.StringIO(text)))
         if not lines:
             return []
-        if lines[0] != list(COLUMNS) or any(len(cells) != len(COLUMNS) for cells in lines):
+        width = len(lines[0])
+        if lines[0] != list(COLUMNS)[:width] or any(len(cells) != width for cells in lines):
             raise InputError(
                 f"{str(self.path)!r} has other columns than this program writes. Move it away, or name another folder."
             )
-        return lines[1:]
+        self._lacks_columns = width < len(COLUMNS)
+        return [[*cells, *[""] * (len(COLUMNS) - width)] for cells in lines[1:]]
 
     @staticmethod
     def _end_of_last_line(file: Any) -> int:

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Sequence
 
 import keras
@@ -16,11 +17,14 @@ import numpy as np
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
+from keras_compress.export.policy import MODES, STORAGES
+from keras_compress.export.tflite import export_tflite
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.measurement.scores import Evaluation
+from keras_compress.measurement.tflite import evaluate_tflite
 from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.plan import FORMS
@@ -34,6 +38,8 @@ from keras_compress.sweep.records import Key, Records, Row, key_of
 from keras_compress.sweep.samples import Samples
 
 logger = logging.getLogger(__name__)
+
+EXPORTS = tuple(f"{mode}/{storage}" for mode in MODES for storage in STORAGES)
 
 
 def run(
@@ -52,6 +58,7 @@ def run(
     batch_size: int | None = None,
     work_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    exports: Sequence[str] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[Row]:
@@ -75,6 +82,9 @@ def run(
         batch_size: see `quantize`.
         work_dir: see `quantize`.
         seed: of the choice of calibration samples.
+        exports: TFLite files to write of each network and to test on the same samples, from `EXPORTS`: the activations
+            and the storage of `export_tflite`, such as "int8/small". Ranges of activations are measured on the
+            calibration samples. They go to `output_dir` as NAME.int8_small.tflite.
         overwrite: compute the configurations of this grid again and replace their rows.
         progress: whether to show a bar (on a terminal) or lines.
 
@@ -85,7 +95,7 @@ def run(
         InputError: a model, data or setting that cannot be used; found before any work starts.
         StorageError: a folder cannot be written to, or a disk is full.
     """
-    _check_settings(name, form, memory_budget, batch_size)
+    _check_settings(name, form, memory_budget, batch_size, exports)
     samples.check(model, max(grid.num_samples))
     graph = Graph(model)
     paths = list(graph.views)
@@ -121,13 +131,13 @@ def run(
     pending = [
         configuration
         for configuration, row in settings.items()
-        if overwrite or not _done(records, key_of(row), output_dir)
+        if overwrite or not _done(records, key_of(row), output_dir, exports)
     ]
     if len(pending) < len(settings):
         logger.info("%d of %d configurations are recorded already", len(settings) - len(pending), len(settings))
     records.drop(key_of(settings[configuration]) for configuration in pending)
     if pending:
-        job = _Job(start, samples, ignored, form, batch_size, seed, output_dir)
+        job = _Job(start, samples, ignored, form, batch_size, seed, output_dir, list(exports))
         job.evaluate_float(model)
         with progress_bar.tasks("quantize", len(pending), enabled=progress) as done:
             for count in dict.fromkeys(configuration.num_samples for configuration in pending):
@@ -187,6 +197,7 @@ class _Job:
     batch_size: int | None
     seed: int
     output_dir: str | os.PathLike[str] | None
+    exports: list[str]
 
     def evaluate_float(self, model: keras.Model) -> None:
         self.float = self._evaluate(model, *self.samples.test())
@@ -208,6 +219,7 @@ class _Job:
         if self.output_dir is not None:
             file = file_name(settings)
             result.save(pathlib.Path(self.output_dir) / file)
+        tflite = self._exported(result, configuration.num_samples, file)
         return {
             "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "float_top1": self.float.top1,
@@ -228,7 +240,25 @@ class _Job:
             "seconds": round(sum(step.figures["seconds"] for step in steps), 3),
             "peak_memory_mb": round(peak / 1e6, 1),
             "file": file,
+            "tflite_top1": {export: top1 for export, (top1, _) in tflite.items()} or None,
+            "tflite_bytes": {export: size for export, (_, size) in tflite.items()} or None,
         }
+
+    def _exported(self, result: Result, num_samples: int, file: str) -> dict[str, tuple[float | None, int | None]]:
+        """Top-1 and bytes of each TFLite file; None of those that this result cannot become."""
+        found: dict[str, tuple[float | None, int | None]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for export in self.exports:
+                path = tflite_path(folder if self.output_dir is None else self.output_dir, file or "network", export)
+                activations, storage = export.split("/")
+                images = self.samples.calibration(num_samples, self.seed)
+                try:
+                    export_tflite(result, path, activations=activations, storage=storage, representative=images)
+                    found[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
+                except InputError as error:
+                    logger.warning("no TFLite file %s: %s", export, error)
+                    found[export] = None, None
+        return found
 
     def _quantized(self, configuration: Configuration, calibration: Calibration) -> Result:
         overrides: dict[Pattern, Quantizer | None] = {}
@@ -254,21 +284,30 @@ def file_name(settings: Row) -> str:
     return "_".join((*parts, f"{settings['samples']}samples", digest))
 
 
+def tflite_path(folder: str | os.PathLike[str], file: str, export: str) -> pathlib.Path:
+    """Where the TFLite file of a quantized network goes."""
+    return pathlib.Path(folder) / f"{file}.{export.replace('/', '_')}.tflite"
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _done(records: Records, key: Key, output_dir: str | os.PathLike[str] | None) -> bool:
+def _done(records: Records, key: Key, output_dir: str | os.PathLike[str] | None, exports: Sequence[str]) -> bool:
     row = records.find(key)
-    if row is None or output_dir is None:
-        return row is not None
+    if row is None or not (row["tflite_top1"] or {}).keys() >= set(exports):
+        return False
+    if output_dir is None:
+        return True
     stem = pathlib.Path(output_dir) / row["file"]
-    return bool(row["file"]) and all(
-        stem.with_name(stem.name + suffix).is_file() for suffix in (".keras", ".codes.npz", ".json")
-    )
+    files = [stem.with_name(stem.name + suffix) for suffix in (".keras", ".codes.npz", ".json")]
+    files += [tflite_path(output_dir, row["file"], name) for name in exports if row["tflite_top1"][name] is not None]
+    return bool(row["file"]) and all(file.is_file() for file in files)
 
 
-def _check_settings(name: str, form: str, memory_budget: int | str, batch_size: int | None) -> None:
+def _check_settings(
+    name: str, form: str, memory_budget: int | str, batch_size: int | None, exports: Sequence[str]
+) -> None:
     if not name or name.startswith(".") or pathlib.Path(name).name != name or ":" in name:
         raise InputError(f"name must be a file name without dots in front, colons or slashes. Received: {name!r}.")
     if form not in FORMS:
@@ -276,3 +315,6 @@ def _check_settings(name: str, form: str, memory_budget: int | str, batch_size: 
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be a positive integer. Received: {batch_size!r}.")
     parse_bytes(memory_budget)
+    for export in exports:
+        if export not in EXPORTS:
+            raise InputError(f"exports must be among {', '.join(EXPORTS)}. Received: {export!r}.")

@@ -35,8 +35,9 @@ def _percent(value: float) -> str:
     return f"{value:.2%}"
 
 
-# Heading, value of a row, its text.
-_COLUMNS: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
+Column = tuple[str, Callable[[Row], Any], Callable[[Any], str]]  # heading, value of a row, its text
+
+_COLUMNS: tuple[Column, ...] = (
     ("method", lambda row: row["method"], str),
     ("alphabet", lambda row: row["alphabet"], str),
     ("bits", lambda row: row["bits"], "{:.3g}".format),
@@ -63,7 +64,7 @@ def table(rows: Sequence[Row]) -> str:
         return "no configurations"
     first = rows[0]
     chosen = {id(row) for row in best_rows(rows).values()}
-    used = [column for column in _COLUMNS if any(column[1](row) is not None for row in rows)]
+    used = [column for column in (*_COLUMNS, *_exports(rows)) if any(column[1](row) is not None for row in rows)]
     lines = _aligned(rows, used, chosen)
     for heading in _FIRST_TO_GO:
         if max(map(len, lines)) > WIDTH:
@@ -75,6 +76,16 @@ def table(rows: Sequence[Row]) -> str:
         f"{first['raw_bytes'] / 1e3:,.1f} kB"
     )
     return "\n".join([title, *lines, NOTE_SELECTION if is_selected_on_training(rows) else NOTE_TEST])
+
+
+def _exports(rows: Sequence[Row]) -> list[Column]:
+    """A column for each kind of TFLite file."""
+
+    def top1_of(export: str) -> Callable[[Row], Any]:
+        return lambda row: (row.get("tflite_top1") or {}).get(export)
+
+    names = dict.fromkeys(export for row in rows for export in row.get("tflite_top1") or {})
+    return [(export, top1_of(export), _percent) for export in names]
 
 
 def _aligned(rows: Sequence[Row], columns: Sequence[Any], marked: set[int]) -> list[str]:

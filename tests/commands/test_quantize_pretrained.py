@@ -16,7 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import keras_compress as kc
-from keras_compress import cli, zoo
+from keras_compress import cli, options, zoo
 from keras_compress.sweep.records import Records
 
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "quantize" / "quantize_pretrained.py"
@@ -195,8 +195,8 @@ def test_bits_and_levels_of_the_flags(command, arguments, bits, levels):
         ((100,), (28, 28), None),
     ],
 )
-def test_samples_are_reshaped_where_that_cannot_be_wrong(command, wanted, received, shape):
-    assert command.input_shape(types.SimpleNamespace(input_shape=(None, *wanted)), received) == shape
+def test_samples_are_reshaped_where_that_cannot_be_wrong(wanted, received, shape):
+    assert options.input_shape(types.SimpleNamespace(input_shape=(None, *wanted)), received) == shape
 
 
 @pytest.mark.parametrize(
