@@ -88,9 +88,7 @@ def measure(name: str, experiment: published.Experiment, data: pathlib.Path) -> 
             f"train/train_baseline.py --dataset={experiment.dataset} --architecture={experiment.architecture}."
         )
     dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-    samples = sweep.Samples(
-        dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, network.preprocessing, dataset.num_classes
-    )
+    samples = sweep.Samples.of(dataset, network.preprocessing)
     grid = sweep.Grid(
         methods=list(METHODS),
         levels=[int(text) for text in FLAGS.levels] if FLAGS.levels else experiment.levels,

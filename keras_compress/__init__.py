@@ -45,9 +45,11 @@ _MODULES = {  # public name: the module that defines it
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
     "save_packed": "keras_compress.export.packed",
+    "write_c_array": "keras_compress.export.c_array",
 }
 _WITHOUT_KERAS = (
     "keras_compress.errors",
+    "keras_compress.export.c_array",
     "keras_compress.measurement.inspection",
     "keras_compress.measurement.tflite",
     "keras_compress.report",

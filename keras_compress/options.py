@@ -123,10 +123,7 @@ def load_data(path: pathlib.Path, model: Any) -> Data:
     else:
         dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed)
         card = ModelCard(FLAGS.dataset, "", _preprocessing(model, dataset), FLAGS.seed)
-    samples = Samples(
-        dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, card.preprocessing, dataset.num_classes
-    )
-    return Data(dataset.name, samples, card)
+    return Data(dataset.name, Samples.of(dataset, card.preprocessing), card)
 
 
 def _has_card(path: pathlib.Path) -> bool:

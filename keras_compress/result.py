@@ -222,6 +222,11 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
     return result
 
 
+def has_codes(path: str | os.PathLike[str]) -> bool:
+    """Whether the model at `path` is one of the three files of a result."""
+    return os.path.isfile(_stem(path) + ".codes.npz")
+
+
 def _read(stem: str) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray]]:
     state = json.loads(pathlib.Path(stem + ".json").read_text())
     if state["format_version"] > FORMAT_VERSION:

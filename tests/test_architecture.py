@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "pruning": LOWER,
     "training": LOWER,
     "reduction": LOWER,
-    "export": LOWER | {"ai_edge_litert", "ai_edge_quantizer", "h5py"},
+    "export": LOWER | {"ai_edge_litert", "h5py"},
     "workflows": TECHNIQUES,
     "sweep": LOWER | TECHNIQUES | {"workflows", "matplotlib", "ray"},
     "zoo": {"keras", "numpy", "PIL", "matplotlib"},

@@ -150,9 +150,7 @@ def network(name: str, data: pathlib.Path) -> tuple[Any, Any] | None:
         print(f"{name}: its file is not there, left out", file=sys.stderr)
         return None
     dataset = zoo.load_dataset(str(data / f"{found.dataset}.npz"))
-    samples = sweep.Samples(
-        dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, found.preprocessing, dataset.num_classes
-    )
+    samples = sweep.Samples.of(dataset, found.preprocessing)
     return kc.fold_batch_normalization(kc.load_model(found.path)).model, samples
 
 

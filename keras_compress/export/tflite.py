@@ -31,6 +31,7 @@ from keras_compress.result import QuantizedKernel, Result, width_of
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
 LEAST_SCALE = 1e-9  # of a channel without weights: the runtime wants positive ones
 CHECKED = 64  # samples on which the file is run
+PROBED = 16  # samples on which layers are compared
 MAX_REPRESENTATIVE = 1000  # samples that ranges are measured on
 # How far outputs may be from those of the Keras model, relative to their norm, by what rounds activations.
 TOLERANCES = {"float": 1e-4, "dynamic": 0.5, "int8": 0.7, "float16": 0.05, "int16x8": 0.2}
@@ -65,7 +66,8 @@ def export_tflite(
         static_batch: size of the batch axis; None leaves it open, which microcontrollers do not understand.
 
     Returns:
-        The result's report with one more step: how each kernel is stored and read, its bytes, and those of the file.
+        The result's report with one more step: how each kernel is stored and read, its bytes, and those of the file;
+        where activations are rounded, also how far the outputs of its operator are from unrounded ones.
 
     Raises:
         InputError: a setting that does not exist; codes that no TFLite weight type holds; a model that the converter
@@ -77,17 +79,19 @@ def export_tflite(
     _check_settings(given, path, activations, storage, representative, static_batch)
     samples = _samples(given.model, representative)
     if given.kernels:
-        content, placed = _with_codes(given, activations, storage, static_batch, samples)
+        content, analog, placed = _with_codes(given, activations, storage, static_batch, samples)
     else:
         converted = convert(given.model, activations, batch=static_batch, samples=lambda: _one_by_one(samples))
-        content, placed = Editor(converted).finish(*_names(given.model)), []
+        content, analog, placed = Editor(converted).finish(*_names(given.model)), None, []
     _check_codes(content, placed)
-    differences = _check_outputs(content, given.model, samples, activations)
+    errors = {} if analog is None else _layer_errors(content, analog, placed, samples, static_batch)
+    worst = _worst(errors) if errors else ""
+    differences = _check_outputs(content, given.model, samples, activations, worst)
     with replacing(path) as part:
         part.write_bytes(content)
     step = Step("export_tflite", {"activations": activations, "storage": storage, "static_batch": static_batch})
     step.settings["file"] = os.path.basename(os.fspath(path))
-    for row in _rows(given, placed):
+    for row in _rows(given, placed, errors):
         step.add(row)
     step.figures = {
         "bytes": len(content),
@@ -96,6 +100,8 @@ def export_tflite(
         "difference of the outputs": max(differences),
         "seconds": time.perf_counter() - started,
     }
+    if worst:
+        step.figures["error grows most at"] = worst
     return given.report.extended(step)
 
 
@@ -118,8 +124,8 @@ class _Placed:
 
 def _with_codes(
     given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]
-) -> tuple[bytes, list[_Placed]]:
-    """A file with the codes in it, and where they are."""
+) -> tuple[bytes, bytes | None, list[_Placed]]:
+    """A file with the codes in it; where activations are rounded, one in which they are not; where the codes are."""
     kernels = given.kernels
     model, folded = _folded(given.model)
     axes = {path: kernel.axes for path, kernel in kernels.items()}
@@ -158,7 +164,8 @@ def _with_codes(
         if place.reads == "static":
             base.set_bias(index, each.kind, floats.bias(float_operators[each.operator].operator, each.kind), each.path)
         placed.append(_Placed(each, codes, scale, place))
-    return base.finish(*_names(model)), placed
+    names = _names(model)
+    return base.finish(*names), None if floats is base else floats.finish(*names), placed
 
 
 def _located(model: keras.Model, axes: dict[str, tuple[int, ...]], batch: int | None) -> tuple[Any, list[Located]]:
@@ -285,7 +292,9 @@ def _check_codes(content: bytes, placed: list[_Placed]) -> None:
             raise InputError(f"The file does not hold the codes of layer {each.located.path!r}; it was not written.")
 
 
-def _check_outputs(content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str) -> list[float]:
+def _check_outputs(
+    content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str, worst: str
+) -> list[float]:
     """Runs the file with and without XNNPACK on a few samples; relative differences from the Keras model's outputs."""
     chosen = [array[:CHECKED] for array in samples]
     inputs = ModelInputs.of(model)
@@ -303,12 +312,48 @@ def _check_outputs(content: bytes, model: keras.Model, samples: list[np.ndarray]
                 raise InputError(
                     f"Output {index} of the file differs from the Keras model's by {difference:.2%} {how} XNNPACK, and "
                     f'activations="{activations}" may take {TOLERANCES[activations]:.2%}; it was not written.'
+                    + (f" The error grows most at layer {worst}." if worst else "")
                 )
             differences.append(difference)
     return differences
 
 
-def _rows(given: Result, placed: list[_Placed]) -> list[LayerRow]:
+def _layer_errors(
+    content: bytes, analog: bytes, placed: list[_Placed], samples: list[np.ndarray], batch: int | None
+) -> dict[str, float]:
+    """Path of a kernel -> how far its operator's outputs are from those in the file that rounds no activation.
+
+    The errors are relative, and those of the layers before are in them.
+    """
+    size = batch or PROBED
+    count = max(min(PROBED, len(samples[0])) // size, 1)
+    arrays = [np.resize(array, (count * size, *array.shape[1:])) for array in samples]  # repeats what is too short
+    runners = [Runner(each, "the file", delegate=False, inner=True) for each in (content, analog)]
+    models = [flatbuffer.parse(each) for each in (content, analog)]
+    operators = [locating.weighted_operators(model) for model in models]
+    sums = np.zeros((len(placed), 2))
+    for start in range(0, count * size, size):
+        for runner in runners:
+            runner.run([array[start : start + size] for array in arrays])
+        for row, each in zip(sums, placed, strict=True):
+            numbers = [weighted[each.located.operator].operator for weighted in operators]
+            ours, theirs = (
+                runner.values(model.subgraphs[0].operators[number].outputs[0]).astype(np.float64)
+                for runner, model, number in zip(runners, models, numbers, strict=True)
+            )
+            row += np.square(ours - theirs).sum(), np.square(theirs).sum()
+    errors = np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float64).tiny))
+    return {each.located.path: float(error) for each, error in zip(placed, errors, strict=True)}
+
+
+def _worst(errors: dict[str, float]) -> str:
+    """The layer whose error exceeds that of the layer before by most."""
+    growth = np.diff([0.0, *errors.values()])
+    path = list(errors)[int(np.argmax(growth))]
+    return f"{path}, to {errors[path]:.2%}"
+
+
+def _rows(given: Result, placed: list[_Placed], errors: dict[str, float]) -> list[LayerRow]:
     views = views_by_path(given.model)
     by_path = {each.located.path: each for each in placed}
     rows = []
@@ -319,6 +364,7 @@ def _rows(given: Result, placed: list[_Placed]) -> list[LayerRow]:
             row.action, row.storage = each.placement.reads, f"int{each.placement.bits}"
             row.num_levels, row.bits = len(given.kernels[path].levels), given.kernels[path].bits
             row.bytes = -(-each.codes.size * each.placement.bits // 8)
+            row.relative_error = errors.get(path)
         elif path in given.kernels:
             row.reason = "the converter has no operator whose weights are this kernel; its values are there as floats"
         rows.append(row)

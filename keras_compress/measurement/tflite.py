@@ -61,17 +61,23 @@ class Runner:
         name: of the file, for messages.
         threads: of the interpreter.
         delegate: whether XNNPACK runs what it can, as by default on devices; else the builtin kernels do.
+        inner: whether `values` can be asked for every tensor, and not only for outputs; XNNPACK hides some.
 
     Raises:
         InputError: the interpreter refuses the file.
     """
 
-    def __init__(self, content: bytes, name: str = "the model", *, threads: int = 1, delegate: bool = True):
+    def __init__(
+        self, content: bytes, name: str = "the model", *, threads: int = 1, delegate: bool = True, inner: bool = False
+    ):
         flatbuffer.check_identifier(content, name)
         kind = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             self._interpreter = Interpreter(
-                model_content=content, num_threads=threads, experimental_op_resolver_type=kind
+                model_content=content,
+                num_threads=threads,
+                experimental_op_resolver_type=kind,
+                experimental_preserve_all_tensors=inner,
             )
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
@@ -107,6 +113,11 @@ class Runner:
             _dequantized(self._interpreter.get_tensor(entry["index"]), entry)
             for entry in self._interpreter.get_output_details()
         ]
+
+    def values(self, tensor: int) -> np.ndarray:
+        """What a tensor held in the last run, as float32 where it has integers with a scale; for `inner` ones too."""
+        details = next(entry for entry in self._interpreter.get_tensor_details() if entry["index"] == tensor)
+        return _dequantized(self._interpreter.get_tensor(tensor), details)
 
     def check_number(self, arrays: Sequence[np.ndarray]) -> None:
         """Raises InputError for another number of arrays than the file has inputs."""

@@ -16,13 +16,19 @@ _MODULES = {  # public name: the module that defines it; no name may be that of 
     "COLUMNS": "records",
     "Configuration": "grid",
     "Grid": "grid",
+    "ExportRow": "exports",
     "METHODS": "grid",
     "Records": "records",
     "Samples": "samples",
+    "compare_exports": "exports",
     "draw": "pictures",
+    "draw_exports": "exports",
     "draw_layers": "layer_pictures",
+    "exports_table": "exports",
+    "quantized": "runner",
     "run": "runner",
     "table": "tables",
+    "write_exports": "exports",
 }
 
 __all__ = list(_MODULES)

@@ -4,11 +4,10 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from keras_compress.files import check_writable_folder
 from keras_compress.sweep import style
@@ -177,9 +176,7 @@ def _layer_errors(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
                 label=style.LABELS[method],
             )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
-    axes.xaxis.set_minor_formatter(FuncFormatter(_plain_if_leading))
-    axes.tick_params(axis="x", which="both", labelsize=9)
+    style.plain_log_ticks(axes)
     axes.set_xlabel("relative error of the layer's outputs (%)")
     figure.suptitle(f"{compared[0]['model']}: error by layer\n{settings_text(compared[0])}", fontsize=11)
     style.legend_below(figure, axes)
@@ -227,12 +224,3 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
     figure.suptitle(f"{rows[0]['model']}: accuracy by method{note}", fontsize=10)
     style.legend_below(figure, axes)
     return style.save(figure, folder, "methods")
-
-
-def _plain_number(value: float, _: Any = None) -> str:
-    return f"{value:g}"
-
-
-def _plain_if_leading(value: float, _: Any = None) -> str:
-    """Labels 2, 5, 20, 50, ... between the powers of ten, where a short axis would have one label or none."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

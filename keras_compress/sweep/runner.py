@@ -9,7 +9,8 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -157,6 +158,37 @@ def run(
     return [row for row in rows if row is not None]
 
 
+def quantized(
+    configuration: Configuration,
+    start: Result,
+    calibration: Any,
+    *,
+    ignored: Collection[str] = (),
+    form: str = "auto",
+    seed: int = 0,
+) -> Result:
+    """A network quantized as a configuration says.
+
+    Args:
+        configuration: of a grid.
+        start: what is quantized, its BatchNorm layers folded or not.
+        calibration, form, seed: as for `quantize`.
+        ignored: paths of layers that stay in floating point.
+
+    Raises:
+        InputError: as for `quantize`.
+    """
+    overrides: dict[Pattern, Quantizer | None] = {}
+    if configuration.dense_scalar != configuration.scalar:
+        quantizer = configuration.quantizer(dense=True)
+        for path, view in Graph(start.model).views.items():
+            if type(view.layer) is keras.layers.Dense:
+                overrides[re.compile(re.escape(path))] = quantizer
+    overrides.update((re.compile(re.escape(path)), None) for path in ignored)
+    result = quantize(start, configuration.quantizer(), calibration, overrides=overrides, form=form, seed=seed)
+    return distill_scales(result, start, calibration, seed=seed) if configuration.distills else result
+
+
 def setting_cells(configuration: Configuration, form: str) -> Row:
     """The cells of a configuration's own settings."""
     quantizer = configuration.quantizer()
@@ -206,14 +238,14 @@ class _Job:
     def measured(self, configuration: Configuration, calibration: Calibration, settings: Row) -> Row:
         """Quantizes, saves, and returns the cells of what came out."""
         reset_peak()
-        result = self._quantized(configuration, calibration)
+        result = quantized(configuration, self.start, calibration, ignored=self.ignored, form=self.form, seed=self.seed)
         peak = peak_bytes()
         steps = result.report.steps[len(self.start.report.steps) :]
         errors = {row.path: _finite(row.relative_error) for row in steps[0].rows if row.path in result.kernels}
         known = [error for error in errors.values() if error is not None]
         codes = [kernel.codes for kernel in result.kernels.values()]
         costs = measure(result)
-        quantized = self._evaluate(result.model, *self.samples.test())
+        accuracy = self._evaluate(result.model, *self.samples.test())
         selection = self.samples.selection(configuration.num_samples, self.seed)
         file = ""
         if self.output_dir is not None:
@@ -224,10 +256,10 @@ class _Job:
             "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "float_top1": self.float.top1,
             "float_top5": self.float.top5,
-            "top1": quantized.top1,
-            "top5": quantized.top5,
+            "top1": accuracy.top1,
+            "top5": accuracy.top5,
             "selection_top1": None if selection is None else self._evaluate(result.model, *selection).top1,
-            "test_samples": quantized.num_samples,
+            "test_samples": accuracy.num_samples,
             "layer_error": float(np.mean(known)) if known else None,
             "layer_errors": errors,
             "zeros": sum(int((code == 0).sum()) for code in codes) / sum(code.size for code in codes),
@@ -259,19 +291,6 @@ class _Job:
                     logger.warning("no TFLite file %s: %s", export, error)
                     found[export] = None, None
         return found
-
-    def _quantized(self, configuration: Configuration, calibration: Calibration) -> Result:
-        overrides: dict[Pattern, Quantizer | None] = {}
-        if configuration.dense_scalar != configuration.scalar:
-            quantizer = configuration.quantizer(dense=True)
-            for path, view in Graph(self.start.model).views.items():
-                if type(view.layer) is keras.layers.Dense:
-                    overrides[re.compile(re.escape(path))] = quantizer
-        overrides.update((re.compile(re.escape(path)), None) for path in self.ignored)
-        result = quantize(
-            self.start, configuration.quantizer(), calibration, overrides=overrides, form=self.form, seed=self.seed
-        )
-        return distill_scales(result, self.start, calibration, seed=self.seed) if configuration.distills else result
 
     def _evaluate(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> Evaluation:
         return evaluate(model, x, y)

@@ -38,6 +38,11 @@ class Samples:
     preprocess: Callable[[np.ndarray], np.ndarray] = _as_float32
     num_classes: int | None = None
 
+    @classmethod
+    def of(cls, dataset: Any, preprocess: Callable[[np.ndarray], np.ndarray] = _as_float32) -> "Samples":
+        """Those of a `zoo.Dataset`."""
+        return cls(dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test, preprocess, dataset.num_classes)
+
     def calibration(self, num_samples: int, seed: int) -> np.ndarray:
         """A random choice of training samples; a larger one holds every smaller one of the same seed."""
         return self.preprocess(self.x_train[self._order(seed)[:num_samples]])

@@ -2,9 +2,11 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from keras_compress.files import replacing
 from keras_compress.sweep.grid import METHODS
@@ -91,6 +93,13 @@ def tidy(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
+def plain_log_ticks(axes: Axes) -> None:
+    """Labels of a logarithmic x axis without powers: 0.5, 1, 2, 5, ..."""
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
+    axes.xaxis.set_minor_formatter(FuncFormatter(_plain_if_leading))
+    axes.tick_params(axis="x", which="both", labelsize=9)
+
+
 def legend_below(figure: Figure, axes: Axes) -> None:
     """One legend for the figure, outside of the data."""
     handles, labels = axes.get_legend_handles_labels()
@@ -103,3 +112,12 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> pathlib.Path:
     with replacing(path) as part:
         figure.savefig(part, dpi=DPI)
     return path
+
+
+def _plain_number(value: float, _: Any = None) -> str:
+    return f"{value:g}"
+
+
+def _plain_if_leading(value: float, _: Any = None) -> str:
+    """Labels 2, 5, 20, 50, ... between the powers of ten, where a short axis would have one label or none."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

@@ -1,96 +1,25 @@
-import dataclasses
-import importlib.util
-import logging
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 
-import keras
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
 import keras_compress as kc
-from keras_compress import cli, options, zoo
+from keras_compress import options, zoo
 from keras_compress.sweep.records import Records
 
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "quantize" / "quantize_pretrained.py"
 NOT_THE_SAME_TWICE = ("time", "seconds", "peak_memory_mb")
 
 
-@dataclasses.dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
-def command() -> Iterator[types.ModuleType]:
-    """The command as a module; its flags are taken back, since other commands define the same ones."""
-    before = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location("quantize_pretrained", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory) -> pathlib.Path:
-    """A folder with an untrained network for `digits` and its card, and without a card."""
-    folder = tmp_path_factory.mktemp("serialized_models")
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Conv2D(2, 3, strides=2, activation="relu", name="conv"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10, "softmax", name="predictions"),
-        ]
-    )
-    model.save(folder / "tiny.keras")
-    model.save(folder / "bare.keras")
-    preprocessing = zoo.Preprocessing(scale=1 / 16, shape=(8, 8, 1))
-    zoo.ModelCard(dataset="digits", architecture="none", preprocessing=preprocessing, seed=0).write(
-        folder / "tiny.json"
-    )
-    (folder / "cut.keras").write_bytes((folder / "tiny.keras").read_bytes()[:2000])
-    (folder / "notes.keras").write_text("no model")
-    keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]).save(
-        folder / "three.keras"
-    )
-    keras.Sequential([keras.Input((9,)), keras.layers.Dense(10)]).save(folder / "nine.keras")
-    two = keras.Input((8, 8, 1))
-    keras.Model([two, keras.Input((1,))], keras.layers.Dense(10)(keras.layers.Flatten()(two))).save(
-        folder / "two.keras"
-    )
-    model.layers[0].kernel.assign(np.full((3, 3, 1, 2), np.nan))
-    model.save(folder / "nan.keras")
-    return folder
-
-
-@pytest.fixture
-def call(command, networks, tmp_path, monkeypatch, capfd):
-    """Runs the command in this process, in an empty folder beside serialized_models."""
-    monkeypatch.chdir(tmp_path)
-    os.symlink(networks, tmp_path / "serialized_models")
-
-    def run(*arguments: str) -> Done:
-        capfd.readouterr()
-        with flagsaver.flagsaver():
-            code = cli.call(command.main, [str(COMMAND), *arguments])
-        return Done(code, *capfd.readouterr())
-
-    level = logging.getLogger("tensorflow").level
-    yield run
-    logging.getLogger("tensorflow").setLevel(level)
+def command(load):
+    return load("quantize/quantize_pretrained.py")
 
 
 def files_of(folder: pathlib.Path) -> set[str]:
@@ -114,7 +43,8 @@ def test_a_grid_leaves_table_pictures_networks_and_log(call, tmp_path):
     result = kc.load_result(tmp_path / "quantized_models" / rows[0]["file"])
     accuracy = kc.evaluate(result.model, digits.x_test[..., None] / 16, digits.y_test)
     assert (accuracy.top1, accuracy.top5) == (rows[0]["top1"], rows[0]["top5"])
-    saved = {f"quantized_models/{row['file']}{end}" for row in rows for end in (".keras", ".codes.npz", ".json")}
+    ends = (".keras", ".codes.npz", ".json", ".card.json")
+    saved = {f"quantized_models/{row['file']}{end}" for row in rows for end in ends}
     pictures = (
         "accuracy_by_scalar_integer",
         "layer_errors",

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -270,6 +272,108 @@ def test_a_batchnorm_before_a_dense_layer_is_not_multiplied_into_its_codes(tmp_p
         np.testing.assert_array_equal(tensors[path][2], result.kernels[path].scale)
     operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
     assert "MAXIMUM" not in operators
+
+
+RANDOM = {  # a layer of n_out channels: how it is built, and its operator
+    "dense": (lambda n_out, size: L.Dense(n_out, name="layer"), "FULLY_CONNECTED"),
+    "conv": (lambda n_out, size: L.Conv2D(n_out, size, padding="same", name="layer"), "CONV_2D"),
+    "strided": (lambda n_out, size: L.Conv2D(n_out, size, strides=2, use_bias=False, name="layer"), "CONV_2D"),
+    "depthwise": (
+        lambda n_out, size: L.DepthwiseConv2D(size, depth_multiplier=n_out, name="layer"),
+        "DEPTHWISE_CONV_2D",
+    ),
+    "transposed": (lambda n_out, size: L.Conv2DTranspose(n_out, size, strides=2, name="layer"), "TRANSPOSE_CONV"),
+}
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(sorted(RANDOM)),
+    n_in=st.integers(1, 9),
+    n_out=st.integers(1, 9),
+    size=st.integers(1, 3),
+    width=st.sampled_from(sorted(ALPHABETS)),
+    mode=st.sampled_from(policy.MODES),
+    storage=st.sampled_from(policy.STORAGES),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_codes_are_written_read_back_and_run(kind, n_in, n_out, size, width, mode, storage, seed):
+    build, operator = RANDOM[kind]
+    rng = np.random.default_rng(seed)
+    model = keras.Sequential([keras.Input((5, 5, n_in)), build(n_out, size)])
+    view = drawn(model, seed).get_layer("layer")
+    axes = (2, 3) if kind == "depthwise" else 2 if kind == "transposed" else view.kernel.ndim - 1
+    levels = ALPHABETS[width].levels_array
+    along = tuple(view.kernel.shape[axis] for axis in np.atleast_1d(axes))
+    scale = rng.uniform(0.001, 0.1, along).astype(np.float32)
+    kernel = kc.QuantizedKernel(rng.choice(levels, view.kernel.shape), levels, scale, axes)
+    view.kernel.assign(kernel.decode())
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "net.tflite")
+        x = samples_of(model, 8, seed % 1000)
+        report = kc.export_tflite(
+            kc.Result(model, {"layer": kernel}), path, activations=mode, storage=storage, representative=x
+        )
+        name, array, stored = tensors_of(path)[0]["layer"]
+    row = report.row("layer")
+    assert name == row.storage.upper() and row.action != "float"
+    np.testing.assert_array_equal(in_keras_order(array, kernel, operator), kernel.codes)
+    np.testing.assert_array_equal(stored, scale.ravel())
+    assert report.steps[-1].figures["difference of the outputs"] < (1e-5 if row.action == "weight-only" else 0.1)
+
+
+@pytest.mark.slow
+def test_the_report_says_at_which_layer_integers_lose_most(tmp_path):
+    """One channel of `second` is so large that eight bits leave little of the others."""
+    x = samples_of(model := three_dense())
+    spoil(model, 300)
+    report = kc.export_tflite(
+        kc.quantize(model, kc.MSQ(bits=8)),
+        tmp_path / "net.tflite",
+        activations="int8",
+        representative=x,
+        static_batch=3,
+    )
+    step = report.steps[-1]
+    errors = {row.path: row.relative_error for row in step.rows}
+    assert errors["first"] < 0.02 and 0.1 < errors["third"] < 0.6
+    assert step.figures["error grows most at"] == f"third, to {errors['third']:.2%}"
+    plain = kc.export_tflite(kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite").steps[-1]
+    assert "error grows most at" not in plain.figures and plain.rows[0].relative_error is None
+    spoil(model, 10)
+    with pytest.raises(kc.InputError, match=r"it was not written. The error grows most at layer third, to \d+"):
+        kc.export_tflite(
+            kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite", activations="int8", representative=x
+        )
+
+
+def three_dense():
+    names = ("first", "second", "third")
+    return drawn(keras.Sequential([keras.Input((12,)), *(L.Dense(12, name=name) for name in names)]))
+
+
+def spoil(model, factor):
+    """Makes one channel of `second` larger, which `third` takes back."""
+    second, third = (model.get_layer(name).kernel for name in ("second", "third"))
+    second.assign(second.numpy() * np.where(np.arange(12) == 0, factor, 1))
+    third.assign(third.numpy() / np.where(np.arange(12) == 0, factor, 1)[:, np.newaxis])
+
+
+def test_a_code_that_a_negative_factor_makes_too_large_is_refused(tmp_path):
+    inputs = keras.Input((6, 6, 2))
+    model = keras.Model(inputs, L.BatchNormalization(name="norm")(L.Conv2D(3, 3, use_bias=False, name="conv")(inputs)))
+    drawn(model)
+    model.get_layer("norm").gamma.assign([-1.0, 1.0, 1.0])
+    kernel = model.get_layer("conv").kernel.numpy()
+    scale = np.full(3, 0.01, np.float32)
+    codes = np.clip(np.rint(kernel / 0.01), -127, 127).astype(np.int64)
+    codes[0, 0, 0, 0] = -128
+    quantized = kc.QuantizedKernel(codes, np.arange(-128, 128), scale, 3)
+    model.get_layer("conv").kernel.assign(quantized.decode())
+    with pytest.raises(kc.InputError, match="layer 'conv' has negative factors, which make 128 of the code -128"):
+        kc.export_tflite(kc.Result(model, {"conv": quantized}), tmp_path / "net.tflite")
+    assert list(tmp_path.iterdir()) == []
 
 
 EXPORT = """

@@ -58,6 +58,19 @@ def test_the_reserved_columns_are_there_and_empty(tmp_path):
     assert records.rows[0]["regularizer"] == "" and records.rows[0]["lambda"] is None
 
 
+def test_a_file_of_an_older_program_gets_the_columns_that_it_lacks(tmp_path):
+    records = Records(tmp_path / "a.csv")
+    records.append(ROW)
+    lines = [line.rsplit(",", 2)[0] for line in records.path.read_text().splitlines()]
+    records.path.write_text("\n".join(lines) + "\n")
+    again = Records(records.path)
+    assert again.rows == [filled(ROW)]
+    again.append(ROW | {"seed": 1, "tflite_top1": {"int8/small": 0.5, "float/fast": None}})
+    assert [row["seed"] for row in Records(records.path).rows] == [row["seed"] for row in again.rows] == [None, 1]
+    assert Records(records.path).rows[1]["tflite_top1"] == {"int8/small": 0.5, "float/fast": None}
+    assert records.path.read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
 def test_a_key_is_the_same_after_reading(tmp_path):
     records = Records(tmp_path / "a.csv")
     records.append(ROW)

@@ -251,3 +251,32 @@ def test_a_folder_that_cannot_be_written_to(model, samples, tmp_path):
     with pytest.raises(StorageError, match="models' cannot be written to"):
         run(model, samples, tmp_path)
     assert not list((tmp_path / "metrics").iterdir())
+
+
+EXPORTS = ("float/small", "int8/fast")
+
+
+@pytest.mark.slow
+def test_tflite_files_are_written_tested_and_not_made_twice(model, samples, tmp_path, monkeypatch):
+    grid = sweep.Grid(methods=["msq"], bits=[4], alphabets=["integer", "midtread"], num_samples=[10])
+    wide = sweep.Grid(methods=["msq"], bits=[8], alphabets=["midtread"], num_samples=[10])
+    rows = run(model, samples, tmp_path, grid, exports=EXPORTS) + run(model, samples, tmp_path, wide, exports=EXPORTS)
+    for row in rows[:2]:
+        for export in EXPORTS:
+            path = runner.tflite_path(tmp_path / "models", row["file"], export)
+            assert kc.evaluate_tflite(path, *samples.test()).top1 == row["tflite_top1"][export]
+            assert path.stat().st_size == row["tflite_bytes"][export]
+    assert rows[2]["tflite_top1"] == rows[2]["tflite_bytes"] == dict.fromkeys(EXPORTS)  # 257 levels fit no type
+    assert "float/small" in sweep.table(rows) and "int8/fast" in sweep.table(rows)
+    counts = count_calls(monkeypatch)
+    assert run(model, samples, tmp_path, grid, exports=EXPORTS[:1]) == rows[:2]
+    assert run(model, samples, tmp_path, wide, exports=EXPORTS) == rows[2:]
+    assert counts["quantize"] == 0
+    runner.tflite_path(tmp_path / "models", rows[0]["file"], EXPORTS[0]).unlink()
+    assert lasting(run(model, samples, tmp_path, grid, exports=EXPORTS)) == lasting(rows[:2])
+    assert counts["quantize"] == 1
+
+
+def test_an_unknown_export_is_refused(model, samples, tmp_path):
+    with pytest.raises(InputError, match=r"exports must be among float/fast, .* Received: 'int8'"):
+        run(model, samples, tmp_path, exports=["int8"])

@@ -1,0 +1,428 @@
+"""TFLite files: their codes, sizes, accuracies and latencies, beside TensorFlow's converter and ai-edge-quantizer.
+
+    python benchmarks/tflite.py --data=DATA
+    python benchmarks/tflite.py --data=DATA --parts=files --networks=mlperf_resnet8
+    python benchmarks/tflite.py --parts=speed
+
+files: every network at every width in every mode and storage, against the Keras model with the same codes, on all test
+samples. others: what other tools make of the same network, sizes, accuracies and latencies in one run; it needs
+`pip install ai-edge-quantizer==0.10.0` and, for ResNet8, takes MLPerf's reference file if it is there. speed: random
+weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside the converter's
+int8. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
+"""
+
+import importlib.util
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from harness import networks, results
+
+from keras_compress import cli
+from keras_compress.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    import keras_compress as kc
+
+FLAGS = flags.FLAGS
+
+PARTS = ("files", "others", "speed")
+WIDTHS = ("ternary", "2 bits", "3 bits", "4 bits", "8 bits")
+REFERENCES = {"mlperf_resnet8": "mlperf_ic_resnet8_int8.tflite"}  # files that others made of a network
+SURE = 1e-3  # a gap between the two highest outputs, beyond which rounding must not change the class
+DIFFERENCE = 0.5  # points of accuracy
+
+networks.define_flags(networks.LABELLED)
+flags.DEFINE_list("parts", list(PARTS), "Which ones.")
+flags.DEFINE_list("widths", list(WIDTHS), "Of `files`.")
+flags.DEFINE_list("others_networks", ["mnist_mlp", "cifar10_cnn", "mlperf_resnet8"], "Of `others`.")
+flags.DEFINE_integer("num_samples", 500, "Training samples to quantize by and to measure ranges on.", lower_bound=1)
+flags.DEFINE_integer("test_samples", 10_000, "Test samples at most.", lower_bound=1)
+flags.DEFINE_integer("rounds", 100, "Timed calls of each file, which take turns.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Of the choice of training samples.")
+flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
+
+
+def main(argv: list[str]) -> None:
+    cli.take_arguments(argv)
+    for flag, known in (("parts", PARTS), ("widths", WIDTHS)):
+        unknown = [name for name in FLAGS[flag].value if name not in known]
+        if unknown:
+            raise InputError(f"--{flag} takes {', '.join(known)}. Received: {unknown[0]!r}.")
+    data = results.data_folder(FLAGS.data) if {"files", "others"} & set(FLAGS.parts) else None
+    if "others" in FLAGS.parts and importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise InputError("--parts=others needs `pip install ai-edge-quantizer==0.10.0`, or choose other --parts.")
+    machine = results.machine()
+    cli.import_tensorflow()
+    for part in FLAGS.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            path = {"files": files, "others": others, "speed": speed}[part](data, pathlib.Path(folder), machine)
+        print(path.read_text())
+
+
+def alphabet(width: str) -> "kc.Integer":
+    """The integers of a width, exportable: 2 bits are all four of them, more are symmetric."""
+    import keras_compress as kc
+
+    if width == "ternary":
+        return kc.Integer(levels=3)
+    bits = int(width.split()[0])
+    return kc.Integer(bits, narrow_range=bits > 2)
+
+
+def loaded(data: pathlib.Path, names: list[str]) -> Iterator[tuple[str, Any, "np.ndarray", "np.ndarray", "np.ndarray"]]:
+    """Name, model, training samples to calibrate on, test samples and labels of each network that is there."""
+    import keras_compress as kc
+    from keras_compress import sweep, zoo
+
+    for network in networks.chosen(data):
+        if network.name in names:
+            dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
+            samples = sweep.Samples.of(dataset, network.preprocessing)
+            test, labels = samples.test()
+            train = samples.calibration(FLAGS.num_samples, FLAGS.seed)
+            yield (
+                network.name,
+                kc.load_model(network.path),
+                train,
+                test[: FLAGS.test_samples],
+                labels[: FLAGS.test_samples],
+            )
+
+
+def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
+    """Each network, width, mode and storage."""
+    import numpy as np
+
+    import keras_compress as kc
+    from keras_compress.export.policy import MODES, STORAGES
+
+    rows: list[dict[str, Any]] = []
+    packed: list[dict[str, Any]] = []
+    for name, model, train, test, labels in loaded(data, FLAGS.networks):
+        kc.export_tflite(model, folder / "float.tflite")
+        float_bytes = (folder / "float.tflite").stat().st_size
+        with kc.Calibration(folded := kc.fold_batch_normalization(model), train) as calibration:
+            quantized = {
+                width: kc.quantize(folded, kc.GPFQ(alphabet=alphabet(width)), calibration) for width in FLAGS.widths
+            }
+        for width, result in quantized.items():
+            wanted = result.model.predict(test, batch_size=256, verbose=0)
+            packed.append({"network": name, "width": width} | packed_size(result, folder))
+            for mode in MODES:
+                for storage in STORAGES:
+                    path = folder / "net.tflite"
+                    report = kc.export_tflite(result, path, activations=mode, storage=storage, representative=train)
+                    row = {"network": name, "width": width, "activations": mode, "storage": storage}
+                    row |= sizes(path, result, report, float_bytes) | outputs(path, test, labels, wanted)
+                    row["error grows most at"] = report.steps[-1].figures.get("error grows most at", "")
+                    rows.append(row)
+                    print(results.markdown([row]).splitlines()[-1], flush=True)
+    worst = []
+    for name in dict.fromkeys(row["network"] for row in rows):
+        for mode in MODES:
+            ours = [row for row in rows if (row["network"], row["activations"]) == (name, mode)]
+            small = [row for row in ours if row["storage"] == "small"]
+            most = max(ours, key=lambda row: abs(row["difference, points"]))
+            worst.append(
+                {
+                    "network": name,
+                    "activations": mode,
+                    "files": len(ours),
+                    "codes equal": f"{np.mean([row['codes equal'] for row in ours]):.0%}",
+                    "small: rest / bound": max(row["rest / bound"] for row in small),
+                    "same class where sure": min(row["same class where sure"] for row in ours),
+                    "largest difference, points": most["difference, points"],
+                    "there": f"{most['width']}; {most['error grows most at']}".rstrip("; "),
+                }
+            )
+    return results.write(
+        FLAGS.results_dir,
+        "tflite_files",
+        "TFLite files beside the Keras models with the same codes",
+        {"files": rows, "packed": packed},
+        machine=machine,
+        settings={name: FLAGS[name].value for name in ("num_samples", "test_samples", "seed", "widths")},
+        sections={"the worst over widths and storages": results.markdown(worst), "packed": results.markdown(packed)},
+        notes=[
+            "codes equal: every kernel's codes, read from the file, in the numbers in which the result has them; "
+            "`export_tflite` has compared each of them at its place.",
+            "small: rest / bound: what is not codes, over 1.1 x (float file - 4 bytes a weight) + 16 bytes a channel.",
+            f"same class where sure: share of test samples with the Keras model's class, of those whose two highest "
+            f"outputs differ by more than {SURE:g}.",
+            "difference: top-1 of the file minus that of the Keras model with the same codes, points; where it is "
+            f"more than {DIFFERENCE:g}, the layer at whose outputs the error grows most.",
+            "packed / ideal: bytes of `save_packed`, over bits x weights / 8 and all other numbers in float32.",
+        ],
+    )
+
+
+def packed_size(result: "kc.Result", folder: pathlib.Path) -> dict[str, Any]:
+    """Bytes of the packed file beside what its numbers need."""
+    import math
+
+    import keras_compress as kc
+
+    kc.save_packed(result, folder / "net.packed")
+    size = (folder / "net.packed").stat().st_size
+    weights = sum(kernel.codes.size for kernel in result.kernels.values())
+    levels = max(len(kernel.levels) for kernel in result.kernels.values())
+    bits = 1.6 if levels == 3 else math.ceil(math.log2(levels))
+    scales = sum(kernel.scale.size for kernel in result.kernels.values())
+    rest = 4 * (result.model.count_params() - weights + scales)
+    return {"weights": weights, "bytes": size, "packed / ideal": size / (bits * weights / 8 + rest)}
+
+
+def sizes(path: pathlib.Path, result: "kc.Result", report: "kc.Report", float_bytes: int) -> dict[str, Any]:
+    """Bytes of a file, of its codes, and of the rest beside its bound; whether the codes are those of the result."""
+    import numpy as np
+
+    from keras_compress.measurement import flatbuffer
+
+    model = flatbuffer.parse(flatbuffer.read_bytes(path))
+    tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
+    equal, code_bytes = [], 0
+    for kernel_path, kernel in result.kernels.items():
+        if kernel_path not in tensors:
+            continue
+        codes = flatbuffer.array_of(model, tensors[kernel_path])
+        assert codes is not None
+        code_bytes += len(model.buffers[tensors[kernel_path].buffer].data)
+        equal.append(np.array_equal(np.sort(codes, axis=None), np.sort(kernel.codes, axis=None)))
+    weights = sum(kernel.codes.size for kernel in result.kernels.values())
+    channels = sum(np.prod([kernel.codes.shape[axis] for axis in kernel.axes]) for kernel in result.kernels.values())
+    rest = path.stat().st_size - code_bytes
+    return {
+        "bytes": path.stat().st_size,
+        "code bytes": code_bytes,
+        "rest / bound": rest / (1.1 * (float_bytes - 4 * weights) + 16 * channels),
+        "codes equal": len(equal) == len(result.kernels) and all(equal),
+    }
+
+
+def outputs(path: pathlib.Path, x: "np.ndarray", labels: "np.ndarray", wanted: "np.ndarray") -> dict[str, Any]:
+    """Accuracy of a file, and how often its class is that of the Keras model."""
+    import numpy as np
+
+    from keras_compress.measurement.tflite import runner_of
+
+    (ours,) = runner_of(path, threads=2).outputs([x])
+    ordered = np.sort(wanted, axis=1)
+    sure = ordered[:, -1] - ordered[:, -2] > SURE
+    same = ours.argmax(axis=1) == wanted.argmax(axis=1)
+    keras_top1, top1 = (100 * np.mean(each.argmax(axis=1) == labels) for each in (wanted, ours))
+    return {
+        "Keras top-1": keras_top1,
+        "top-1": top1,
+        "difference, points": top1 - keras_top1,
+        "same class where sure": float(np.mean(same[sure])),
+    }
+
+
+Writer = Callable[[pathlib.Path], Any]  # writes a file
+
+
+def others(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
+    """Ours beside the converter's, ai-edge-quantizer's and the reference file."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for name, model, train, test, labels in loaded(data, FLAGS.others_networks):
+        rows, paths = [], []
+        for tool, weights, activations, write in candidates(model, train, folder):
+            path = folder / f"{len(rows)}.tflite"
+            row = {"tool": tool, "weights": weights, "activations": activations}
+            rows.append(row | {"kB": None, "top-1": None, "ms": None, "ratio": None, "failed": ""})
+            paths.append(path)
+            path.unlink(missing_ok=True)
+            try:
+                write(path)
+            except Exception as error:  # of other tools: what they say is the result
+                rows[-1]["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
+        reference = pathlib.Path(FLAGS.models or data / "models") / REFERENCES.get(name, "none")
+        if reference.is_file():
+            row = {"tool": "MLPerf's reference", "weights": "int8", "activations": "int8"}
+            rows.append(row | {"kB": None, "top-1": None, "ms": None, "ratio": None, "failed": ""})
+            paths.append(reference)
+        measure(rows, paths, test, labels)
+        tables[name] = rows
+        print(results.markdown(rows), flush=True)
+    return results.write(
+        FLAGS.results_dir,
+        "tflite_others",
+        "TFLite files of several tools",
+        tables,
+        machine=machine,
+        settings={name: FLAGS[name].value for name in ("num_samples", "test_samples", "seed", "rounds")},
+        notes=[
+            f"ranges and codes from {FLAGS.num_samples} training samples; MLPerf calibrated its file on test images.",
+            f"ms: medians of {FLAGS.rounds} rounds in which the files of a network take turns, one sample, one thread; "
+            "ratio: to the converter's float file.",
+            "failed: what the tool or the interpreter says.",
+        ],
+    )
+
+
+def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterator[tuple[str, str, str, Writer]]:
+    """Tool, weights, activations, and what writes the file."""
+    import keras_compress as kc
+
+    def exported(given: Any, **settings: Any) -> Writer:
+        return lambda path: kc.export_tflite(given, path, representative=train, **settings)
+
+    def by_edge_quantizer(source: pathlib.Path, recipe: Any) -> Writer:
+        return lambda path: edge_quantizer(source, path, recipe, train)
+
+    for weights, kind in (("float32", "float"), ("int8", "dynamic"), ("int8", "int8")):
+        yield "converter", weights, kind, exported(model, activations=kind)
+    float_file, decoded = folder / "float_file.tflite", folder / "decoded.tflite"
+    kc.export_tflite(model, float_file)
+    for bits, kinds in ((8, ("weight-only", "dynamic", "static")), (4, ("weight-only", "dynamic"))):
+        for kind in kinds:
+            yield "ai-edge-quantizer, min-max", f"int{bits}", kind, by_edge_quantizer(float_file, min_max(bits, kind))
+    folded = kc.fold_batch_normalization(model)
+    with kc.Calibration(folded, train) as calibration:
+        for width in ("8 bits", "4 bits", "ternary"):
+            fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
+            for method, quantizer in (
+                ("GPFQ", kc.GPFQ(alphabet=alphabet(width))),
+                ("OPTQ, corrected, refined", fitted),
+            ):
+                result = kc.quantize(folded, quantizer, calibration)
+                for mode in ("float", "dynamic", "int8"):
+                    for storage in ("fast", "small"):
+                        yield (
+                            f"ours, {method}",
+                            f"{width}, {storage}",
+                            mode,
+                            exported(result, activations=mode, storage=storage),
+                        )
+                if (method, width) == ("GPFQ", "4 bits"):
+                    kc.export_tflite(result.model, decoded)
+                    yield (
+                        "ai-edge-quantizer, recovery of our GPFQ codes",
+                        "int4",
+                        "weight-only",
+                        by_edge_quantizer(decoded, recovery()),
+                    )
+
+
+def measure(rows: list[dict[str, Any]], paths: list[pathlib.Path], test: "np.ndarray", labels: "np.ndarray") -> None:
+    """Fills in size, accuracy and latency of each file."""
+    import keras_compress as kc
+
+    timed = []
+    for row, path in zip(rows, paths, strict=True):
+        if row["failed"]:
+            continue
+        row["kB"] = path.stat().st_size / 1000
+        try:
+            row["top-1"] = 100 * kc.evaluate_tflite(path, test, labels, threads=2).top1
+        except InputError as error:
+            row["failed"] = str(error)[:90]
+        else:
+            timed.append((row, path))
+    files = [path for _, path in timed]
+    timings = kc.benchmark_tflite(files[0], against=files[1:], rounds=FLAGS.rounds)
+    for (row, _), timing in zip(timed, timings, strict=True):
+        row["ms"], row["ratio"] = timing.milliseconds, timing.ratio
+
+
+def min_max(bits: int, kind: str) -> Any:
+    """ai-edge-quantizer's own recipe."""
+    from ai_edge_quantizer import recipe
+
+    return {
+        (8, "weight-only"): recipe.weight_only_wi8_afp32,
+        (4, "weight-only"): recipe.weight_only_wi4_afp32,
+        (8, "dynamic"): recipe.dynamic_wi8_afp32,
+        (4, "dynamic"): recipe.dynamic_wi4_afp32,
+        (8, "static"): recipe.static_wi8_ai8,
+    }[bits, kind]()
+
+
+def recovery() -> Any:
+    """Its recipe that looks for the grid on which weights lie already."""
+    from ai_edge_quantizer import recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    return recipe.weight_only_wi4_afp32(AlgorithmName.DEQUANTIZED_WEIGHT_RECOVERY)
+
+
+def edge_quantizer(source: pathlib.Path, path: pathlib.Path, recipe: Any, samples: "np.ndarray") -> None:
+    """What ai-edge-quantizer makes of a float file."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer
+
+    tool = quantizer.Quantizer(str(source), recipe)
+    statistics = None
+    if tool.need_calibration:
+        (name,) = Interpreter(model_path=str(source)).get_signature_runner().get_input_details()
+        statistics = tool.calibrate({"serving_default": [{name: sample[None]} for sample in samples]})
+    path.write_bytes(tool.quantize(statistics).quantized_model)
+
+
+def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
+    """Ratios of latencies, in one run for each network."""
+    import keras
+    import numpy as np
+
+    import keras_compress as kc
+    from keras_compress import zoo
+
+    layers = keras.layers
+    keras.utils.set_random_seed(FLAGS.seed)
+    dense = keras.Sequential([keras.Input((1024,)), *(layers.Dense(1024, "relu") for _ in range(4)), layers.Dense(10)])
+    mobile = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
+    convolutional = {"cnn": zoo.build_architecture("cnn", (32, 32, 3), 10), "MobileNetV2 0.35, 96 x 96": mobile}
+    tables: dict[str, list[dict[str, Any]]] = {"Dense 4 x 1024": [], "convolutional": []}
+    for mode in ("dynamic", "int8"):
+        samples = np.random.default_rng(0).normal(size=(64, 1024)).astype(np.float32)
+        paths = []
+        for bits in (8, 4, 2):
+            paths.append(folder / f"{mode}_{bits}_bits.tflite")
+            result = kc.quantize(dense, kc.MSQ(alphabet=alphabet(f"{bits} bits")))
+            kc.export_tflite(result, paths[-1], activations=mode, representative=samples)
+        for bits, path, timing in zip((8, 4, 2), paths, in_turn(paths), strict=True):
+            row = {"activations": mode, "bits": bits, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
+            tables["Dense 4 x 1024"].append(row | {"ratio to 8 bits": timing.ratio})
+    for name, model in convolutional.items():
+        folded = kc.fold_batch_normalization(model)
+        samples = np.random.default_rng(0).uniform(size=(64, *model.input_shape[1:])).astype(np.float32)
+        wanted = {"converter, int8": (model, "int8", "fast"), "converter, float": (model, "float", "fast")}
+        for width in ("8 bits", "4 bits"):
+            result = kc.quantize(folded, kc.MSQ(alphabet=alphabet(width)))
+            wanted |= {f"ours, {width}, int8, {storage}": (result, "int8", storage) for storage in ("fast", "small")}
+            wanted[f"ours, {width}, float, fast"] = (result, "float", "fast")
+        paths = []
+        for index, (given, mode, storage) in enumerate(wanted.values()):
+            paths.append(folder / f"{index}.tflite")
+            kc.export_tflite(given, paths[-1], activations=mode, storage=storage, representative=samples)
+        for file, path, timing in zip(wanted, paths, in_turn(paths), strict=True):
+            row = {"network": name, "file": file, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
+            tables["convolutional"].append(row | {"ratio to the converter's int8": timing.ratio})
+    return results.write(
+        FLAGS.results_dir,
+        "tflite_speed",
+        "Latency of TFLite files, by width and storage",
+        tables,
+        machine=machine,
+        settings={"rounds": FLAGS.rounds, "seed": FLAGS.seed},
+        notes=[
+            f"medians of {FLAGS.rounds} rounds in which the files of a network take turns, one sample, one thread, "
+            "XNNPACK on this processor; ratios: medians of the rounds' ratios. Random weights.",
+        ],
+    )
+
+
+def in_turn(paths: list[pathlib.Path]) -> Any:
+    """Timings of the files, ratios to the first one."""
+    import keras_compress as kc
+
+    return kc.benchmark_tflite(paths[0], against=paths[1:], rounds=FLAGS.rounds)
+
+
+if __name__ == "__main__":
+    cli.run(main)
