@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras_compress.errors import InputError, check_integer
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
+from keras_compress.progress import quiet_stderr
 
 Path = str | os.PathLike[str]
 
@@ -73,12 +74,13 @@ class Runner:
         flatbuffer.check_identifier(content, name)
         kind = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
-            self._interpreter = Interpreter(
-                model_content=content,
-                num_threads=threads,
-                experimental_op_resolver_type=kind,
-                experimental_preserve_all_tensors=inner,
-            )
+            with quiet_stderr(unless=Exception):  # which says that XNNPACK was made
+                self._interpreter = Interpreter(
+                    model_content=content,
+                    num_threads=threads,
+                    experimental_op_resolver_type=kind,
+                    experimental_preserve_all_tensors=inner,
+                )
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The interpreter refuses {name!r}: {' '.join(str(error).split())[:300]}") from error

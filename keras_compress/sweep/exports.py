@@ -25,6 +25,7 @@ CONVERTER = "converter"  # the weights are TensorFlow's business
 COLORS = {
     "float": "#0072B2", "dynamic": "#009E73", "int8": "#D55E00", "float16": "#56B4E9", "int16x8": "#CC79A7",
 }  # fmt: skip
+SMALL = STORAGES[-1]  # alone: the fast file is another one
 MARKERS = "osD^vPX*"  # of the weights, one after the other
 
 
@@ -207,12 +208,11 @@ def draw_exports(rows: Sequence[ExportRow], float_top1: float, title: str, path:
         axes.axhline(100 * float_top1, color=style.FLOAT, linestyle="--", linewidth=1, zorder=0)
         for row, value in zip(shown, x, strict=True):
             color, marker = COLORS[row.activations], MARKERS[weights.index(row.weights) % len(MARKERS)]
-            hollow = "small" in row.storage and "fast" not in row.storage
             if label.startswith("latency"):
                 axes.plot([row.low, row.high], [100 * (row.top1 or 0)] * 2, color=color, linewidth=1)
             axes.plot(
                 value, 100 * (row.top1 or 0), marker, color=color, markersize=8, markeredgewidth=1.4,
-                markerfacecolor="white" if hollow else color,
+                markerfacecolor="white" if row.storage == SMALL else color, alpha=0.8,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlabel(label)
@@ -227,7 +227,7 @@ def draw_exports(rows: Sequence[ExportRow], float_top1: float, title: str, path:
     }
     for index, each in enumerate(weights):
         entries[f"weights {each}"] = {"marker": MARKERS[index % len(MARKERS)], "color": style.GREY}
-    if any("small" in row.storage for row in shown):
+    if any(row.storage == SMALL for row in shown):
         entries["storage small"] = {"marker": "o", "color": style.GREY, "markerfacecolor": "white"}
     for label, look in entries.items():
         axes.plot([], [], linestyle="none", label=label, **look)
