@@ -12,6 +12,7 @@ int8. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
 """
 
 import importlib.util
+import itertools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
     for name, model, train, test, labels in loaded(data, FLAGS.networks):
         kc.export_tflite(model, folder / "float.tflite")
         float_bytes = (folder / "float.tflite").stat().st_size
-        with kc.Calibration(folded := kc.fold_batch_normalization(model), train) as calibration:
+        with kc.Calibration((folded := kc.fold_batch_normalization(model)).model, train) as calibration:
             quantized = {
                 width: kc.quantize(folded, kc.GPFQ(alphabet=alphabet(width)), calibration) for width in FLAGS.widths
             }
@@ -283,7 +284,7 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
         for kind in kinds:
             yield "ai-edge-quantizer, min-max", f"int{bits}", kind, by_edge_quantizer(float_file, min_max(bits, kind))
     folded = kc.fold_batch_normalization(model)
-    with kc.Calibration(folded, train) as calibration:
+    with kc.Calibration(folded.model, train) as calibration:
         for width in ("8 bits", "4 bits", "ternary"):
             fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
             for method, quantizer in (
@@ -374,20 +375,25 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
 
     layers = keras.layers
     keras.utils.set_random_seed(FLAGS.seed)
-    dense = keras.Sequential([keras.Input((1024,)), *(layers.Dense(1024, "relu") for _ in range(4)), layers.Dense(10)])
+    wide, deep = (
+        keras.Sequential([keras.Input((size,)), *(layers.Dense(units, "relu") for units in hidden), layers.Dense(10)])
+        for size, hidden in ((784, [2048] * 2), (1024, [1024] * 4))
+    )
     mobile = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
     convolutional = {"cnn": zoo.build_architecture("cnn", (32, 32, 3), 10), "MobileNetV2 0.35, 96 x 96": mobile}
-    tables: dict[str, list[dict[str, Any]]] = {"Dense 4 x 1024": [], "convolutional": []}
-    for mode in ("dynamic", "int8"):
-        samples = np.random.default_rng(0).normal(size=(64, 1024)).astype(np.float32)
+    tables: dict[str, list[dict[str, Any]]] = {"dense": [], "convolutional": []}
+    for (name, model), mode in itertools.product(
+        {"784-2048-2048-10": wide, "4 x 1024": deep}.items(), ("dynamic", "int8")
+    ):
+        samples = np.random.default_rng(0).normal(size=(64, *model.input_shape[1:])).astype(np.float32)
         paths = []
         for bits in (8, 4, 2):
             paths.append(folder / f"{mode}_{bits}_bits.tflite")
-            result = kc.quantize(dense, kc.MSQ(alphabet=alphabet(f"{bits} bits")))
+            result = kc.quantize(model, kc.MSQ(alphabet=alphabet(f"{bits} bits")))
             kc.export_tflite(result, paths[-1], activations=mode, representative=samples)
         for bits, path, timing in zip((8, 4, 2), paths, in_turn(paths), strict=True):
-            row = {"activations": mode, "bits": bits, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
-            tables["Dense 4 x 1024"].append(row | {"ratio to 8 bits": timing.ratio})
+            row = {"network": name, "activations": mode, "bits": bits, "kB": path.stat().st_size / 1000}
+            tables["dense"].append(row | {"ms": timing.milliseconds, "ratio to 8 bits": timing.ratio})
     for name, model in convolutional.items():
         folded = kc.fold_batch_normalization(model)
         samples = np.random.default_rng(0).uniform(size=(64, *model.input_shape[1:])).astype(np.float32)

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "report": {"numerics", "keras", "numpy"},
     "result": {"numerics", "report", "layers", "bridge", "keras", "numpy"},
     "calibration": {"numerics", "layers", "keras", "tensorflow", "numpy", "h5py"},
-    "measurement": {"layers", "keras", "tensorflow", "numpy", "ai_edge_litert"},
+    "measurement": {"layers", "keras", "tensorflow", "numpy", "ai_edge_litert", "flatbuffers"},
     "bridge": {"layers", "keras", "tensorflow", "numpy", "h5py", "tf_keras", "tensorflow_model_optimization"},
     "quantization": LOWER,
     "pruning": LOWER,

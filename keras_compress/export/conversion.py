@@ -1,5 +1,7 @@
 """TensorFlow's TFLite converter on Keras models: the one door to it."""
 
+import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,7 +44,8 @@ def convert(
         return keras.tree.flatten(inputs.call(model, list(values)))
 
     frozen = convert_variables_to_constants_v2(tf.function(run, autograph=False).get_concrete_function(*specs))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    with _absl_errors_only():  # it asks for an object that would keep variables, and there are none
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if kind != "float":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind in ("int8", "int16x8"):
@@ -55,7 +58,7 @@ def convert(
         converter.target_spec.supported_ops = [operators, tf.lite.OpsSet.TFLITE_BUILTINS]
     elif kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    with warnings.catch_warnings(), quiet_stderr():
+    with warnings.catch_warnings(), _absl_errors_only(), quiet_stderr():
         warnings.simplefilter("ignore")  # of statistics that are given by the samples
         try:
             return bytes(converter.convert())
@@ -64,3 +67,15 @@ def convert(
             raise InputError(
                 f"Model {model.name!r} cannot be converted ({kind}): TensorFlow's converter says: {text[:300]}"
             ) from error
+
+
+@contextlib.contextmanager
+def _absl_errors_only() -> Iterator[None]:
+    """The converter warns through absl's logger, which prints on its own."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

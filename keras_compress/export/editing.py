@@ -132,7 +132,7 @@ class Editor:
     def _quantize(self, tensor: int, scale: np.ndarray, axis: int) -> None:
         """One scale and one zero point for each channel: other numbers of them are read beyond their end."""
         self.graph.tensors[tensor].quantization = schema.QuantizationParametersT(
-            scale=[float(value) for value in scale], zeroPoint=[0] * len(scale), quantizedDimension=axis
+            scale=scale, zeroPoint=np.zeros(len(scale), np.int64), quantizedDimension=axis
         )
 
     def _dequantized(self, index: int, weights: int) -> int:

@@ -81,7 +81,7 @@ class Runner:
                     experimental_op_resolver_type=kind,
                     experimental_preserve_all_tensors=inner,
                 )
-            self._interpreter.allocate_tensors()
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The interpreter refuses {name!r}: {' '.join(str(error).split())[:300]}") from error
         self.name = name
