@@ -82,6 +82,11 @@ def test_the_examples_of_the_readme_and_the_guide_run(tmp_path):
     accuracies = [float(text) for text in re.findall(r"top-1 ([\d.]+)%", readme)]
     assert len(accuracies) == 2
     assert min(accuracies) > 70  # chance is 10
+    shown, ours = (
+        next(line.split() for line in text.splitlines() if line[:6] == "layer ")
+        for text in (README.read_text(), readme)
+    )
+    assert shown == ours
     assert "conv2" in readme and "predictions" in readme
     assert "gpfq" in guide and "msq" in guide
     assert {path.name for path in (tmp_path / "quantized").iterdir()} == {
