@@ -185,7 +185,7 @@ def sizes(path: pathlib.Path, result: "kc.Result", report: "kc.Report", float_by
     from keras_compress.measurement import flatbuffer
 
     model = flatbuffer.parse(flatbuffer.read_bytes(path))
-    tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
+    tensors = {tensor.name.decode().removesuffix("/kernel"): tensor for tensor in model.subgraphs[0].tensors}
     equal, code_bytes = [], 0
     for kernel_path, kernel in result.kernels.items():
         if kernel_path not in tensors:
@@ -231,7 +231,8 @@ def others(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) ->
     """Ours beside the converter's, ai-edge-quantizer's and the reference file."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for name, model, train, test, labels in loaded(data, FLAGS.others_networks):
-        rows, paths = [], []
+        rows: list[dict[str, Any]] = []
+        paths: list[pathlib.Path] = []
         for tool, weights, activations, write in candidates(model, train, folder):
             path = folder / f"{len(rows)}.tflite"
             row = {"tool": tool, "weights": weights, "activations": activations}
@@ -242,6 +243,11 @@ def others(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) ->
                 write(path)
             except Exception as error:  # of other tools: what they say is the result
                 rows[-1]["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
+                continue
+            if len(rows) > 1 and paths[-2].is_file() and paths[-2].read_bytes() == path.read_bytes():
+                rows.pop()  # fast and small are one file
+                paths.pop()
+                rows[-1]["weights"] = rows[-1]["weights"].replace("fast", "fast, small")
         reference = pathlib.Path(FLAGS.models or data / "models") / REFERENCES.get(name, "none")
         if reference.is_file():
             row = {"tool": "MLPerf's reference", "weights": "int8", "activations": "int8"}
@@ -292,6 +298,8 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
                 ("OPTQ, corrected, refined", fitted),
             ):
                 result = kc.quantize(folded, quantizer, calibration)
+                if (method, width) == ("OPTQ, corrected, refined", "8 bits"):
+                    continue  # nothing left to gain
                 for mode in ("float", "dynamic", "int8"):
                     for storage in ("fast", "small"):
                         yield (

@@ -1,5 +1,6 @@
 """Changes to a TFLite model: weights become codes and scales, operators learn to read them."""
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ class Editor:
         self._before: dict[int, list[Any]] = {}  # index of an operator -> operators to insert before it
 
     def place(
-        self, index: int, kind: str, path: str, codes: np.ndarray, scale: np.ndarray, placement: Placement
+        self, index: int, kind: str, name: str, codes: np.ndarray, scale: np.ndarray, placement: Placement
     ) -> None:
         """Gives an operator its weights.
 
         Args:
             index: of the operator.
             kind: its name.
-            path: of the kernel.
+            name: of the tensor.
             codes: integers as the operator has its weights.
             scale: (n_out,) float32, positive.
             placement: how they are stored and read.
@@ -47,7 +48,7 @@ class Editor:
         operator = self.graph.operators[index]
         held = (channel_axis(kind), placement.bits, codes.shape, codes.tobytes(), scale.tobytes())
         if held not in self._written:
-            self._written[held] = self._new_tensor(operator.inputs[WEIGHTS], path)
+            self._written[held] = self._new_tensor(operator.inputs[WEIGHTS], name)
             self._write(self._written[held], kind, codes, scale, placement)
         tensor = operator.inputs[WEIGHTS] = self._written[held]
         if placement.reads == "weight-only":
@@ -58,7 +59,7 @@ class Editor:
             if kind == "FULLY_CONNECTED":
                 operator.builtinOptions.asymmetricQuantizeInputs = True
 
-    def set_bias(self, index: int, kind: str, bias: np.ndarray | None, path: str) -> None:
+    def set_bias(self, index: int, kind: str, bias: np.ndarray | None, name: str) -> None:
         """Gives a static operator its bias in steps of the scales of its inputs and weights."""
         old = self._bias(index, kind)
         if bias is None or old is None:
@@ -68,7 +69,7 @@ class Editor:
         weights = self.graph.tensors[operator.inputs[WEIGHTS]]
         scale = float(np.float32(inputs.quantization.scale[0])) * np.asarray(weights.quantization.scale, np.float64)
         steps = np.clip(np.rint(bias.astype(np.float64) / scale), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
-        tensor = self._new_tensor(old, f"{path}/bias")
+        tensor = self._new_tensor(old, name)
         self._fill(tensor, schema.TensorType.INT32, steps.view(np.uint8))
         self._quantize(tensor, scale.astype(np.float32), 0)
         operator.inputs[BIAS.get(kind, 2)] = tensor
@@ -97,6 +98,7 @@ class Editor:
         self._remove_unread()
         self._name(inputs, outputs)
         self._compact()
+        self._distinguish()
         return flatbuffer.serialize(self.model)
 
     def _bias(self, index: int, kind: str) -> int | None:
@@ -221,6 +223,17 @@ class Editor:
             schema.SignatureDefT(inputs=maps[0], outputs=maps[1], signatureKey=b"serving_default", subgraphIndex=0)
         ]
         self.model.description = b"keras_compress"
+
+    def _distinguish(self) -> None:
+        """Gives each tensor a name of its own: other tools go by names. Inputs and outputs keep theirs."""
+        taken: set[bytes] = set()
+        counts: collections.Counter[bytes] = collections.Counter()
+        for tensor in dict.fromkeys([*self.graph.inputs, *self.graph.outputs, *range(len(self.graph.tensors))]):
+            name = self.graph.tensors[tensor].name
+            while self.graph.tensors[tensor].name in taken:
+                counts[name] += 1
+                self.graph.tensors[tensor].name = name + f"_{counts[name]}".encode()
+            taken.add(self.graph.tensors[tensor].name)
 
     def _compact(self) -> None:
         """Drops tensors that nothing reads, and buffers that no tensor has."""

@@ -160,9 +160,12 @@ def _with_codes(
                 "no TFLite weight type holds that. Quantize with kc.Integer(8), which has no -128."
             )
         place = placement(each.kind, activations, storage, needed)
-        base.place(index, each.kind, each.path, codes, scale, place)
+        own = views[each.path].variable.name
+        layer = each.path.removesuffix(f"/{own}")
+        base.place(index, each.kind, f"{layer}/{own}", codes, scale, place)
         if place.reads == "static":
-            base.set_bias(index, each.kind, floats.bias(float_operators[each.operator].operator, each.kind), each.path)
+            bias = floats.bias(float_operators[each.operator].operator, each.kind)
+            base.set_bias(index, each.kind, bias, f"{layer}/bias")
         placed.append(_Placed(each, codes, scale, place))
     names = _names(model)
     return base.finish(*names), None if floats is base else floats.finish(*names), placed
