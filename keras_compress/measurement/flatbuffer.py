@@ -93,6 +93,31 @@ def builtin_of(code: Any) -> int:
     return int(flatbuffer_utils.get_builtin_code_from_operator_code(code))
 
 
+def buffer_places(content: bytes) -> list[int]:
+    """Where the numbers of each buffer begin in a file; buffers with equal numbers may share them."""
+    file = schema.Model.GetRootAs(content)
+    return [_vector(file.Buffers(index), 4)[0] for index in range(file.BuffersLength())]
+
+
+def scale_bytes(content: bytes) -> int:
+    """Bytes of all scales and zero points in a file, of those that tensors share once."""
+    file = schema.Model.GetRootAs(content)
+    graphs = [file.Subgraphs(index) for index in range(file.SubgraphsLength())]
+    tensors = [graph.Tensors(index) for graph in graphs for index in range(graph.TensorsLength())]
+    found = {}
+    for table in filter(None, (tensor.Quantization() for tensor in tensors)):
+        for field, size in ((8, 4), (10, 8)):  # float32 scales, int64 zero points
+            start, length = _vector(table, field)
+            found[start] = size * length
+    return sum(found.values())
+
+
+def _vector(table: Any, field: int) -> tuple[int, int]:
+    """Where a vector of a table begins, and its length; zeros where there is none."""
+    offset = table._tab.Offset(field)
+    return (table._tab.Vector(offset), table._tab.VectorLen(offset)) if offset else (0, 0)
+
+
 def operator_name(model: Any, operator: Any) -> str:
     """Such as "CONV_2D"; the name of a custom operator."""
     code = model.operatorCodes[operator.opcodeIndex]

@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_compress.measurement import flatbuffer
 
-SCALE_BYTES = 4 + 8  # of a float32 scale and an int64 zero point
 HEADINGS = ("tensor", "type", "bits", "shape", "scales", "bytes", "zeros", "read by")
 LEFT = (0, 1, 3, 7)  # columns that are set flush left
 LONGEST = 40  # characters of a name
@@ -26,7 +25,7 @@ class TensorRow:
         bits: of one number.
         shape: of the tensor.
         num_scales: scales, each with a zero point.
-        bytes: of its numbers; 0 for one that shares the buffer of an earlier tensor.
+        bytes: of its numbers; 0 for one that shares those of an earlier tensor.
         zeros: share of numbers that are zero, or None for texts.
         readers: names of the operators that read it.
     """
@@ -50,6 +49,7 @@ class Inspection:
         tensors: its constants, the largest first.
         operators: how often each operator is there.
         inputs, outputs: type and shape of each, -1 for an open axis.
+        scale_bytes: of all scales and zero points.
         bytes: of the file.
         gzipped_bytes: of the file, compressed by zlib.
     """
@@ -59,6 +59,7 @@ class Inspection:
     operators: dict[str, int]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    scale_bytes: int
     bytes: int
     gzipped_bytes: int
 
@@ -68,7 +69,7 @@ class Inspection:
         parts: collections.Counter[str] = collections.Counter()
         for tensor in self.tensors:
             parts[tensor.type] += tensor.bytes
-            parts["scales"] += SCALE_BYTES * tensor.num_scales
+        parts["scales"] = self.scale_bytes
         found = {name: size for name, size in parts.most_common() if size}
         return found | {"graph": self.bytes - sum(found.values())}
 
@@ -120,6 +121,7 @@ def inspect_tflite(path: str | os.PathLike[str]) -> Inspection:
     model = flatbuffer.parse(content, os.fspath(path))
     rows: list[TensorRow] = []
     operators: collections.Counter[str] = collections.Counter()
+    places = flatbuffer.buffer_places(content)
     seen: set[int] = set()
     for graph in model.subgraphs:
         readers: dict[int, list[str]] = {}
@@ -132,6 +134,7 @@ def inspect_tflite(path: str | os.PathLike[str]) -> Inspection:
             data = model.buffers[tensor.buffer].data
             if data is None or not len(data):
                 continue
+            place = places[tensor.buffer]
             quantization = tensor.quantization
             has_scales = quantization is not None and quantization.scale is not None
             values = flatbuffer.array_of(model, tensor)
@@ -143,12 +146,12 @@ def inspect_tflite(path: str | os.PathLike[str]) -> Inspection:
                     flatbuffer.BITS.get(kind, 8),
                     _shape(tensor.shape),
                     len(quantization.scale) if has_scales else 0,
-                    0 if tensor.buffer in seen else len(data),
+                    0 if place in seen else len(data),
                     None if values is None or not values.size else float(np.mean(values == 0)),
                     tuple(readers.get(number, ())),
                 )
             )
-            seen.add(tensor.buffer)
+            seen.add(place)
     rows.sort(key=lambda row: -row.bytes)
     first = model.subgraphs[0]
     inputs, outputs = (
@@ -160,6 +163,7 @@ def inspect_tflite(path: str | os.PathLike[str]) -> Inspection:
         dict(operators.most_common()),
         inputs,
         outputs,
+        flatbuffer.scale_bytes(content),
         len(content),
         len(zlib.compress(content, 9)),
     )

@@ -24,7 +24,7 @@ def file(tmp_path_factory):
 def test_tensors_are_those_of_the_result(file):
     path, result = file
     inspection = kc.inspect_tflite(path)
-    rows = {row.name: row for row in inspection.tensors}
+    rows = {row.name.removesuffix("/kernel"): row for row in inspection.tensors}
     for name, kernel in result.kernels.items():
         row = rows[name]
         assert (row.type, row.bits, row.bytes) == ("INT4", 4, kernel.codes.size // 2)
@@ -39,7 +39,8 @@ def test_tensors_are_those_of_the_result(file):
 def test_every_byte_is_counted_once(file):
     inspection = kc.inspect_tflite(file[0])
     assert inspection.bytes == file[0].stat().st_size == sum(inspection.parts.values())
-    assert inspection.parts["scales"] == 12 * 26
+    # A scale for each of 16 and 10 channels, and a list of as many zero points for each layer.
+    assert inspection.parts["scales"] == inspection.scale_bytes == (4 + 8) * 26
     assert all(size >= 0 for size in inspection.parts.values())
 
 
@@ -55,3 +56,11 @@ def test_damaged_and_missing_files_are_refused(file, tmp_path):
         kc.inspect_tflite(tmp_path / "cut.tflite")
     with pytest.raises(kc.StorageError, match="cannot be read"):
         kc.inspect_tflite(tmp_path / "none.tflite")
+
+
+def test_zero_points_of_equal_layers_are_stored_once(tmp_path):
+    model = keras.Sequential([keras.Input((16,)), *(keras.layers.Dense(16, use_bias=False) for _ in range(3))])
+    kc.export_tflite(kc.quantize(model, kc.MSQ(bits=4)), tmp_path / "net.tflite")
+    inspection = kc.inspect_tflite(tmp_path / "net.tflite")
+    assert inspection.scale_bytes == 3 * 16 * 4 + 16 * 8
+    assert sum(inspection.parts.values()) == inspection.bytes
