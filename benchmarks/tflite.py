@@ -115,11 +115,16 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
             wanted = result.model.predict(test, batch_size=256, verbose=0)
             packed.append({"network": name, "width": width} | packed_size(result, folder))
             for mode in MODES:
+                content = b""
                 for storage in STORAGES:
                     path = folder / "net.tflite"
                     report = kc.export_tflite(result, path, activations=mode, storage=storage, representative=train)
                     row = {"network": name, "width": width, "activations": mode, "storage": storage}
-                    row |= sizes(path, result, report, float_bytes) | outputs(path, test, labels, wanted)
+                    if path.read_bytes() == content:
+                        rows.append(rows[-1] | row)  # the same file
+                        continue
+                    content = path.read_bytes()
+                    row |= sizes(path, result, float_bytes) | outputs(path, test, labels, wanted)
                     row["error grows most at"] = report.steps[-1].figures.get("error grows most at", "")
                     rows.append(row)
                     print(results.markdown([row]).splitlines()[-1], flush=True)
@@ -178,7 +183,7 @@ def packed_size(result: "kc.Result", folder: pathlib.Path) -> dict[str, Any]:
     return {"weights": weights, "bytes": size, "packed / ideal": size / (bits * weights / 8 + rest)}
 
 
-def sizes(path: pathlib.Path, result: "kc.Result", report: "kc.Report", float_bytes: int) -> dict[str, Any]:
+def sizes(path: pathlib.Path, result: "kc.Result", float_bytes: int) -> dict[str, Any]:
     """Bytes of a file, of its codes, and of the rest beside its bound; whether the codes are those of the result."""
     import numpy as np
 
