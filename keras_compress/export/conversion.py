@@ -29,7 +29,8 @@ def convert(
         kind: "float"; "dynamic" (8-bit weights, float inputs); "int8" (integers, also as inputs and outputs);
             "float16" weights; "int16x8" (16-bit activations, 8-bit weights).
         batch: size of the batch axis, or None to leave it open.
-        samples: yields samples, one at a time, for "int8" and "int16x8".
+        samples: yields samples, one at a time, for "int8" and "int16x8"; None for a model whose operations tell the
+            ranges of all tensors.
 
     Raises:
         InputError: the model has an operation that TFLite does not have.
@@ -50,8 +51,9 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind in ("int8", "int16x8"):
         converter.representative_dataset = samples
-    if kind == "int8":
+    if kind == "int8" and samples is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if kind == "int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
     elif kind == "int16x8":
         operators = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
 from keras_compress.errors import InputError, check_integer
-from keras_compress.export import locating
+from keras_compress.export import locating, ranges
 from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located, Weighted
@@ -62,7 +62,8 @@ def export_tflite(
         storage: "fast": codes in the width that runs fastest, which is 8 bits but for Dense; "small": the narrowest
             width that runs.
         representative: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
-            and "int16x8" need them. The checks use them too, and random samples without.
+            and "int16x8" need them, unless `quantize_activations` has chosen the ranges (8 bits), which the file then
+            has. The checks use them too, and random samples without.
         static_batch: size of the batch axis; None leaves it open, which microcontrollers do not understand.
 
     Returns:
@@ -81,7 +82,7 @@ def export_tflite(
     if given.kernels:
         content, analog, placed = _with_codes(given, activations, storage, static_batch, samples)
     else:
-        converted = convert(given.model, activations, batch=static_batch, samples=lambda: _one_by_one(samples))
+        converted = _converted(given.model, activations, static_batch, samples)
         content, analog, placed = Editor(converted).finish(*_names(given.model)), None, []
     _check_codes(content, placed)
     errors = {} if analog is None else _layer_errors(content, analog, placed, samples, static_batch)
@@ -129,17 +130,17 @@ def _with_codes(
     kernels = given.kernels
     model, folded = _folded(given.model)
     axes = {path: kernel.axes for path, kernel in kernels.items()}
-    marked, located = _located(model, axes, batch)
+    marked, located = _located(ranges.without_rounding(model), axes, batch)
     missing = axes.keys() - {each.path for each in located}
     if missing and is_graph(model):
         model = locating.with_barriers(model, missing)
-        marked, located = _located(model, axes, batch)
+        marked, located = _located(ranges.without_rounding(model), axes, batch)
     views = views_by_path(model)
     kinds = [kind for _, kind, _ in locating.weighted_operators(marked)]
     # Biases are those of the model itself: behind a layer without an activation they hang on kernels.
-    floats = base = Editor(convert(model, "float", batch=batch))
+    floats = base = Editor(_converted(ranges.without_rounding(model), "float", batch, samples))
     if activations != "float":
-        base = Editor(convert(model, activations, batch=batch, samples=lambda: _one_by_one(samples)))
+        base = Editor(_converted(model, activations, batch, samples))
     float_operators, operators = (_same_operators(kinds, editor) for editor in (floats, base))
     placed = []
     for each in located:
@@ -169,6 +170,13 @@ def _with_codes(
         placed.append(_Placed(each, codes, scale, place))
     names = _names(model)
     return base.finish(*names), None if floats is base else floats.finish(*names), placed
+
+
+def _converted(model: keras.Model, activations: str, batch: int | None, samples: list[np.ndarray]) -> bytes:
+    """The converter's file; ranges of activations are those that the model has, or are measured on the samples."""
+    if ranges.rounded(model):
+        return convert(ranges.with_ranges(model), activations, batch=batch)
+    return convert(model, activations, batch=batch, samples=lambda: _one_by_one(samples))
 
 
 def _located(model: keras.Model, axes: dict[str, tuple[int, ...]], batch: int | None) -> tuple[Any, list[Located]]:
@@ -243,7 +251,19 @@ def _check_settings(
             f'activations="{activations}" rounds all weights anew, so that codes would be lost. Choose one of '
             f"{', '.join(MODES)}, or pass the model alone."
         )
-    if activations in ("int8", "int16x8") and representative is None:
+    rounding = ranges.rounded(given.model)
+    if rounding and activations != "int8":
+        raise InputError(
+            f"Model {given.model.name!r} rounds its activations (quantize_activations), which only a file of integers "
+            f'does too. Received: activations="{activations}". Pass "int8", or the result before that step.'
+        )
+    other = next((path for path, layer in rounding.items() if layer.bits != ranges.BITS), None)
+    if other is not None:
+        raise InputError(
+            f"TFLite's integer activations have {ranges.BITS} bits. Received: {rounding[other].bits} bits in layer "
+            f"{other!r}. Quantize the activations with bits={ranges.BITS}."
+        )
+    if activations in ("int8", "int16x8") and representative is None and not rounding:
         raise InputError(
             f'activations="{activations}" needs representative samples, to measure the ranges of activations. Pass a '
             "few hundred, preprocessed as in training."

@@ -345,6 +345,41 @@ def test_random_codes_are_written_read_back_and_run(kind, n_in, n_out, size, wid
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
+    """The file computes what the simulation did, up to ties; representative samples are not asked for."""
+    inputs = keras.Input((8, 8, 3), name="images")
+    x = L.Conv2D(8, 3, padding="same", activation="relu", name="one")(inputs)
+    x = L.Add()([x, L.ReLU()(L.Conv2D(8, 3, padding="same", name="two")(x))])
+    x = L.Flatten()(L.MaxPooling2D()(x))
+    model = drawn(keras.Model(inputs, L.Dense(10, "softmax", name="head")(x)))
+    x = samples_of(model)
+    w8 = kc.quantize(model, kc.GPFQ(4), x)
+    result = kc.quantize_activations(w8, x, symmetric=symmetric)
+    report = kc.export_tflite(result, tmp_path / "net.tflite", activations="int8")
+    tensors, content = tensors_of(tmp_path / "net.tflite")
+    for path, kernel in result.kernels.items():
+        np.testing.assert_array_equal(tensors[path][2], kernel.scale)
+    computed = {
+        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
+        for tensor in content.subgraphs[0].tensors
+        if tensor.type == schema.TensorType.INT8 and flatbuffer.array_of(content, tensor) is None
+    }
+    wanted = {
+        (layer.scale, layer.zero_point) for layer in result.model.layers if isinstance(layer, kc.QuantizeActivation)
+    }
+    wanted.add((1 / 256, -128))  # of every softmax
+    assert all(any(np.allclose(each, other, rtol=1e-6) for other in wanted) for each in computed), (computed, wanted)
+    kinds = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
+    assert not kinds & {"ROUND", "FAKE_QUANT", "DEQUANTIZE", "MINIMUM"} and (symmetric or "QUANTIZE" not in kinds)
+    assert report.steps[-1].figures["difference of the outputs"] < 0.02
+    with pytest.raises(kc.InputError, match=r"rounds its activations .* Pass \"int8\", or the result before that step"):
+        kc.export_tflite(result, tmp_path / "other.tflite")
+    with pytest.raises(kc.InputError, match=r"have 8 bits. Received: 4 bits in layer 'images_quantized'"):
+        kc.export_tflite(kc.quantize_activations(w8, x, bits=4), tmp_path / "other.tflite", activations="int8")
+
+
+@pytest.mark.slow
 def test_the_report_says_at_which_layer_integers_lose_most(tmp_path):
     """One channel of `second` is so large that eight bits leave little of the others."""
     x = samples_of(model := three_dense())
