@@ -26,6 +26,12 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("storage", "fast", ["fast", "small"], "Widths that run fastest, or the narrowest that run.")
 flags.DEFINE_integer("static_batch", None, "Size of the batch axis, as microcontrollers need. Default: open.")
 flags.DEFINE_integer("num_samples", 500, "Training samples that ranges are measured on.", lower_bound=1)
+flags.DEFINE_enum(
+    "ranges",
+    "converter",
+    ["converter", "mse", "moving_average", "minmax"],
+    "Of integer activations: the converter's, or those of kc.quantize_activations (activations=int8).",
+)
 flags.DEFINE_string("output", None, "Path of the file. Default: NAME.tflite beside the network.")
 flags.DEFINE_bool("c_array", False, "Write NAME.h too, a C array of the file.")
 
@@ -39,12 +45,15 @@ def main(argv: list[str]) -> None:
             f"{str(options.card_path(path))!r}. Name the data set with --dataset, and how the network wants it with "
             "--scale, --mean and --std."
         )
+    if FLAGS.ranges != "converter" and FLAGS.activations != "int8":
+        raise InputError(f"--ranges={FLAGS.ranges} is for --activations=int8. Received: {FLAGS.activations}.")
     cli.import_tensorflow()
     from keras_compress.bridge.loading import load_model
     from keras_compress.export.c_array import write_c_array
     from keras_compress.export.tflite import export_tflite
     from keras_compress.measurement.evaluation import evaluate
     from keras_compress.measurement.tflite import evaluate_tflite
+    from keras_compress.quantization.activations import quantize_activations
     from keras_compress.report import Report
     from keras_compress.result import Result, has_codes, load_result
 
@@ -53,12 +62,16 @@ def main(argv: list[str]) -> None:
     data = options.load_data(path, model) if options.has_data(path) else None
     if data is not None:
         data.samples.check(model, FLAGS.num_samples)
+    result = Result.of(model) if given is None else given
+    images = None if data is None else data.samples.calibration(FLAGS.num_samples, FLAGS.seed)
+    if FLAGS.ranges != "converter":
+        result = quantize_activations(result, images, ranges=FLAGS.ranges)
     report = export_tflite(
-        Result.of(model) if given is None else given,
+        result,
         output,
         activations=FLAGS.activations,
         storage=FLAGS.storage,
-        representative=None if data is None else data.samples.calibration(FLAGS.num_samples, FLAGS.seed),
+        representative=images,
         static_batch=FLAGS.static_batch,
     )
     print(Report(report.steps[-1:]))

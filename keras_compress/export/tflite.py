@@ -1,5 +1,6 @@
 """`export_tflite()`: a TFLite file that holds the very integers of a result."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -103,6 +104,8 @@ def export_tflite(
     }
     if worst:
         step.figures["error grows most at"] = worst
+    if activations == "int8" and (floats := _float_operators(content)):
+        step.figures["operators in floating point"] = floats
     return given.report.extended(step)
 
 
@@ -367,6 +370,19 @@ def _layer_errors(
             row += np.square(ours - theirs).sum(), np.square(theirs).sum()
     errors = np.sqrt(sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float64).tiny))
     return {each.located.path: float(error) for each, error in zip(placed, errors, strict=True)}
+
+
+def _float_operators(content: bytes) -> str:
+    """Operators that give floats in a file of integers, but for those that turn one into the other; "" for none."""
+    model = flatbuffer.parse(content)
+    graph = model.subgraphs[0]
+    kinds = collections.Counter(
+        flatbuffer.operator_name(model, operator)
+        for operator in graph.operators
+        if any(flatbuffer.TYPES[graph.tensors[tensor].type] == "FLOAT32" for tensor in operator.outputs)
+    )
+    del kinds["DEQUANTIZE"]
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _worst(errors: dict[str, float]) -> str:

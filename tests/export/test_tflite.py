@@ -372,11 +372,26 @@ def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
     assert all(any(np.allclose(each, other, rtol=1e-6) for other in wanted) for each in computed), (computed, wanted)
     kinds = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
     assert not kinds & {"ROUND", "FAKE_QUANT", "DEQUANTIZE", "MINIMUM"} and (symmetric or "QUANTIZE" not in kinds)
-    assert report.steps[-1].figures["difference of the outputs"] < 0.02
+    figures = report.steps[-1].figures
+    assert figures["difference of the outputs"] < 0.02 and "operators in floating point" not in figures
     with pytest.raises(kc.InputError, match=r"rounds its activations .* Pass \"int8\", or the result before that step"):
         kc.export_tflite(result, tmp_path / "other.tflite")
     with pytest.raises(kc.InputError, match=r"have 8 bits. Received: 4 bits in layer 'images_quantized'"):
         kc.export_tflite(kc.quantize_activations(w8, x, bits=4), tmp_path / "other.tflite", activations="int8")
+
+
+@pytest.mark.slow
+def test_operators_that_stay_floats_in_a_file_of_integers_are_named(tmp_path):
+    """A BatchNorm behind an activation is a product and a sum, and the simulation knows no range of the product."""
+    inputs = keras.Input((8, 8, 3), name="images")
+    x = L.BatchNormalization(name="norm")(L.Conv2D(8, 3, activation="relu", name="conv")(inputs))
+    model = drawn(keras.Model(inputs, L.Dense(10, name="head")(L.Flatten()(x))))
+    x = samples_of(model)
+    result = kc.quantize(model, kc.MSQ(bits=8), x)
+    ranged = kc.export_tflite(kc.quantize_activations(result, x), tmp_path / "net.tflite", activations="int8")
+    assert ranged.steps[-1].figures["operators in floating point"] == "1 MUL, 1 ADD"
+    measured = kc.export_tflite(result, tmp_path / "net.tflite", activations="int8", representative=x)
+    assert "operators in floating point" not in measured.steps[-1].figures
 
 
 @pytest.mark.slow
