@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from keras_compress.text import aligned
+
 
 @dataclasses.dataclass
 class LayerRow:
@@ -144,14 +146,8 @@ def _step_text(step: Step) -> str:
     used = [column for column in COLUMNS if any(column[1](row) is not None for row in step.rows)]
     cells = [[name for name, _, _ in used]]
     cells += [["" if get(row) is None else show(get(row)) for _, get, show in used] for row in step.rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [f"{step.technique}({settings})"]
-    for row in cells:
-        texts = [
-            text.ljust(width) if name in TEXTS else text.rjust(width)
-            for text, width, (name, _, _) in zip(row, widths, used, strict=True)
-        ]
-        lines.append("  ".join(texts).rstrip())
+    left = [place for place, (name, _, _) in enumerate(used) if name in TEXTS]
+    lines = [f"{step.technique}({settings})", *aligned(cells, left)]
     reasons: dict[str, list[str]] = {}
     for layer in step.rows:
         if layer.reason:

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "keras_compress"
 COMMANDS = ("train", "quantize", "benchmarks")
 
-EVERYWHERE = {"errors", "files", "progress"}
+EVERYWHERE = {"errors", "files", "progress", "text"}
 LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result", "report"} | {
     "keras",
     "tensorflow",
@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "progress": {"rich"},
+    "text": set(),
     "backend": {"keras"},
     "cli": {"absl", "backend", "tensorflow"},
     "options": {"absl", "cli", "sweep", "zoo"},

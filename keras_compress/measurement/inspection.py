@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_compress.measurement import flatbuffer
+from keras_compress.text import aligned
 
 HEADINGS = ("tensor", "type", "bits", "shape", "scales", "bytes", "zeros", "read by")
 LEFT = (0, 1, 3, 7)  # columns that are set flush left
@@ -88,14 +89,7 @@ class Inspection:
                     ", ".join(dict.fromkeys(tensor.readers)),
                 )
             )
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(
-                text.ljust(width) if column in LEFT else text.rjust(width)
-                for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
+        lines = aligned(cells, LEFT)
         operators = ", ".join(f"{count} {name}" for name, count in self.operators.items())
         shares = ", ".join(f"{name} {size:,} ({size / self.bytes:.1%})" for name, size in self.parts.items())
         return "\n".join(

@@ -20,6 +20,7 @@ from keras_compress.measurement.tflite import benchmark_tflite, evaluate_tflite
 from keras_compress.result import Result
 from keras_compress.sweep import style
 from keras_compress.sweep.samples import Samples
+from keras_compress.text import aligned
 
 CONVERTER = "converter"  # the weights are TensorFlow's business
 COLORS = {
@@ -166,14 +167,7 @@ def exports_table(rows: Sequence[ExportRow], float_top1: float) -> str:
                 f"{row.ratio:.2f}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            text.ljust(width) if heading in TEXTS else text.rjust(width)
-            for text, width, heading in zip(line, widths, HEADINGS, strict=True)
-        ).rstrip()
-        for line in cells
-    ]
+    lines = aligned(cells, [HEADINGS.index(heading) for heading in TEXTS])
     refused = [
         f"no file of {row.weights}, activations {row.activations}, {row.storage}: {row.reason}"
         for row in rows

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keras_compress.sweep.records import Row
+from keras_compress.text import aligned
 
 NOTE_SELECTION = "* best of its method by accuracy on training samples outside of the calibration"
 NOTE_TEST = (
@@ -91,12 +92,7 @@ def _exports(rows: Sequence[Row]) -> list[Column]:
 def _aligned(rows: Sequence[Row], columns: Sequence[Any], marked: set[int]) -> list[str]:
     cells = [[heading for heading, _, _ in columns]]
     cells += [["" if get(row) is None else show(get(row)) for _, get, show in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row, texts in zip([None, *rows], cells, strict=True):
-        aligned = [
-            text.ljust(width) if heading in _TEXT else text.rjust(width)
-            for text, width, (heading, _, _) in zip(texts, widths, columns, strict=True)
-        ]
-        lines.append("  ".join(aligned) + (" *" if id(row) in marked else ""))
-    return lines
+    lines = aligned(cells, [place for place, (heading, _, _) in enumerate(columns) if heading in _TEXT])
+    marks = ["", *(" *" if id(row) in marked else "" for row in rows)]
+    width = max(map(len, lines))
+    return [line.ljust(width) + mark if mark else line for line, mark in zip(lines, marks, strict=True)]
