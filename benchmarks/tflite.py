@@ -272,6 +272,7 @@ def others(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) ->
             f"ranges and codes from {FLAGS.num_samples} training samples; MLPerf calibrated its file on test images.",
             f"ms: medians of {FLAGS.rounds} rounds in which the files of a network take turns, one sample, one thread; "
             "ratio: to the converter's float file.",
+            "int8, our ranges: by least squared error, of `kc.quantize_activations`; else least and largest values.",
             "failed: what the tool or the interpreter says.",
         ],
     )
@@ -283,6 +284,13 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
 
     def exported(given: Any, **settings: Any) -> Writer:
         return lambda path: kc.export_tflite(given, path, representative=train, **settings)
+
+    def ours(method: str, result: Any) -> Iterator[tuple[str, str, str, Writer]]:
+        rounded = kc.quantize_activations(result, train)
+        for mode, given in (("float", result), ("dynamic", result), ("int8", result), ("int8, our ranges", rounded)):
+            for storage in ("fast", "small"):
+                settings = {"activations": mode.partition(",")[0], "storage": storage}
+                yield f"ours, {method}", f"{width}, {storage}", mode, exported(given, **settings)
 
     def by_edge_quantizer(source: pathlib.Path, recipe: Any) -> Writer:
         return lambda path: edge_quantizer(source, path, recipe, train)
@@ -297,30 +305,16 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
     folded = kc.fold_batch_normalization(model)
     with kc.Calibration(folded.model, train) as calibration:
         for width in ("8 bits", "4 bits", "ternary"):
-            fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
-            for method, quantizer in (
-                ("GPFQ", kc.GPFQ(alphabet=alphabet(width))),
-                ("OPTQ, corrected, refined", fitted),
-            ):
-                result = kc.quantize(folded, quantizer, calibration)
-                if (method, width) == ("OPTQ, corrected, refined", "8 bits"):
-                    continue  # nothing left to gain
-                for mode in ("float", "dynamic", "int8"):
-                    for storage in ("fast", "small"):
-                        yield (
-                            f"ours, {method}",
-                            f"{width}, {storage}",
-                            mode,
-                            exported(result, activations=mode, storage=storage),
-                        )
-                if (method, width) == ("GPFQ", "4 bits"):
-                    kc.export_tflite(result.model, decoded)
-                    yield (
-                        "ai-edge-quantizer, recovery of our GPFQ codes",
-                        "int4",
-                        "weight-only",
-                        by_edge_quantizer(decoded, recovery()),
-                    )
+            result = kc.quantize(folded, kc.GPFQ(alphabet=alphabet(width)), calibration)
+            yield from ours("GPFQ", result)
+            if width == "4 bits":
+                kc.export_tflite(result.model, decoded)
+                weights = "ai-edge-quantizer, recovery of our GPFQ codes", "int4", "weight-only"
+                yield *weights, by_edge_quantizer(decoded, recovery())
+            if width != "8 bits":  # where there is nothing left to gain
+                fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
+                result = kc.distill_scales(kc.quantize(folded, fitted, calibration), folded, calibration)
+                yield from ours("OPTQ, corrected, refined, distilled", result)
 
 
 def measure(rows: list[dict[str, Any]], paths: list[pathlib.Path], test: "np.ndarray", labels: "np.ndarray") -> None:
