@@ -25,6 +25,7 @@ from keras_compress.result import QuantizedKernel, Result
 FORMAT = "keras_compress packed"
 VERSION = 1
 PARTS = ("header", "codes", "numbers")
+MAX_LEVELS = 1 << 17
 TERNARY = 3 ** np.arange(5)  # five ternary digits are a byte
 LARGEST_HEADER = 1 << 28  # bytes; a small file can claim to unpack to any size
 
@@ -168,7 +169,9 @@ def _described(kernel: QuantizedKernel, numbers: list[np.ndarray]) -> dict[str, 
     described: dict[str, Any] = {"axis": list(kernel.axes), "group_size": kernel.group_size}
     for field in ("levels", "scale", "zero_point", "gap"):
         values = getattr(kernel, field)
-        if values is not None:
+        if field == "levels" and len(set(np.diff(values))) == 1:
+            described[field] = [int(values[0]), int(values[1] - values[0]), len(values)]  # first, step, how many
+        elif values is not None:
             values = np.asarray(values, np.int32 if field in ("levels", "zero_point") else np.float32)
             described[field] = list(values.shape)
             numbers.append(_bytes(values))
@@ -176,11 +179,16 @@ def _described(kernel: QuantizedKernel, numbers: list[np.ndarray]) -> dict[str, 
 
 
 def _kernel(described: dict[str, Any], shape: tuple[int, ...], codes: _Reader, numbers: _Reader) -> QuantizedKernel:
-    parts = {
-        field: numbers.take(kind, tuple(described[field]))
-        for field, kind in (("levels", "int32"), ("scale", "float32"), ("zero_point", "int32"), ("gap", "float32"))
-        if field in described
-    }
+    parts = {}
+    if len(described["levels"]) == 3:
+        first, step, length = map(int, described["levels"])
+        if not 2 <= length <= MAX_LEVELS or step < 1:
+            raise ValueError(f"{length} levels in steps of {step}")
+        parts["levels"] = first + step * np.arange(length, dtype=np.int32)
+        described = {field: value for field, value in described.items() if field != "levels"}
+    for field, kind in (("levels", "int32"), ("scale", "float32"), ("zero_point", "int32"), ("gap", "float32")):
+        if field in described:
+            parts[field] = numbers.take(kind, tuple(described[field]))
     count, num_levels = int(np.prod(shape)), len(parts["levels"])
     indices = unpack(codes.take_bytes(packed_bytes(num_levels, count)), num_levels, count)
     return QuantizedKernel(
