@@ -193,6 +193,7 @@ def test_small_files_are_as_small_as_their_bits(tmp_path, kind):
     assert rest <= 1.1 * (plain - 4 * count) + 16 * channels + 900, (rest, plain - 4 * count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantized", [True, False])
 def test_no_two_tensors_have_one_name(model, tmp_path, quantized):
     """Tools that work on files go by names."""
@@ -203,6 +204,7 @@ def test_no_two_tensors_have_one_name(model, tmp_path, quantized):
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_numbers_of_tensors_are_aligned_as_the_schema_wants(model, tmp_path):
     """`force_align: 16`; a Cortex-M0 cannot read a word that begins elsewhere."""
     kc.export_tflite(kc.quantize(model, kc.MSQ(bits=4)), tmp_path / "net.tflite", storage="small")

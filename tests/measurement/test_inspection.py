@@ -58,6 +58,7 @@ def test_damaged_and_missing_files_are_refused(file, tmp_path):
         kc.inspect_tflite(tmp_path / "none.tflite")
 
 
+@pytest.mark.slow
 def test_zero_points_of_equal_layers_are_stored_once(tmp_path):
     model = keras.Sequential([keras.Input((16,)), *(keras.layers.Dense(16, use_bias=False) for _ in range(3))])
     kc.export_tflite(kc.quantize(model, kc.MSQ(bits=4)), tmp_path / "net.tflite")
