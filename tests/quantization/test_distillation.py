@@ -6,6 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.calibration.calibration import Calibration
+from keras_compress.layers.kernels import views_by_path
 from keras_compress.quantization import distillation
 from tests import architectures
 
@@ -77,7 +78,10 @@ def losses_at(quantized, model, samples, loss, moved=None):
     import tensorflow as tf
 
     student = distillation.clone_model(quantized.model)
-    scales = [distillation._TrainedScale(student, path, kernel) for path, kernel in quantized.kernels.items()]
+    views = views_by_path(student)
+    scales = [
+        distillation._TrainedScale(path, views[path].variable, kernel) for path, kernel in quantized.kernels.items()
+    ]
     with Calibration(model, samples, batch_size=17) as source:
         lesson = distillation._Lesson(source, student, scales, loss, 1.0)
         scale = next(scale for scale in scales if scale.path == "head")
