@@ -28,9 +28,9 @@ flags.DEFINE_integer("static_batch", None, "Size of the batch axis, as microcont
 flags.DEFINE_integer("num_samples", 500, "Training samples that ranges are measured on.", lower_bound=1)
 flags.DEFINE_enum(
     "ranges",
-    "converter",
-    ["converter", "mse", "moving_average", "minmax"],
-    "Of integer activations: the converter's, or those of kc.quantize_activations (activations=int8).",
+    "mse",
+    ["mse", "moving_average", "minmax", "converter"],
+    "Of activations=int8: by kc.quantize_activations, or by the converter, from least and largest values.",
 )
 flags.DEFINE_string("output", None, "Path of the file. Default: NAME.tflite beside the network.")
 flags.DEFINE_bool("c_array", False, "Write NAME.h too, a C array of the file.")
@@ -45,8 +45,6 @@ def main(argv: list[str]) -> None:
             f"{str(options.card_path(path))!r}. Name the data set with --dataset, and how the network wants it with "
             "--scale, --mean and --std."
         )
-    if FLAGS.ranges != "converter" and FLAGS.activations != "int8":
-        raise InputError(f"--ranges={FLAGS.ranges} is for --activations=int8. Received: {FLAGS.activations}.")
     cli.import_tensorflow()
     from keras_compress.bridge.loading import load_model
     from keras_compress.export.c_array import write_c_array
@@ -64,7 +62,7 @@ def main(argv: list[str]) -> None:
         data.samples.check(model, FLAGS.num_samples)
     result = Result.of(model) if given is None else given
     images = None if data is None else data.samples.calibration(FLAGS.num_samples, FLAGS.seed)
-    if FLAGS.ranges != "converter":
+    if FLAGS.activations == "int8" and FLAGS.ranges != "converter":
         result = quantize_activations(result, images, ranges=FLAGS.ranges)
     report = export_tflite(
         result,

@@ -17,6 +17,7 @@ from keras_compress.export.policy import MODES, STORAGES
 from keras_compress.export.tflite import FORMATS, export_tflite
 from keras_compress.files import check_writable_folder, replacing
 from keras_compress.measurement.tflite import benchmark_tflite, evaluate_tflite
+from keras_compress.quantization.activations import quantize_activations
 from keras_compress.result import Result
 from keras_compress.sweep import style
 from keras_compress.sweep.samples import Samples
@@ -77,7 +78,8 @@ def compare_exports(
 
     Args:
         model: a Keras model that the converter makes files of, in all its formats; None is none.
-        results: name -> quantized network, of which files are made in every mode and storage.
+        results: name -> quantized network, of which files are made in every mode and storage; those of integers with
+            ranges by `quantize_activations`.
         samples: training samples, which ranges of activations are measured on, and test samples.
         folder: where the files go.
         num_samples: training samples for ranges.
@@ -131,6 +133,8 @@ def _write(row: ExportRow, given: Any, folder: pathlib.Path, images: Any) -> byt
     parts = [row.weights.replace(" ", "_"), row.activations, *filter(None, [row.storage])]
     path = folder / f"{'_'.join(parts)}.tflite"
     try:
+        if isinstance(given, Result) and row.activations == "int8":
+            given = quantize_activations(given, images)
         export_tflite(
             given, path, activations=row.activations, storage=row.storage or STORAGES[0], representative=images
         )

@@ -26,6 +26,7 @@ from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.measurement.scores import Evaluation
 from keras_compress.measurement.tflite import evaluate_tflite
+from keras_compress.quantization.activations import quantize_activations
 from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.plan import FORMS
@@ -84,8 +85,8 @@ def run(
         work_dir: see `quantize`.
         seed: of the choice of calibration samples.
         exports: TFLite files to write of each network and to test on the same samples, from `EXPORTS`: the activations
-            and the storage of `export_tflite`, such as "int8/small". Ranges of activations are measured on the
-            calibration samples. They go to `output_dir` as NAME.int8_small.tflite.
+            and the storage of `export_tflite`, such as "int8/small". Ranges of activations are those that
+            `quantize_activations` finds on the calibration samples. They go to `output_dir` as NAME.int8_small.tflite.
         overwrite: compute the configurations of this grid again and replace their rows.
         progress: whether to show a bar (on a terminal) or lines.
 
@@ -285,7 +286,8 @@ class _Job:
                 activations, storage = export.split("/")
                 images = self.samples.calibration(num_samples, self.seed)
                 try:
-                    export_tflite(result, path, activations=activations, storage=storage, representative=images)
+                    given = quantize_activations(result, images) if activations == "int8" else result
+                    export_tflite(given, path, activations=activations, storage=storage, representative=images)
                     found[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
                 except InputError as error:
                     logger.warning("no TFLite file %s: %s", export, error)

@@ -43,8 +43,8 @@ def test_a_result_keeps_its_codes(call, result, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_ranges_by_least_squared_error(call, result, tmp_path):
-    done = call("quantized_models/tiny_w4", "--activations=int8", "--ranges=mse", "--num_samples=50")
+def test_ranges_of_the_converter(call, result, tmp_path):
+    done = call("quantized_models/tiny_w4", "--activations=int8", "--ranges=converter", "--num_samples=50")
     assert done.code == 0, done.err
     digits = zoo.load_dataset("digits")
     x = digits.x_test[..., None] / 16
@@ -66,7 +66,6 @@ def test_a_plain_model_without_data_takes_the_converters_path(call, tmp_path):
     [
         ((), "Expected MODEL. Received: none."),
         (("bare", "--activations=int8"), "there is no model card 'serialized_models/bare.json'. Name the data set"),
-        (("tiny", "--ranges=mse"), "--ranges=mse is for --activations=int8. Received: float."),
         (("tiny", "--output=net.bin"), "The file's name must end in .tflite. Received: 'net.bin'."),
         (("tiny", "--num_samples=2000"), "num_samples must be at most 1,437"),
         (("three", "-ds", "digits"), "The model has 3 classes. Received: a data set with 10."),
