@@ -133,15 +133,17 @@ def _with_codes(
     kernels = given.kernels
     model, folded = _folded(given.model)
     axes = {path: kernel.axes for path, kernel in kernels.items()}
-    marked, located = _located(ranges.without_rounding(model), axes, batch)
+    plain = ranges.without_rounding(model)
+    marked, located = _located(plain, axes, batch)
     missing = axes.keys() - {each.path for each in located}
     if missing and is_graph(model):
         model = locating.with_barriers(model, missing)
-        marked, located = _located(ranges.without_rounding(model), axes, batch)
+        plain = ranges.without_rounding(model)
+        marked, located = _located(plain, axes, batch)
     views = views_by_path(model)
     kinds = [kind for _, kind, _ in locating.weighted_operators(marked)]
     # Biases are those of the model itself: behind a layer without an activation they hang on kernels.
-    floats = base = Editor(_converted(ranges.without_rounding(model), "float", batch, samples))
+    floats = base = Editor(convert(plain, "float", batch=batch))
     if activations != "float":
         base = Editor(_converted(model, activations, batch, samples))
     float_operators, operators = (_same_operators(kinds, editor) for editor in (floats, base))

@@ -1,5 +1,6 @@
 """TFLite files as objects: reading, writing, and the packing of small integers. Loads neither TensorFlow nor Keras."""
 
+import hashlib
 import os
 import pathlib
 from typing import Any
@@ -77,10 +78,10 @@ class _Builder(flatbuffers.Builder):
 
     def __init__(self, size: int):
         super().__init__(size)
-        self._written: dict[tuple[str, bytes], int] = {}
+        self._written: dict[tuple[str, bytes], int] = {}  # type and digest of a vector -> where it is
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # the name that the schema's code calls
-        key = (x.dtype.str, x.tobytes())
+        key = (x.dtype.str, hashlib.sha256(x.tobytes()).digest())
         if key not in self._written:
             if x.dtype == np.uint8:
                 self.Prep(ALIGNMENT, x.nbytes)

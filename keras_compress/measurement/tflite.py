@@ -85,6 +85,7 @@ class Runner:
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The interpreter refuses {name!r}: {' '.join(str(error).split())[:300]}") from error
         self.name = name
+        self._details: dict[int, dict[str, Any]] = {}  # of all tensors, once they are asked for
         self.inputs: list[dict[str, Any]] = list(self._interpreter.get_input_details())  # with the shapes of the file
         self._shapes = [tuple(map(int, details["shape"])) for details in self.inputs]  # those that memory is there for
 
@@ -118,8 +119,9 @@ class Runner:
 
     def values(self, tensor: int) -> np.ndarray:
         """What a tensor held in the last run, as float32 where it has integers with a scale; for `inner` ones too."""
-        details = next(entry for entry in self._interpreter.get_tensor_details() if entry["index"] == tensor)
-        return _dequantized(self._interpreter.get_tensor(tensor), details)
+        if not self._details:
+            self._details = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
+        return _dequantized(self._interpreter.get_tensor(tensor), self._details[tensor])
 
     def check_number(self, arrays: Sequence[np.ndarray]) -> None:
         """Raises InputError for another number of arrays than the file has inputs."""

@@ -280,13 +280,16 @@ class _Job:
     def _exported(self, result: Result, num_samples: int, file: str) -> dict[str, tuple[float | None, int | None]]:
         """Top-1 and bytes of each TFLite file; None of those that this result cannot become."""
         found: dict[str, tuple[float | None, int | None]] = {}
+        images = self.samples.calibration(num_samples, self.seed) if self.exports else None
+        rounded: Result | None = None
         with tempfile.TemporaryDirectory() as folder:
             for export in self.exports:
                 path = tflite_path(folder if self.output_dir is None else self.output_dir, file or "network", export)
                 activations, storage = export.split("/")
-                images = self.samples.calibration(num_samples, self.seed)
                 try:
-                    given = quantize_activations(result, images) if activations == "int8" else result
+                    if activations == "int8" and rounded is None:
+                        rounded = quantize_activations(result, images)
+                    given = rounded if activations == "int8" else result
                     export_tflite(given, path, activations=activations, storage=storage, representative=images)
                     found[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
                 except InputError as error:
