@@ -95,10 +95,12 @@ class Editor:
         """The file, with lasting names and a signature, and without what nothing reads any more."""
         self._insert()
         self._remove_barriers()
+        self._open_reshapes()
         self._remove_unread()
         self._name(inputs, outputs)
         self._compact()
         self._distinguish()
+        self._share_shapes()
         return flatbuffer.serialize(self.model)
 
     def _bias(self, index: int, kind: str) -> int | None:
@@ -145,7 +147,6 @@ class Editor:
                     shape=old.shape,
                     type=schema.TensorType.FLOAT32,
                     buffer=0,
-                    name=old.name + b"/dequantized",
                     hasRank=old.hasRank,
                 )
             )
@@ -194,24 +195,49 @@ class Editor:
                 kept.append(operator)
         self.graph.operators = kept
 
+    def _open_reshapes(self) -> None:
+        """Sizes of which one is computed, that of the batch, become constants with -1 in its place.
+
+        A reshape keeps the number of elements, so that -1 can mean no other size; three operators fewer each time.
+        """
+        makers = {tensor: operator for operator in self.graph.operators for tensor in operator.outputs}
+        written: dict[tuple[int, ...], int] = {}
+        for operator in self.graph.operators:
+            if flatbuffer.operator_name(self.model, operator) != "RESHAPE" or len(operator.inputs) != 2:
+                continue
+            sizes = self._sizes(makers.get(operator.inputs[1]))
+            if sizes.count(-1) != 1 or 0 in sizes:
+                continue
+            if sizes not in written:
+                written[sizes] = self._new_tensor(operator.inputs[1], "shape")
+                self._fill(written[sizes], schema.TensorType.INT32, np.array(sizes, np.int32).view(np.uint8))
+            operator.inputs = [operator.inputs[0], written[sizes]]
+
+    def _sizes(self, pack: Any) -> tuple[int, ...]:
+        """What an operator PACK puts together, -1 for numbers that are computed; nothing for other operators."""
+        if pack is None or flatbuffer.operator_name(self.model, pack) != "PACK":
+            return ()
+        values = [flatbuffer.array_of(self.model, self.graph.tensors[tensor]) for tensor in pack.inputs]
+        return tuple(-1 if value is None else int(value.item()) for value in values)
+
     def _remove_unread(self) -> None:
-        """Takes out what made floats of weights that codes have replaced."""
-        read = set(self.graph.outputs).union(*(operator.inputs for operator in self.graph.operators))
-        self.graph.operators = [
-            operator
-            for operator in self.graph.operators
-            if operator.outputs[0] in read or flatbuffer.operator_name(self.model, operator) != "DEQUANTIZE"
-        ]
+        """Takes out what only made what nothing reads any more: floats of weights, sizes of the batch."""
+        read = set(self.graph.outputs)
+        kept = []
+        for operator in reversed(self.graph.operators):
+            if read.intersection(operator.outputs):
+                read.update(operator.inputs)
+                kept.append(operator)
+        self.graph.operators = kept[::-1]
 
     def _name(self, inputs: list[str], outputs: list[str]) -> None:
         """Names that hang on the model alone, and not on what the process has made before."""
-        named = self._named | set(self._floats.values())
-        for tensor in set(range(len(self.graph.tensors))) - named:
+        for tensor in set(range(len(self.graph.tensors))) - self._named:
             self.graph.tensors[tensor].name = b"constant"
         for number, operator in enumerate(self.graph.operators):
             kind = flatbuffer.operator_name(self.model, operator).lower()
             for tensor in operator.outputs:
-                if tensor not in named:
+                if tensor not in self._named:
                     self.graph.tensors[tensor].name = f"{kind}_{number}".encode()
         maps: list[list[Any]] = []
         for names, tensors in ((inputs, self.graph.inputs), (outputs, self.graph.outputs)):
@@ -234,6 +260,15 @@ class Editor:
                 counts[name] += 1
                 self.graph.tensors[tensor].name = name + f"_{counts[name]}".encode()
             taken.add(self.graph.tensors[tensor].name)
+
+    def _share_shapes(self) -> None:
+        """Equal arrays are written once; a signature says something only of a shape that is open."""
+        for tensor in self.graph.tensors:
+            if tensor.shapeSignature is not None and list(tensor.shapeSignature) == list(tensor.shape):
+                tensor.shapeSignature = None
+            for field in ("shape", "shapeSignature"):
+                if getattr(tensor, field) is not None:
+                    setattr(tensor, field, np.asarray(getattr(tensor, field), np.int32))
 
     def _compact(self) -> None:
         """Drops tensors that nothing reads, and buffers that no tensor has."""

@@ -1,11 +1,13 @@
 """`save_packed()` and `load_packed()`: one small file with the codes of a result at their true width.
 
-An HDF5 file with three byte strings, since each dataset costs hundreds of bytes: a compressed JSON header (the model's
-configuration, and of each weight its shape and how it is stored), the codes of all kernels one behind the other, and
-all other numbers.
+An HDF5 file with one dataset of bytes, since each further one costs hundreds: a compressed JSON header (the model's
+configuration, and of each weight its shape and how it is stored), and behind it the weights one after the other. The
+header is compressed with a dictionary, the configurations of two networks of common layers: without it, the header
+of a small network would be a twentieth of the file.
 """
 
 import hashlib
+import importlib.resources
 import json
 import os
 import pathlib
@@ -24,7 +26,8 @@ from keras_compress.result import QuantizedKernel, Result
 
 FORMAT = "keras_compress packed"
 VERSION = 1
-PARTS = ("header", "codes", "numbers")
+CONTENT = "packed"  # the dataset's name
+DICTIONARY = "packed_dictionary.txt"  # another one needs another version
 MAX_LEVELS = 1 << 17
 TERNARY = 3 ** np.arange(5)  # five ternary digits are a byte
 LARGEST_HEADER = 1 << 28  # bytes; a small file can claim to unpack to any size
@@ -51,31 +54,53 @@ def save_packed(result: Result, path: str | os.PathLike[str]) -> None:
         )
     views = views_by_path(given.model)
     paths = {id(views[kernel].variable): kernel for kernel in given.kernels}
-    codes: list[np.ndarray] = []
-    numbers: list[np.ndarray] = []
+    contents: list[bytes] = []
     weights: list[dict[str, Any]] = []
     for variable in given.model.variables:
         entry: dict[str, Any] = {"shape": list(variable.shape)}
         kernel = given.kernels.get(paths.get(id(variable), ""))
         if kernel is None:
             entry["dtype"] = str(keras.backend.standardize_dtype(variable.dtype))
-            numbers.append(_bytes(np.asarray(keras.ops.convert_to_numpy(variable))))
+            contents.append(np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
         else:
-            entry["kernel"] = _described(kernel, numbers)
-            codes.append(pack(np.searchsorted(kernel.levels, kernel.codes.ravel()), len(kernel.levels)))
+            entry["kernel"] = _described(kernel, contents)
+            indices = np.searchsorted(kernel.levels, kernel.codes.ravel())
+            contents.append(pack(indices, len(kernel.levels)).tobytes())
         weights.append(entry)
-    header = {"configuration": configuration_of(given.model), "weights": weights}
-    parts = {
-        "header": np.frombuffer(zlib.compress(json.dumps(header).encode(), 9), np.uint8),
-        "codes": np.concatenate(codes),
-        "numbers": np.concatenate(numbers) if numbers else np.zeros(0, np.uint8),
-    }
-    # Texts of fixed length and no list of free space: four kilobytes less.
-    with replacing(path) as part, h5py.File(part, "w", libver="latest", fs_strategy="none") as file:
-        for name, content in parts.items():
-            file.create_dataset(name, data=content)
-        file.attrs["format"], file.attrs["sha256"] = np.bytes_(FORMAT), np.bytes_(_checksum(parts))
-        file.attrs["version"] = VERSION
+    header = compressed({"configuration": configuration_of(given.model), "weights": weights})
+    with replacing(path) as part:
+        write(part, header + b"".join(contents))
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """The file of a header and weights. Values of fixed length and no list of free space: four kilobytes less."""
+    with h5py.File(path, "w", libver="latest", fs_strategy="none") as file:
+        attributes = file.create_dataset(CONTENT, data=np.frombuffer(content, np.uint8)).attrs
+        attributes["format"], attributes["version"] = np.bytes_(FORMAT), VERSION
+        attributes["sha256"] = np.void(hashlib.sha256(content).digest())
+
+
+def compressed(header: dict[str, Any]) -> bytes:
+    """A header as it stands in a file."""
+    compressor = zlib.compressobj(9, zdict=_dictionary())
+    return compressor.compress(json.dumps(header, separators=(",", ":")).encode()) + compressor.flush()
+
+
+def decompressed(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header at the beginning of a file's content, and the bytes behind it.
+
+    Raises:
+        ValueError, zlib.error: there is none.
+    """
+    reader = zlib.decompressobj(zdict=_dictionary())
+    header = json.loads(reader.decompress(content, LARGEST_HEADER))
+    if not reader.eof:
+        raise ValueError("it has no end")
+    return dict(header), reader.unused_data
+
+
+def _dictionary() -> bytes:
+    return importlib.resources.files(__package__).joinpath(DICTIONARY).read_bytes()
 
 
 def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> keras.Model:
@@ -92,10 +117,9 @@ def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
         InputError: not such a file, a damaged or cut one, one of a newer version, or a model that cannot be built.
     """
     path = pathlib.Path(path)
-    parts = _read(path)
+    content = _read(path)
     try:
-        unpacked = zlib.decompressobj()
-        header = json.loads(unpacked.decompress(parts["header"].tobytes(), LARGEST_HEADER))
+        header, weights = decompressed(content)
         configuration = header["configuration"]
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise InputError(f"{str(path)!r} has a header that cannot be read ({error}). Pack it again.") from error
@@ -103,15 +127,15 @@ def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
     try:
         if len(header["weights"]) != len(model.variables):
             raise ValueError(f"{len(header['weights'])} weights for the {len(model.variables)} of its model")
-        codes, numbers = _Reader(parts["codes"]), _Reader(parts["numbers"])
+        reader = _Reader(weights)
         for entry, variable in zip(header["weights"], model.variables, strict=True):
             shape = tuple(map(int, entry["shape"]))
             if shape != tuple(variable.shape):
                 raise ValueError(f"a weight of shape {shape} for {tuple(variable.shape)}")
             if "kernel" in entry:
-                variable.assign(_kernel(entry["kernel"], shape, codes, numbers).decode())
+                variable.assign(_kernel(entry["kernel"], shape, reader).decode())
             else:
-                variable.assign(numbers.take(entry["dtype"], shape))
+                variable.assign(reader.take(entry["dtype"], shape))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{str(path)!r} does not hold the model that it says ({error}). Pack it again.") from error
     return model
@@ -144,8 +168,8 @@ def packed_bytes(num_levels: int, count: int) -> int:
 class _Reader:
     """Bytes that are taken one piece after the other."""
 
-    def __init__(self, content: np.ndarray):
-        self._content = content
+    def __init__(self, content: bytes):
+        self._content = np.frombuffer(content, np.uint8)
         self._position = 0
 
     def take_bytes(self, count: int) -> np.ndarray:
@@ -164,8 +188,8 @@ class _Reader:
         return values.reshape(shape)
 
 
-def _described(kernel: QuantizedKernel, numbers: list[np.ndarray]) -> dict[str, Any]:
-    """What the header says of a kernel; its scale and what goes with it join the numbers."""
+def _described(kernel: QuantizedKernel, contents: list[bytes]) -> dict[str, Any]:
+    """What the header says of a kernel; its scale and what goes with it join the contents."""
     described: dict[str, Any] = {"axis": list(kernel.axes), "group_size": kernel.group_size}
     for field in ("levels", "scale", "zero_point", "gap"):
         values = getattr(kernel, field)
@@ -174,11 +198,11 @@ def _described(kernel: QuantizedKernel, numbers: list[np.ndarray]) -> dict[str, 
         elif values is not None:
             values = np.asarray(values, np.int32 if field in ("levels", "zero_point") else np.float32)
             described[field] = list(values.shape)
-            numbers.append(_bytes(values))
+            contents.append(np.ascontiguousarray(values).tobytes())
     return described
 
 
-def _kernel(described: dict[str, Any], shape: tuple[int, ...], codes: _Reader, numbers: _Reader) -> QuantizedKernel:
+def _kernel(described: dict[str, Any], shape: tuple[int, ...], reader: _Reader) -> QuantizedKernel:
     parts = {}
     if len(described["levels"]) == 3:
         first, step, length = map(int, described["levels"])
@@ -188,9 +212,9 @@ def _kernel(described: dict[str, Any], shape: tuple[int, ...], codes: _Reader, n
         described = {field: value for field, value in described.items() if field != "levels"}
     for field, kind in (("levels", "int32"), ("scale", "float32"), ("zero_point", "int32"), ("gap", "float32")):
         if field in described:
-            parts[field] = numbers.take(kind, tuple(described[field]))
+            parts[field] = reader.take(kind, tuple(described[field]))
     count, num_levels = int(np.prod(shape)), len(parts["levels"])
-    indices = unpack(codes.take_bytes(packed_bytes(num_levels, count)), num_levels, count)
+    indices = unpack(reader.take_bytes(packed_bytes(num_levels, count)), num_levels, count)
     return QuantizedKernel(
         parts["levels"][indices].reshape(shape),
         parts["levels"],
@@ -202,21 +226,22 @@ def _kernel(described: dict[str, Any], shape: tuple[int, ...], codes: _Reader, n
     )
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The parts of a file, after its checks."""
+def _read(path: pathlib.Path) -> bytes:
+    """The content of a file, after its checks."""
     if not path.is_file():
         raise StorageError(f"There is no packed file {str(path)!r}. Check the name and the folder.")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT.encode():
+            attributes = file[CONTENT].attrs if CONTENT in file else {}
+            if attributes.get("format") != FORMAT.encode():
                 raise InputError(f"{str(path)!r} is no file of save_packed. Use kc.load_model for a model file.")
-            version = int(file.attrs["version"])
+            version = int(attributes["version"])
             if version > VERSION:
                 raise InputError(
                     f"{str(path)!r} has version {version}; this program reads up to {VERSION}. Update keras_compress."
                 )
-            parts = {name: np.asarray(file[name][()], np.uint8) for name in PARTS}
-            checksum = bytes(file.attrs["sha256"]).decode()
+            content = np.asarray(file[CONTENT][()], np.uint8).tobytes()
+            checksum = bytes(attributes["sha256"])
     except InputError:
         raise
     except PermissionError as error:
@@ -225,18 +250,6 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{str(path)!r} is damaged or cut off, or no file of save_packed. Copy or pack it again."
         ) from error
-    if checksum != _checksum(parts):
+    if checksum != hashlib.sha256(content).digest():
         raise InputError(f"{str(path)!r} is damaged: its checksum is wrong. Copy or pack it again.")
-    return parts
-
-
-def _checksum(parts: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in PARTS:
-        digest.update(len(parts[name]).to_bytes(8, "little"))
-        digest.update(parts[name].tobytes())
-    return digest.hexdigest()
-
-
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    return content

@@ -20,7 +20,7 @@ from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located, Weighted
 from keras_compress.export.policy import MODES, STORAGES, Placement, placement, refusal
 from keras_compress.files import replacing
-from keras_compress.layers.folding import fold
+from keras_compress.layers.folding import fold, move_offsets
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs, functional_graph, is_graph
 from keras_compress.measurement import flatbuffer
@@ -137,7 +137,7 @@ def _with_codes(
     marked, located = _located(plain, axes, batch)
     missing = axes.keys() - {each.path for each in located}
     if missing and is_graph(model):
-        model = locating.with_barriers(model, missing)
+        model = locating.with_barriers(move_offsets(model, missing), missing)
         plain = ranges.without_rounding(model)
         marked, located = _located(plain, axes, batch)
     views = views_by_path(model)

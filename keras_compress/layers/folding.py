@@ -1,19 +1,21 @@
-"""Batch normalization folded into the layer before it, where the folded model computes the same function.
+"""Batch normalization folded into the layers around it, where the folded model computes the same function.
 
 In inference, BatchNormalization is `(z - mean) * factor + beta` with `factor = gamma / sqrt(variance + epsilon)`, one
 of each a channel. Where z = XW + b goes nowhere else, that is XW' + b' with W' = W * factor and
-b' = (b - mean) * factor + beta.
+b' = (b - mean) * factor + beta. Where it stands before a Dense layer, what it adds can go into that layer's bias:
+(x * factor + offset) W + b = (x * factor) W + (b + offset W).
 """
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_compress.layers.clone import copy_layer, rebuild
+from keras_compress.layers.graph import LINEAR, Graph
 from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
 
 
@@ -85,6 +87,64 @@ def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, st
 def foldable(model: keras.Model) -> dict[str, Fold]:
     """What `fold` would fold, by the path of the layer with the kernel; nothing is changed."""
     return _Plan(model).folds
+
+
+class Factor(keras.layers.Layer):
+    """Multiplies each channel, the last axis, by a constant; called as a BatchNormalization is."""
+
+    def __init__(self, factor: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.factor = np.asarray(factor, np.float32)
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return inputs * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"factor": self.factor.tolist()}
+
+
+def move_offsets(model: keras.Model, paths: Collection[str]) -> keras.Model:
+    """A copy in which BatchNormalization before some Dense layers only multiplies, and their biases have what it added.
+
+    Args:
+        model: a built Functional or Sequential model; not written to.
+        paths: of the Dense kernels. Layers among them that have no such BatchNormalization to themselves stay.
+    """
+    graph = Graph(model)
+    layers = layers_by_path(model)
+    calls = collections.Counter(call.path for call in graph.calls)
+    factors: dict[str, np.ndarray] = {}
+    offsets: dict[str, np.ndarray] = {}
+    for call in graph.calls:
+        normalization, readers = call.operation, [each for each in graph.calls if set(call.outputs) & set(each.inputs)]
+        movable = (
+            type(normalization) is keras.layers.BatchNormalization
+            and normalization.axis in (-1, len(graph.shapes[call.inputs[0]]) - 1)
+            and not set(call.outputs) & set(graph.outputs)
+            and calls[call.path] == 1
+            and all(each.part == LINEAR and each.path in paths for each in readers)
+            and all(type(each.operation) is keras.layers.Dense for each in readers)
+            and all(len(graph.linear_calls(each.path)) == 1 for each in readers)
+        )
+        if movable:
+            factors[call.path] = _factor(normalization)
+            beta = _float64(normalization.beta) if normalization.center else 0.0
+            offset = beta - _float64(normalization.moving_mean) * factors[call.path]
+            offsets |= {each.path: offset for each in readers}
+
+    def twin_of(path: str, layer: keras.Layer) -> keras.Layer | None:
+        if path in factors:
+            return Factor(factors[path], name=layer.name)
+        return copy_layer(layer, use_bias=True) if path in offsets else None
+
+    moved = rebuild(model, twin_of)
+    twins = layers_by_path(moved)
+    for path, offset in offsets.items():
+        kernel = _float64(layers[path].kernel)
+        bias = _float64(layers[path].bias) if layers[path].use_bias else 0.0
+        twins[path].kernel.assign(layers[path].kernel)
+        twins[path].bias.assign((bias + offset @ kernel).astype(np.float32))
+    return moved
 
 
 def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, twin: keras.Layer) -> None:

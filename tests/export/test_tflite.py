@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import keras_compress as kc
 from keras_compress.export import policy
 from keras_compress.measurement import flatbuffer
+from keras_compress.measurement.tflite import Runner
 from keras_compress.result import WIDTHS
 
 L = keras.layers
@@ -294,7 +295,56 @@ def test_a_batchnorm_before_a_dense_layer_is_not_multiplied_into_its_codes(tmp_p
         np.testing.assert_array_equal(tensors[path][1].T, result.kernels[path].codes)
         np.testing.assert_array_equal(tensors[path][2], result.kernels[path].scale)
     operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
-    assert "MAXIMUM" not in operators
+    assert "MUL" in operators and not operators & {"MAXIMUM", "ADD"}  # what it adds is in the biases behind it
+
+
+def reshaped(reshape):
+    """Two reshapes to the same sizes, so that their shapes are one tensor."""
+    inputs = keras.Input((4, 6))
+    hidden = L.Dense(24, name="one")(reshape(inputs))
+    return drawn(keras.Model(inputs, L.Dense(3, name="two")(reshape(L.Reshape((4, 6))(hidden)))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "reshape",
+    [L.Flatten, lambda: L.Reshape((24,)), lambda: lambda x: keras.ops.reshape(x, (-1, 24))],
+    ids=["Flatten", "Reshape", "operation"],
+)
+def test_reshapes_that_keep_the_batch_axis_compute_no_sizes(tmp_path, reshape):
+    model = reshaped(reshape())
+    kc.export_tflite(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.tflite")
+    _, content = tensors_of(tmp_path / "net.tflite")
+    operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
+    assert not operators & {"SHAPE", "STRIDED_SLICE", "PACK"}
+    result = kc.quantize(model, kc.MSQ(4))
+    for batch in (1, 5):
+        x = np.random.default_rng(batch).normal(size=(batch, 4, 6)).astype(np.float32)
+        (given,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
+        np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
+
+
+class Sized(L.Layer):
+    """Reshapes to two sizes that are computed, and to one that does not come first."""
+
+    def call(self, x):
+        batch, width = keras.ops.shape(x)[0], keras.ops.shape(x)[1]
+        x = keras.ops.reshape(x, (batch, 2 * width // 2, 1))
+        return keras.ops.reshape(x, (4, batch))
+
+    def compute_output_shape(self, input_shape):
+        return (4, input_shape[0])
+
+
+@pytest.mark.slow
+def test_sizes_of_layers_of_ones_own(tmp_path):
+    inputs = keras.Input((4,))
+    model = drawn(keras.Model(inputs, Sized()(L.Dense(4, name="one")(inputs))))
+    result = kc.quantize(model, kc.MSQ(4))
+    kc.export_tflite(result, tmp_path / "net.tflite")
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    (given,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
+    np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
 
 
 RANDOM = {  # a layer of n_out channels: how it is built, and its operator

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_compress.errors import InputError
-from keras_compress.layers.folding import FOLDABLE, fold
+from keras_compress.layers.folding import FOLDABLE, Factor, fold, move_offsets
 from keras_compress.layers.paths import layers_by_path
 
 L = keras.layers
@@ -243,6 +243,66 @@ def test_a_folded_model_has_nothing_more_to_fold_and_is_saved(tmp_path):
     assert folds == {}
     again.save(tmp_path / "folded.keras")
     assert_same_function(folded, keras.saving.load_model(tmp_path / "folded.keras"), tolerance=0)
+
+
+def two_readers():
+    inputs = keras.Input((6,))
+    x = BN(name="norm")(L.ReLU()(inputs))
+    outputs = [L.Dense(4, name="one")(x), L.Dense(3, use_bias=False, name="two")(x)]
+    return keras.Model(inputs, outputs)
+
+
+def within(training=None):
+    inner = keras.Sequential([keras.Input((3, 6)), BN(name="norm"), L.Dense(5, "relu", name="one")], name="inner")
+    inputs = keras.Input((3, 6))
+    return keras.Model(inputs, L.Dense(2, name="two")(L.Flatten()(inner(inputs))))
+
+
+def another_reader(reader):
+    inputs = keras.Input((6,))
+    x = BN(name="norm", center=False)(inputs)
+    return keras.Model(inputs, [L.Dense(4, name="one")(x), reader(x)])
+
+
+def shared_dense():
+    inputs = keras.Input((6,))
+    dense = L.Dense(6, name="one")
+    return keras.Model(inputs, dense(BN(name="norm")(dense(inputs))))
+
+
+def shared_norm():
+    inputs = keras.Input((6,))
+    norm = BN(name="norm")
+    return keras.Model(inputs, L.Dense(6, name="two")(norm(L.Dense(6, "relu", name="one")(norm(inputs)))))
+
+
+OFFSETS = {
+    "two readers": (two_readers, ["one", "two"], True),
+    "of two readers one stays": (two_readers, ["one"], False),
+    "in a nested model": (within, ["inner/one", "two"], True),
+    "an addition too": (lambda: another_reader(lambda x: x + 1), ["one"], False),
+    "an output too": (lambda: another_reader(lambda x: x), ["one"], False),
+    "a convolution": (
+        lambda: keras.Sequential([keras.Input((5, 5, 2)), BN(name="norm"), L.Conv2D(3, 3, name="one")]),
+        ["one"],
+        False,
+    ),
+    "a shared Dense": (shared_dense, ["one"], False),
+    "a shared norm": (shared_norm, ["one", "two"], False),
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_offsets_move_into_the_biases_behind_them(name):
+    build, paths, moves = OFFSETS[name]
+    model = randomize(build())
+    weights = model.get_weights()
+    moved = move_offsets(model, paths)
+    assert_same_function(model, moved)
+    kinds = [type(layer) for layer in layers_by_path(moved).values()]
+    assert (Factor in kinds, BN in kinds) == (moves, not moves)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_an_unbuilt_model_is_refused():
