@@ -35,6 +35,7 @@ _MODULES = {  # public name: the module that defines it
     "evaluate": "keras_compress.measurement.evaluation",
     "evaluate_tflite": "keras_compress.measurement.tflite",
     "export_tflite": "keras_compress.export.tflite",
+    "from_tf_keras": "keras_compress.bridge.conversion",
     "fold_batch_normalization": "keras_compress.quantization.folding",
     "inspect_tflite": "keras_compress.measurement.inspection",
     "load_model": "keras_compress.bridge.loading",
@@ -45,6 +46,7 @@ _MODULES = {  # public name: the module that defines it
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
     "save_packed": "keras_compress.export.packed",
+    "to_tf_keras": "keras_compress.bridge.conversion",
     "write_c_array": "keras_compress.export.c_array",
 }
 _WITHOUT_KERAS = (

@@ -71,12 +71,12 @@ def model_path(argv: list[str]) -> pathlib.Path:
     """
     text = FLAGS.model if FLAGS.model is not None and len(argv) == 1 else cli.take_arguments(argv, "model")[0]
     path = pathlib.Path(text)
-    if path.name != text or path.is_file():  # a folder in front, or a file right here
+    if path.name != text or _is_model(path):  # a folder in front, or a model right here
         saved = path.with_name(f"{path.name}.keras")
-        return saved if saved.is_file() and not path.is_file() else path
+        return saved if saved.is_file() and not _is_model(path) else path
     folder = pathlib.Path(FLAGS.models_dir)
     candidates = [folder / text, *(folder / f"{text}{suffix}" for suffix in (".keras", ".h5"))]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next(filter(_is_model, candidates), None)
     if found is None:
         known = sorted(file.stem for file in folder.glob("*.keras"))
         raise InputError(
@@ -84,6 +84,11 @@ def model_path(argv: list[str]) -> pathlib.Path:
             "Give a path, or train one with train/train_baseline.py."
         )
     return found
+
+
+def _is_model(path: pathlib.Path) -> bool:
+    """Whether there is a file, or a folder with a SavedModel."""
+    return path.is_file() or (path / "saved_model.pb").is_file()
 
 
 def card_path(path: pathlib.Path) -> pathlib.Path:

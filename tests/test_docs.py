@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guides" / "quantize.md"
 EXPORT_GUIDE = GUIDE.with_name("export.md")
+MODELS_GUIDE = GUIDE.with_name("models.md")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(path for folder in ("train", "quantize", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 # Flags of other programs, and those that every command has.
@@ -100,6 +101,11 @@ def test_the_examples_of_the_readme_and_the_guide_run(tmp_path):
 def test_the_examples_of_the_export_guide_run(tmp_path):
     printed = run_blocks(blocks(EXPORT_GUIDE, "python"), tmp_path)
     assert "int4" in printed and "static" in printed and "top-1" in printed
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_guide_to_model_files_run(tmp_path):
+    assert run_blocks(blocks(MODELS_GUIDE, "python"), tmp_path).split() == ["tf_keras", "keras"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -1,0 +1,296 @@
+"""`to_tf_keras()` and `from_tf_keras()`: a model of one Keras built again in the other, and checked against it.
+
+The graph is walked call by call. Each layer gets its counterpart once, so that shared layers stay shared; weights are
+copied; both models then run on random inputs, and a difference is an error.
+"""
+
+import inspect
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.bridge import operations
+from keras_compress.bridge.counterparts import NoCounterpartError, counterpart, name_of, objects
+from keras_compress.bridge.libraries import Library, keras_2, keras_3
+from keras_compress.errors import InputError
+from keras_compress.layers.paths import functional_graph
+
+MASKS = ("mask", "query_mask", "value_mask", "key_mask")  # arguments that both libraries fill in themselves
+RECURRENT = ("Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN")
+TOLERANCE = 1e-4  # of outputs, relative to the largest one, or to 1
+HALF_TOLERANCE = 0.05  # where layers compute in 16 bits
+OPEN_SIZES = (8, 32, 128)  # of axes that a model leaves open, one after the other until it runs
+CHECKED = 2  # samples
+
+
+def to_tf_keras(model: keras.Model) -> Any:
+    """The `tf_keras.Model` that computes the same as a Keras 3 model.
+
+    Weights are bit-identical, names, shared layers, trainable flags and random seeds are kept, and so is how the model
+    was compiled where Keras can say it; the state of its optimizer is not.
+
+    Args:
+        model: a built Functional or Sequential model; not written to. Models within it are converted too.
+
+    Returns:
+        A model that shares nothing with `model`. `tf.keras` and the environment are as before.
+
+    Raises:
+        InputError: a subclassed model; a layer, setting, activation or operation that tf_keras does not have, by name;
+            outputs that differ.
+    """
+    functional_graph(model)  # refuses what is no Keras 3 model, or subclassed, or not built
+    return _converted(model, keras_3(), keras_2())
+
+
+def from_tf_keras(model: Any) -> keras.Model:
+    """The Keras 3 model that computes the same as a `tf_keras.Model`; see `to_tf_keras`.
+
+    Keras 3 allows no `/` in names: it becomes `_`.
+
+    Raises:
+        InputError: no built Functional or Sequential model of tf_keras; a layer, setting, activation or function that
+            Keras 3 does not have, by name; outputs that differ.
+    """
+    source = keras_2()
+    if not isinstance(model, source.keras.Model):
+        raise InputError(
+            f"A tf_keras.Model is wanted. Received: {type(model).__module__}.{type(model).__name__}. A model of Keras "
+            "3 needs no conversion."
+        )
+    if not source.is_graph(model):
+        raise InputError(
+            f"Model {model.name!r} ({type(model).__name__}) is subclassed or not built, so that the connections of its "
+            "layers are not known. Build it with the Functional API, tf_keras.Model(inputs, outputs)."
+        )
+    made = _converted(model, source, keras_3())
+    assert isinstance(made, keras.Model)
+    return made
+
+
+def _converted(model: Any, source: Library, target: Library) -> Any:
+    conversion = _Conversion(source, target)
+    twin = conversion.graph(model)
+    for old, new in conversion.pairs:
+        _copy_weights(old, new)
+    _check_outputs(model, twin, source, target)
+    _copy_compile_state(model, twin, target)
+    return twin
+
+
+class _Conversion:
+    """One run: remembers the twin of every layer, so that what was shared stays shared."""
+
+    def __init__(self, source: Library, target: Library):
+        self.source = source
+        self.target = target
+        self.twins: dict[int, Any] = {}
+        self.pairs: list[tuple[Any, Any]] = []
+
+    def graph(self, model: Any) -> Any:
+        if isinstance(model, self.source.keras.Sequential):
+            return self.sequential(model)
+        return self.functional(model)
+
+    def sequential(self, model: Any) -> Any:
+        (source,) = self.source.tensors(self.source.inputs(model))
+        nodes = [node for node in self.source.nodes(model) if self._is_layer(node.operation)]
+        layers = [self.twin(node.operation) for node in nodes]
+        return self.target.keras.Sequential([self._input(source), *layers], name=self._name(model))
+
+    def functional(self, model: Any) -> Any:
+        tensors: dict[int, Any] = {}
+
+        def input_twin(tensor: Any) -> Any:
+            tensors[id(tensor)] = self._input(tensor)
+            return tensors[id(tensor)]
+
+        inputs = tf.nest.map_structure(input_twin, self.source.inputs(model))
+        nodes = self.source.nodes(model)
+        outputs = self.source.outputs(model)
+        needed = self._needed(nodes, outputs)
+        for node in nodes:
+            if not needed.intersection(map(id, node.outputs)):
+                continue  # it makes a mask, which the other library makes itself
+            args, kwargs = self._arguments(node, tensors)
+            results = self.target.tensors(self._call(node, args, kwargs))
+            tensors |= {id(old): new for old, new in zip(node.outputs, results, strict=True)}
+        made = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], outputs)
+        return self.target.keras.Model(inputs, made, name=self._name(model))
+
+    def _needed(self, nodes: list[Any], outputs: Any) -> set[int]:
+        """Tensors that outputs hang on otherwise than by masks."""
+        needed = {id(tensor) for tensor in self.source.tensors(outputs)}
+        for node in reversed(nodes):
+            if needed.intersection(map(id, node.outputs)):
+                others = {key: value for key, value in node.kwargs.items() if key not in MASKS}
+                needed.update(id(tensor) for tensor in self.source.tensors((node.args, others)))
+        return needed
+
+    def _arguments(self, node: Any, tensors: dict[int, Any]) -> tuple[Any, dict[str, Any]]:
+        def translated(value: Any) -> Any:
+            return tf.nest.map_structure(lambda each: tensors[id(each)] if self.source.is_tensor(each) else each, value)
+
+        kwargs = {
+            key: translated(value)
+            for key, value in node.kwargs.items()
+            if value is not None
+            and not (key == "training" and value == _default_training(node.operation))
+            and not (key in MASKS and any(id(each) not in tensors for each in self.source.tensors(value)))
+        }
+        return translated(node.args), kwargs
+
+    def _call(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._is_layer(node.operation):
+            twin = self.twin(node.operation)
+            if self.target.name == "Keras 3" and isinstance(args[0], (list, tuple)) and self._is_recurrent(twin):
+                return twin(args[0][0], initial_state=list(args[0][1:]), **kwargs)
+            return twin(*args, **kwargs)
+        if self.source.name == "Keras 3":
+            return operations.to_tf_keras(node.operation, args, kwargs, self.target)
+        return operations.from_tf_keras(node.operation, args, kwargs)
+
+    def twin(self, layer: Any) -> Any:
+        if id(layer) not in self.twins:
+            if self.source.is_graph(layer):
+                self.twins[id(layer)] = self.graph(layer)
+            else:
+                self.twins[id(layer)] = self._layer(layer)
+        return self.twins[id(layer)]
+
+    def _layer(self, layer: Any) -> Any:
+        made = self._counterpart(layer)
+        self.pairs.append((layer, made))
+        return made
+
+    def _counterpart(self, layer: Any) -> Any:
+        """Without weights: those of the layers that it holds are among its own."""
+        return counterpart(layer, self.source, self.target, self._name(layer), self._held)
+
+    def _held(self, layer: Any) -> Any:
+        return self.twin(layer) if self.source.is_graph(layer) else self._counterpart(layer)
+
+    def _is_layer(self, operation: Any) -> bool:
+        return isinstance(operation, self.source.keras.layers.Layer) and not self.source.is_operation(operation)
+
+    def _is_recurrent(self, twin: Any) -> bool:
+        return not self.target.is_graph(twin) and name_of(twin, self.target) in RECURRENT
+
+    def _input(self, tensor: Any) -> Any:
+        name = self.source.input_name(tensor)
+        if self.source.is_irregular(tensor):
+            raise NoCounterpartError(f"Input {name!r} is sparse or ragged, and a dense one is wanted.")
+        return self.target.new_input(tuple(tensor.shape), _dtype_name(tensor), self._legal(name))
+
+    def _name(self, layer: Any) -> str:
+        return self._legal(str(layer.name))
+
+    def _legal(self, name: str) -> str:
+        return name.replace("/", "_") if self.target.name == "Keras 3" else name
+
+
+def _copy_weights(old: Any, new: Any) -> None:
+    """By name where names are unique, else in their order, which is the same in both libraries."""
+    theirs, ours = ({_base_name(each): each for each in layer.weights} for layer in (old, new))
+    if theirs.keys() == ours.keys() and len(theirs) == len(old.weights) == len(new.weights):
+        pairs = [(weight, ours[name]) for name, weight in theirs.items()]
+    elif len(old.weights) == len(new.weights):
+        pairs = list(zip(old.weights, new.weights, strict=True))
+    else:
+        raise NoCounterpartError(f"Layer {old.name!r} has {len(old.weights)} weights, its twin {len(new.weights)}.")
+    for weight, twin in pairs:
+        if tuple(weight.shape) != tuple(twin.shape):
+            raise NoCounterpartError(
+                f"Layer {old.name!r} has a weight of shape {tuple(weight.shape)}, its twin one of {tuple(twin.shape)}."
+            )
+        twin.assign(weight.numpy())
+    if old.weights and hasattr(new, "finalize_state"):
+        new.finalize_state()
+
+
+def _default_training(operation: Any) -> Any:
+    """What a layer takes where nothing is said; Keras 3 writes it into the graph as if it had been said."""
+    parameter = inspect.signature(operation.call).parameters.get("training")
+    return None if parameter is None else parameter.default
+
+
+def _base_name(weight: Any) -> str:
+    return str(weight.name).rpartition("/")[2].partition(":")[0]
+
+
+def _check_outputs(model: Any, twin: Any, source: Library, target: Library) -> None:
+    """Raises InputError where the two give other outputs for the same random inputs."""
+    inputs = source.tensors(source.inputs(model))
+    generator = np.random.default_rng(0)
+    failure: Exception | None = None
+    for size in OPEN_SIZES:
+        arrays = [
+            _random(tuple(each or size for each in tensor.shape[1:]), _dtype_name(tensor), generator)
+            for tensor in inputs
+        ]
+        try:
+            wanted = _values(model, source, arrays)
+            break
+        except Exception as error:  # whatever a layer raises for a size that it cannot work with
+            failure = error
+    else:
+        raise InputError(f"Model {model.name!r} does not run on random inputs: {_one_line(failure)}") from failure
+    given = _values(twin, target, arrays)
+    half = any("16" in str(layer.dtype_policy.name) for layer in model.layers)
+    for name, ours, theirs in zip(range(len(wanted)), given, wanted, strict=True):
+        if theirs.dtype.kind != "f":
+            same = np.array_equal(ours, theirs)
+        else:
+            limit = (HALF_TOLERANCE if half else TOLERANCE) * max(1.0, float(np.nanmax(np.abs(theirs), initial=0)))
+            same = np.allclose(ours, theirs, rtol=0, atol=limit, equal_nan=True)
+        if not same:
+            raise NoCounterpartError(
+                f"Model {model.name!r} gives other outputs in {target.name} than in {source.name} (output {name}), so "
+                "that some layer computes something else there. Convert parts of the model to find which."
+            )
+
+
+def _values(model: Any, library: Library, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    values = model(tf.nest.pack_sequence_as(library.inputs(model), [*map(tf.constant, arrays)]), training=False)
+    return [each.numpy() for each in tf.nest.flatten(values)]
+
+
+def _dtype_name(tensor: Any) -> str:
+    return str(tf.as_dtype(tensor.dtype).name)
+
+
+def _random(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> np.ndarray:
+    """A few samples, with zeros in them for layers that mask; integers are 0 and 1, which every Embedding has."""
+    shape = (CHECKED, *shape)
+    if dtype == "string":
+        return generator.choice(np.array(["a", "b"], object), shape)
+    if dtype == "bool":
+        return generator.integers(0, 2, shape).astype(bool)
+    if np.issubdtype(np.dtype(dtype if dtype != "bfloat16" else "float32"), np.integer):
+        return generator.integers(0, 2, shape).astype(dtype)
+    values = generator.normal(size=shape).astype("float32" if dtype == "bfloat16" else dtype)
+    if len(shape) > 2:
+        values[0, -1] = 0
+    return values
+
+
+def _copy_compile_state(model: Any, twin: Any, target: Library) -> None:
+    """Compiles the twin as the model was, if Keras can say how, and the other library has all of it."""
+    if not getattr(model, "optimizer", None):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a loss that is no object of Keras: see below
+            config = dict(model.get_compile_config())
+        names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly")
+        state = {name: objects(config[name], target, f"The {name}") for name in names if config.get(name) is not None}
+        twin.compile(**state)
+    except Exception:  # whatever the user's own loss, metric or optimizer raises when Keras serializes it
+        return
+
+
+def _one_line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:200]
