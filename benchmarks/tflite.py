@@ -34,10 +34,15 @@ FLAGS = flags.FLAGS
 PARTS = ("files", "others", "speed")
 WIDTHS = ("ternary", "2 bits", "3 bits", "4 bits", "8 bits")
 REFERENCES = {"mlperf_resnet8": "mlperf_ic_resnet8_int8.tflite"}  # files that others made of a network
+UNLABELLED = {  # file, and what it is run on
+    "mlperf_kws_dscnn": ("mlperf_kws_dscnn.keras", "random numbers"),
+    "mlperf_vww_mobilenet025": ("mlperf_vww_mobilenet025.h5", "CIFAR-10, enlarged"),
+}
 SURE = 1e-3  # a gap between the two highest outputs, beyond which rounding must not change the class
 DIFFERENCE = 0.5  # points of accuracy
 
-networks.define_flags(networks.LABELLED)
+networks.define_flags([*networks.LABELLED, "onepixel_lenet_keras2"])
+flags.DEFINE_list("unlabelled", list(UNLABELLED), "Of `files`: networks without labelled data.")
 flags.DEFINE_list("parts", list(PARTS), "Which ones.")
 flags.DEFINE_list("widths", list(WIDTHS), "Of `files`.")
 flags.DEFINE_list("others_networks", ["mnist_mlp", "cifar10_cnn", "mlperf_resnet8"], "Of `others`.")
@@ -95,6 +100,31 @@ def loaded(data: pathlib.Path, names: list[str]) -> Iterator[tuple[str, Any, "np
             )
 
 
+def unlabelled(data: pathlib.Path) -> Iterator[tuple[str, Any, "np.ndarray", "np.ndarray", "np.ndarray"]]:
+    """The same of networks without labelled data: the labels are the classes that the float network gives."""
+    import numpy as np
+
+    import keras_compress as kc
+    from keras_compress import sweep, zoo
+
+    for name in FLAGS.unlabelled:
+        file, kind = UNLABELLED[name]
+        path = pathlib.Path(FLAGS.models or data / "models") / file
+        if not path.is_file():
+            continue
+        model = kc.load_model(path)
+        generator = np.random.default_rng(FLAGS.seed)
+        shape = model.input_shape[1:]
+        if kind == "random numbers":
+            train, test = (generator.normal(size=(FLAGS.num_samples, *shape)).astype("float32") for _ in range(2))
+        else:
+            samples = sweep.Samples.of(zoo.load_dataset(str(data / "cifar10.npz")), zoo.Preprocessing(scale=1 / 255))
+            images = samples.calibration(FLAGS.num_samples, FLAGS.seed), samples.test()[0][: FLAGS.num_samples]
+            times = shape[0] // 32
+            train, test = (each.repeat(times, axis=1).repeat(times, axis=2) for each in images)
+        yield name, model, train, test, model.predict(test, verbose=0).argmax(axis=1)
+
+
 def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
     """Each network, width, mode and storage."""
     import numpy as np
@@ -105,7 +135,7 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
 
     rows: list[dict[str, Any]] = []
     packed: list[dict[str, Any]] = []
-    for name, model, train, test, labels in loaded(data, FLAGS.networks):
+    for name, model, train, test, labels in itertools.chain(loaded(data, FLAGS.networks), unlabelled(data)):
         with progress.quiet_stderr():
             float_bytes = len(tf.lite.TFLiteConverter.from_keras_model(model).convert())
         with kc.Calibration((folded := kc.fold_batch_normalization(model)).model, train) as calibration:
@@ -164,6 +194,10 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
             f"outputs differ by more than {SURE:g}.",
             "difference: top-1 of the file minus that of the Keras model with the same codes, points; where it is "
             f"more than {DIFFERENCE:g}, the layer at whose outputs the error grows most.",
+            "Labels of "
+            + " and ".join(f"{name} ({kind})" for name, (_, kind) in UNLABELLED.items())
+            + " are the classes "
+            "that the float network gives.",
             "packed / ideal: bytes of `save_packed`, over bits x weights / 8 and all other numbers in float32.",
         ],
     )

@@ -20,6 +20,12 @@ FOREIGN: dict[str, tuple[str, str, Preprocessing, str]] = {
         Preprocessing(mean=[125.307, 122.95, 113.865], std=[62.9932, 62.0887, 66.7048]),
         "LeNet (Hyperparticle/one-pixel-attack-keras, MIT)",
     ),
+    "onepixel_lenet_keras2": (
+        "onepixel_cifar10_lenet_keras2.h5",
+        "cifar10",
+        Preprocessing(mean=[125.307, 122.95, 113.865], std=[62.9932, 62.0887, 66.7048]),
+        "the same as Keras 2.1 wrote it",
+    ),
     "deepxplore_lenet1": (
         "deepxplore_mnist_lenet1.keras",
         "mnist",
