@@ -429,13 +429,15 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
         {"784-2048-2048-10": wide, "4 x 1024": deep}.items(), ("dynamic", "int8")
     ):
         samples = np.random.default_rng(0).normal(size=(64, *model.input_shape[1:])).astype(np.float32)
+        files_of = [(8, "fast"), (4, "fast"), (2, "fast"), (2, "small")]
         paths = []
-        for bits in (8, 4, 2):
-            paths.append(folder / f"{mode}_{bits}_bits.tflite")
+        for bits, storage in files_of:
+            paths.append(folder / f"{mode}_{bits}_bits_{storage}.tflite")
             result = kc.quantize(model, kc.MSQ(alphabet=alphabet(f"{bits} bits")))
-            kc.export_tflite(result, paths[-1], activations=mode, representative=samples)
-        for bits, path, timing in zip((8, 4, 2), paths, in_turn(paths), strict=True):
-            row = {"network": name, "activations": mode, "bits": bits, "kB": path.stat().st_size / 1000}
+            kc.export_tflite(result, paths[-1], activations=mode, storage=storage, representative=samples)
+        for (bits, storage), path, timing in zip(files_of, paths, in_turn(paths), strict=True):
+            row = {"network": name, "activations": mode, "bits": bits, "storage": storage}
+            row["kB"] = path.stat().st_size / 1000
             tables["dense"].append(row | {"ms": timing.milliseconds, "ratio to 8 bits": timing.ratio})
     for name, model in convolutional.items():
         folded = kc.fold_batch_normalization(model)

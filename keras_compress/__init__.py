@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = {  # public name: the module that defines it
     "Beacon": "keras_compress.quantization.greedy",
     "Calibration": "keras_compress.calibration.calibration",
+    "ConstantSparsity": "keras_compress.pruning.schedules",
     "Equispaced": "keras_compress.quantization.alphabets",
     "GPFQ": "keras_compress.quantization.quantizers",
     "InputError": "keras_compress.errors",
@@ -19,6 +20,7 @@ _MODULES = {  # public name: the module that defines it
     "Midtread": "keras_compress.quantization.alphabets",
     "OPTQ": "keras_compress.quantization.greedy",
     "Qronos": "keras_compress.quantization.greedy",
+    "PolynomialDecay": "keras_compress.pruning.schedules",
     "QuantizeActivation": "keras_compress.layers.activation",
     "QuantizedKernel": "keras_compress.result",
     "Quantizer": "keras_compress.quantization.quantizers",
@@ -42,6 +44,7 @@ _MODULES = {  # public name: the module that defines it
     "load_packed": "keras_compress.export.packed",
     "load_result": "keras_compress.result",
     "measure": "keras_compress.measurement.counts",
+    "prune_magnitude": "keras_compress.pruning.magnitude",
     "quantize": "keras_compress.quantization.quantize",
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",

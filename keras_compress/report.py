@@ -24,6 +24,7 @@ class LayerRow:
     relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets;
     # of an activation ||x - q|| / ||x||, q what rounding makes of x
     zeros: float | None = None  # share of weights that are zero
+    target_zeros: float | None = None  # the share that a schedule of pruning ends with
     features: int | None = None  # N, inputs of one neuron
     rows: int | None = None  # m, rows that the statistics sum over
     form: str = ""  # "gram", "direct", or "" where no solver ran
@@ -82,6 +83,7 @@ COLUMNS = (
     ("zero", lambda row: row.zero_point, str),
     ("clipped", lambda row: row.clipped, "{:.2%}".format),
     ("error", lambda row: row.relative_error, "{:.2%}".format),
+    ("target", lambda row: row.target_zeros, "{:.1%}".format),
     ("zeros", lambda row: row.zeros, "{:.1%}".format),
     ("form", lambda row: row.form or None, str),
     ("bias", lambda row: row.bias or None, str),

@@ -18,6 +18,7 @@ README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guides" / "quantize.md"
 EXPORT_GUIDE = GUIDE.with_name("export.md")
 MODELS_GUIDE = GUIDE.with_name("models.md")
+PRUNE_GUIDE = GUIDE.with_name("prune.md")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(path for folder in ("train", "quantize", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 # Flags of other programs, and those that every command has.
@@ -106,6 +107,12 @@ def test_the_examples_of_the_export_guide_run(tmp_path):
 @pytest.mark.slow
 def test_the_examples_of_the_guide_to_model_files_run(tmp_path):
     assert run_blocks(blocks(MODELS_GUIDE, "python"), tmp_path).split() == ["tf_keras", "keras"]
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_guide_to_pruning_run(tmp_path):
+    printed = run_blocks(blocks(PRUNE_GUIDE, "python"), tmp_path)
+    assert "target" in printed and "validation accuracy after" in printed
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -4,8 +4,10 @@ The graph is walked call by call. Each layer gets its counterpart once, so that 
 copied; both models then run on random inputs, and a difference is an error.
 """
 
+import dataclasses
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,6 +28,37 @@ OPEN_SIZES = (8, 32, 128)  # of axes that a model leaves open, one after the oth
 CHECKED = 2  # samples
 
 
+Wrap = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """A model and its counterpart.
+
+    Attributes:
+        model: the counterpart.
+        pairs: each layer of the model that is no model itself, and its counterpart.
+    """
+
+    model: Any
+    pairs: list[tuple[Any, Any]]
+
+
+def cross(model: keras.Model, wrap: Wrap | None = None) -> Crossing:
+    """What `to_tf_keras` gives, and which layer became which.
+
+    Args:
+        model: see `to_tf_keras`.
+        wrap: gets a layer of Keras 3 and its counterpart, not built yet; returns the layer of tf_keras that takes the
+            counterpart's place in the graph: itself, or a wrapper around it that computes the same at first.
+
+    Raises:
+        InputError: see `to_tf_keras`.
+    """
+    functional_graph(model)  # refuses what is no Keras 3 model, or subclassed, or not built
+    return _converted(model, keras_3(), keras_2(), wrap)
+
+
 def to_tf_keras(model: keras.Model) -> Any:
     """The `tf_keras.Model` that computes the same as a Keras 3 model.
 
@@ -42,8 +75,7 @@ def to_tf_keras(model: keras.Model) -> Any:
         InputError: a subclassed model; a layer, setting, activation or operation that tf_keras does not have, by name;
             outputs that differ.
     """
-    functional_graph(model)  # refuses what is no Keras 3 model, or subclassed, or not built
-    return _converted(model, keras_3(), keras_2())
+    return cross(model).model
 
 
 def from_tf_keras(model: Any) -> keras.Model:
@@ -66,27 +98,58 @@ def from_tf_keras(model: Any) -> keras.Model:
             f"Model {model.name!r} ({type(model).__name__}) is subclassed or not built, so that the connections of its "
             "layers are not known. Build it with the Functional API, tf_keras.Model(inputs, outputs)."
         )
-    made = _converted(model, source, keras_3())
+    made = _converted(model, source, keras_3()).model
     assert isinstance(made, keras.Model)
     return made
 
 
-def _converted(model: Any, source: Library, target: Library) -> Any:
-    conversion = _Conversion(source, target)
+def copy_weights(old: Any, new: Any) -> None:
+    """Gives a layer the weights of its counterpart.
+
+    Raises:
+        NoCounterpartError: another number of weights, or other shapes.
+    """
+    for weight, twin in weight_pairs(old, new):
+        if tuple(weight.shape) != tuple(twin.shape):
+            raise NoCounterpartError(
+                f"Layer {old.name!r} has a weight of shape {tuple(weight.shape)}, its twin one of {tuple(twin.shape)}."
+            )
+        twin.assign(weight.numpy())
+    if old.weights and hasattr(new, "finalize_state"):
+        new.finalize_state()
+
+
+def weight_pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
+    """The weights of a layer and those of its counterpart: by name where names are unique, else in their order.
+
+    Raises:
+        NoCounterpartError: another number of weights.
+    """
+    theirs, ours = ({_base_name(each): each for each in layer.weights} for layer in (old, new))
+    if theirs.keys() == ours.keys() and len(theirs) == len(old.weights) == len(new.weights):
+        return [(weight, ours[name]) for name, weight in theirs.items()]
+    if len(old.weights) != len(new.weights):
+        raise NoCounterpartError(f"Layer {old.name!r} has {len(old.weights)} weights, its twin {len(new.weights)}.")
+    return list(zip(old.weights, new.weights, strict=True))
+
+
+def _converted(model: Any, source: Library, target: Library, wrap: Wrap | None = None) -> Crossing:
+    conversion = _Conversion(source, target, wrap)
     twin = conversion.graph(model)
     for old, new in conversion.pairs:
-        _copy_weights(old, new)
+        copy_weights(old, new)
     _check_outputs(model, twin, source, target)
     _copy_compile_state(model, twin, target)
-    return twin
+    return Crossing(twin, conversion.pairs)
 
 
 class _Conversion:
     """One run: remembers the twin of every layer, so that what was shared stays shared."""
 
-    def __init__(self, source: Library, target: Library):
+    def __init__(self, source: Library, target: Library, wrap: Wrap | None):
         self.source = source
         self.target = target
+        self.wrap = wrap
         self.twins: dict[int, Any] = {}
         self.pairs: list[tuple[Any, Any]] = []
 
@@ -164,7 +227,7 @@ class _Conversion:
     def _layer(self, layer: Any) -> Any:
         made = self._counterpart(layer)
         self.pairs.append((layer, made))
-        return made
+        return made if self.wrap is None else self.wrap(layer, made)
 
     def _counterpart(self, layer: Any) -> Any:
         """Without weights: those of the layers that it holds are among its own."""
@@ -190,25 +253,6 @@ class _Conversion:
 
     def _legal(self, name: str) -> str:
         return name.replace("/", "_") if self.target.name == "Keras 3" else name
-
-
-def _copy_weights(old: Any, new: Any) -> None:
-    """By name where names are unique, else in their order, which is the same in both libraries."""
-    theirs, ours = ({_base_name(each): each for each in layer.weights} for layer in (old, new))
-    if theirs.keys() == ours.keys() and len(theirs) == len(old.weights) == len(new.weights):
-        pairs = [(weight, ours[name]) for name, weight in theirs.items()]
-    elif len(old.weights) == len(new.weights):
-        pairs = list(zip(old.weights, new.weights, strict=True))
-    else:
-        raise NoCounterpartError(f"Layer {old.name!r} has {len(old.weights)} weights, its twin {len(new.weights)}.")
-    for weight, twin in pairs:
-        if tuple(weight.shape) != tuple(twin.shape):
-            raise NoCounterpartError(
-                f"Layer {old.name!r} has a weight of shape {tuple(weight.shape)}, its twin one of {tuple(twin.shape)}."
-            )
-        twin.assign(weight.numpy())
-    if old.weights and hasattr(new, "finalize_state"):
-        new.finalize_state()
 
 
 def _default_training(operation: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,9 @@ def import_tfmot() -> Any:
     """The module `tensorflow_model_optimization`, whose import would make tf_keras of the user's `tf.keras`."""
     tf.keras.__name__  # noqa: B018 - what it is, is decided when it is first used: now
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    import tensorflow_model_optimization
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the way in which it compares versions
+        import tensorflow_model_optimization
 
     if before is None:
         os.environ.pop("TF_USE_LEGACY_KERAS", None)

@@ -34,8 +34,9 @@ RUNS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
         "int8": ("static", (8,)),
     },
 }
-# Operators with kernels of their own for fewer than 8 bits in XNNPACK: small is fast there.
-FAST_BELOW_8 = ("FULLY_CONNECTED",)
+# Least bits with storage="fast", where they are not 8: XNNPACK's 4-bit kernels were faster than those of 8 bits on all
+# processors that were tried, those of 2 bits on some.
+FAST = {"FULLY_CONNECTED": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Placement:
 def placement(operator: str, mode: str, storage: str, needed: int) -> Placement:
     """How codes that need so many bits (2, 4 or 8) go into an operator."""
     reads, widths = RUNS[operator][mode]
-    small = storage == "small" or operator in FAST_BELOW_8
-    return Placement(reads, next(bits for bits in widths if bits >= needed and (small or bits == 8)))
+    least = needed if storage == "small" else max(needed, FAST.get(operator, 8))
+    return Placement(reads, next(bits for bits in widths if bits >= least))
 
 
 def refusal(kernel: QuantizedKernel) -> str:

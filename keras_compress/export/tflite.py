@@ -60,7 +60,7 @@ def export_tflite(
         activations: "float": weights become floats when the file is loaded, outputs are those of the Keras model;
             "dynamic": operators that can quantize their inputs on the fly; "int8": integers all through, also as inputs
             and outputs. For a model without codes also "float16" (weights) and "int16x8" (16-bit activations).
-        storage: "fast": codes in the width that runs fastest, which is 8 bits but for Dense; "small": the narrowest
+        storage: "fast": codes in the width that runs fastest, which is 8 bits, and 4 for Dense; "small": the narrowest
             width that runs.
         representative: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
             and "int16x8" need them, unless `quantize_activations` has chosen the ranges (8 bits), which the file then

@@ -21,8 +21,8 @@ from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import Names, RoundedTensor, rounded_tensors, split_activations
+from keras_compress.layers.selection import Pattern, Patterns, select
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
-from keras_compress.quantization.selection import Pattern, Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result
 

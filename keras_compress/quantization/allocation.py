@@ -13,6 +13,7 @@ from keras_compress.calibration.calibration import Calibration, calibrating, par
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.selection import Patterns
 from keras_compress.layers.view import KernelView
 from keras_compress.numerics.allocation import allocate
 from keras_compress.numerics.objective import excess, objective_of
@@ -22,7 +23,6 @@ from keras_compress.quantization.job import Job, input_channels, problems
 from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
 from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import GPFQ, Quantizer
-from keras_compress.quantization.selection import Patterns
 from keras_compress.result import Result
 
 Loss = Callable[[keras.Model], float]

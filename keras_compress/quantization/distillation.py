@@ -22,8 +22,8 @@ from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs
+from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
-from keras_compress.quantization.selection import Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
 

@@ -9,8 +9,8 @@ import numpy as np
 from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.selection import Pattern, Patterns, select
 from keras_compress.quantization.quantizers import Quantizer
-from keras_compress.quantization.selection import Pattern, Patterns, select
 from keras_compress.result import Result
 
 FORMS = ("auto", "gram", "direct")

@@ -17,6 +17,7 @@ from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import refusal, views_by_path
 from keras_compress.layers.paths import all_layers_by_path, held_layers
+from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.quantization.accuracy import keep_accuracy, score_of
 from keras_compress.quantization.job import Job
 from keras_compress.quantization.plan import (
@@ -28,7 +29,6 @@ from keras_compress.quantization.plan import (
     zero_masks,
 )
 from keras_compress.quantization.quantizers import Quantizer
-from keras_compress.quantization.selection import Pattern, Patterns
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
 

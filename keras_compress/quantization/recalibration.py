@@ -15,8 +15,8 @@ from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.selection import Patterns, select
 from keras_compress.numerics.population import Population
-from keras_compress.quantization.selection import Patterns, select
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result
 

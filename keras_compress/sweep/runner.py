@@ -22,6 +22,7 @@ from keras_compress.export.policy import MODES, STORAGES
 from keras_compress.export.tflite import export_tflite
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.selection import Pattern, select
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.measurement.scores import Evaluation
@@ -32,7 +33,6 @@ from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.plan import FORMS
 from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import Quantizer
-from keras_compress.quantization.selection import Pattern, select
 from keras_compress.result import Result
 from keras_compress.sweep.grid import Configuration, Grid
 from keras_compress.sweep.memory import peak_bytes, reset_peak

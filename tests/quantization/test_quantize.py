@@ -11,7 +11,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.calibration.walk import Walk
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.quantization.selection import select
+from keras_compress.layers.selection import select
 from tests import architectures
 
 L = keras.layers

@@ -10,7 +10,7 @@ Pattern = str | re.Pattern[str] | Callable[[str], bool]
 Patterns = Pattern | Iterable[Pattern]
 
 
-def select(patterns: Patterns | None, paths: list[str], argument: str) -> set[str]:
+def select(patterns: Patterns | None, paths: list[str], argument: str, done: str = "quantized") -> set[str]:
     """Those of `paths` that a pattern means.
 
     A string is a path (`encoder/conv1`), or the name of a layer wherever it is (`conv1`), or else a regular expression
@@ -20,6 +20,7 @@ def select(patterns: Patterns | None, paths: list[str], argument: str) -> set[st
         patterns: one or several; None means all paths.
         paths: of the layers to choose from.
         argument: name of the setting, for the message.
+        done: what happens to the layers, for the message.
 
     Raises:
         InputError: a pattern that means no layer, or is no pattern.
@@ -33,7 +34,7 @@ def select(patterns: Patterns | None, paths: list[str], argument: str) -> set[st
         matches = {path for path in paths if _predicate(pattern, paths, argument)(path)}
         if not matches:
             raise InputError(
-                f"{argument}: the pattern {_text(pattern)} matches no layer that can be quantized. "
+                f"{argument}: the pattern {_text(pattern)} matches no layer that can be {done}. "
                 f"These can: {', '.join(paths) or 'none'}."
             )
         chosen |= matches

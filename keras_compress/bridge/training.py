@@ -1,0 +1,358 @@
+"""Training of tf_keras models: settings from Keras 3, one order of samples for a seed, a run that can be killed.
+
+tfmot trains models of tf_keras. What stands here is what its techniques share.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.bridge.conversion import Crossing
+from keras_compress.bridge.counterparts import objects
+from keras_compress.bridge.libraries import import_tf_keras, keras_2
+from keras_compress.errors import InputError, check_integer
+from keras_compress.files import replacing
+from keras_compress.layers.paths import functional_graph
+
+RUN = "run.json"  # what a checkpoint belongs to
+HOOKS = [
+    f"on_{part}{kind}_{when}"
+    for kind, parts in (("batch", ("train_", "test_", "predict_")), ("", ()))
+    for part in parts
+    for when in ("begin", "end")
+] + ["on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end", "on_test_begin", "on_test_end"]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Settings of a training.
+
+    Attributes:
+        epochs: passes over the training samples.
+        batch_size: samples in one step; those of a `tf.data.Dataset` are its own.
+        optimizer, loss, metrics: as in `keras.Model.compile`. Where they are None: how the model was compiled; else
+            Adam, and the cross-entropy that fits the labels and the last activation.
+        seed: of the order of samples and of random layers.
+        checkpoint: a folder for the state after each epoch; a run that finds it there goes on from it, and gives the
+            same weights as one that was not interrupted. It is emptied when the run is done.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    optimizer: Any = None
+    loss: Any = None
+    metrics: Sequence[Any] | None = None
+    seed: int = 0
+    checkpoint: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, 0)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("seed", self.seed, 0)
+
+
+class Samples:
+    """Training or validation samples: arrays, or a batched `tf.data.Dataset`.
+
+    Args:
+        data: (x, y) or (x, y, sample_weight) of arrays, where x may be a list or a dictionary of them; or a dataset of
+            batches of the same.
+        argument: name of the setting, for messages.
+        batch_size: samples in one step.
+
+    Raises:
+        InputError: another form, arrays of different lengths, a dataset without an end.
+    """
+
+    def __init__(self, data: Any, argument: str, batch_size: int):
+        self.batch_size = batch_size
+        self.dataset = data if isinstance(data, tf.data.Dataset) else None
+        if self.dataset is not None:
+            self.steps = int(self.dataset.cardinality())
+            if self.steps == tf.data.UNKNOWN_CARDINALITY:
+                self.steps = sum(1 for _ in self.dataset)
+            if self.steps <= 0:
+                raise InputError(f"{argument} must be a dataset with an end, and not empty. Received: {data}.")
+            self.labels = next(iter(self.dataset.unbatch().take(1)))[1].numpy()[np.newaxis]
+            return
+        if not isinstance(data, tuple) or len(data) not in (2, 3):
+            raise InputError(
+                f"{argument} must be a tuple (x, y) of arrays, or a batched tf.data.Dataset of such tuples. Received: "
+                f"{type(data).__name__}."
+            )
+        self.arrays = tf.nest.map_structure(np.asarray, data)
+        lengths = {len(array) for array in tf.nest.flatten(self.arrays)}
+        if len(lengths) != 1 or lengths == {0}:
+            raise InputError(f"All arrays of {argument} must have as many samples, at least one. Received: {lengths}.")
+        (self.num_samples,) = lengths
+        self.steps = math.ceil(self.num_samples / batch_size)
+        self.labels = self.arrays[1]
+
+    def digest(self) -> str:
+        """Of the numbers in arrays; of the shapes in a dataset."""
+        if self.dataset is not None:
+            return f"{self.steps} x {self.dataset.element_spec}"
+        sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in tf.nest.flatten(self.arrays)]
+        return f"{self.num_samples} x {sums}"
+
+    def in_order(self) -> tf.data.Dataset:
+        """Batches of all samples once, as they stand."""
+        if self.dataset is not None:
+            return self.dataset
+        return _plain(tf.data.Dataset.from_tensor_slices(self.arrays).batch(self.batch_size))
+
+    def shuffled(self, seed: int, first_epoch: int, epochs: int) -> tf.data.Dataset:
+        """Batches of the epochs from `first_epoch` on, one after the other, each in an order by (seed, epoch)."""
+        if self.dataset is not None:
+            return self.dataset.repeat()
+
+        def batches() -> Iterator[Any]:
+            for epoch in range(first_epoch, epochs):
+                order = np.random.default_rng((seed, epoch)).permutation(self.num_samples)
+                for start in range(0, self.num_samples, self.batch_size):
+                    rows = order[start : start + self.batch_size]
+                    yield tf.nest.map_structure(lambda array, rows=rows: array[rows], self.arrays)
+
+        signature = tf.nest.map_structure(
+            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays
+        )
+        return _plain(tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2))
+
+
+def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """With batches that workers take turns at, since there are no files to be divided among them."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)
+
+
+def compile_for(crossing: Crossing, model: keras.Model, training: Training, samples: Samples) -> None:
+    """Compiles the counterpart of a model as the settings say.
+
+    Raises:
+        InputError: labels for which no loss is obvious, or an optimizer, loss or metric that tf_keras does not have.
+    """
+    twin = crossing.model
+    compiled = getattr(twin, "optimizer", None) is not None
+    settings: dict[str, Any] = {}
+    if compiled:
+        settings = {"optimizer": twin.optimizer, "loss": twin.loss, "metrics": _metrics_of(model)}
+    for name in ("optimizer", "loss", "metrics"):
+        value = getattr(training, name)
+        if value is not None:
+            settings[name] = _crossed(value, name)
+    if "loss" not in settings:
+        settings["loss"] = _loss_for(model, samples.labels)
+        settings.setdefault("metrics", ["accuracy"])
+    settings.setdefault("optimizer", "adam")
+    twin.compile(**settings)
+
+
+def fit(twin: Any, samples: Samples, training: Training, validation: Samples | None, callbacks: Sequence[Any]) -> None:
+    """Trains a compiled model of tf_keras.
+
+    Args:
+        twin: of tf_keras, compiled.
+        samples: to train on.
+        training: settings.
+        validation: evaluated after each epoch.
+        callbacks: of tf_keras or of Keras 3; they see the tf_keras model.
+
+    Raises:
+        InputError: a checkpoint of another run.
+    """
+    generators = _seed_layers(twin, training.seed)
+    state = _State(twin, training, samples, generators) if training.checkpoint is not None else None
+    done = state.restore() if state is not None else 0
+    if done < training.epochs:
+        adapted = [_adapted(callback) for callback in callbacks]
+        twin.fit(
+            samples.shuffled(training.seed, done, training.epochs),
+            steps_per_epoch=samples.steps,
+            epochs=training.epochs,
+            initial_epoch=done,
+            validation_data=None if validation is None else validation.in_order(),
+            callbacks=[*adapted, *([] if state is None else [state.callback()])],
+            shuffle=False,
+            verbose=0,
+        )
+    if state is not None:
+        state.clear()
+
+
+def evaluate(twin: Any, samples: Samples) -> dict[str, float]:
+    """Loss and metrics of a compiled model of tf_keras."""
+    return {
+        name: float(value) for name, value in twin.evaluate(samples.in_order(), verbose=0, return_dict=True).items()
+    }
+
+
+def _metrics_of(model: keras.Model) -> Any:
+    return _crossed((model.get_compile_config() or {}).get("metrics"), "metrics")
+
+
+def _crossed(value: Any, name: str) -> Any:
+    """A setting of `compile` for tf_keras; text, and objects that are tf_keras' own, stay."""
+    tf_keras = import_tf_keras()
+    own = (tf_keras.optimizers.Optimizer, tf_keras.losses.Loss, tf_keras.metrics.Metric)
+    if isinstance(value, own) or value is None:
+        return value
+    if isinstance(value, str):
+        return _named(value, name)
+    if isinstance(value, (list, tuple)):
+        return [_crossed(each, name) for each in value]
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _crossed(each, name) for key, each in value.items()}
+    if not isinstance(value, dict):
+        value = keras.saving.serialize_keras_object(value)
+    return objects(value, keras_2(), f"The setting {name}")
+
+
+def _named(value: str, name: str) -> str:
+    """The text itself, if tf_keras knows an optimizer, loss or metric of that name."""
+    tf_keras = import_tf_keras()
+    kind = {"optimizer": tf_keras.optimizers, "loss": tf_keras.losses, "metrics": tf_keras.metrics}[name]
+    try:
+        # Which accuracy is meant hangs on the loss; tf_keras gives the text back where it knows no metric.
+        if value not in ("accuracy", "acc") and isinstance(kind.get(value), str):
+            raise ValueError(value)
+    except ValueError as error:
+        raise InputError(f"{name}: Keras knows none that is called {value!r}.") from error
+    return value
+
+
+def _loss_for(model: keras.Model, labels: Any) -> Any:
+    """The cross-entropy for a classifier with one output.
+
+    Raises:
+        InputError: several outputs, or labels that are no classes.
+    """
+    losses = import_tf_keras().losses
+    outputs = functional_graph(model).outputs
+    labels = np.asarray(labels) if not isinstance(labels, (list, tuple, dict)) else np.zeros(0)
+    if len(outputs) == 1 and labels.size:
+        last = outputs[0]._keras_history.operation  # private: no other way to the layer of a tensor
+        activation = getattr(last, "activation", None)
+        from_logits = activation not in (keras.activations.softmax, keras.activations.sigmoid) and not isinstance(
+            last, keras.layers.Softmax
+        )
+        classes = outputs[0].shape[-1]
+        if classes == 1:
+            return losses.BinaryCrossentropy(from_logits=from_logits)
+        if np.issubdtype(labels.dtype, np.integer) and (labels.ndim == 1 or labels.shape[1:] == (1,)):
+            return losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
+            return losses.CategoricalCrossentropy(from_logits=from_logits)
+    raise InputError(
+        f"Model {model.name!r} is not compiled, and no loss is obvious for its outputs and labels. Pass loss=..., or "
+        "compile the model before."
+    )
+
+
+def _seed_layers(twin: Any, seed: int) -> list[tf.random.Generator]:
+    """Random layers, such as Dropout, draw from generators of their own, whose state can be saved; from the seed on.
+
+    Without them each process would draw other numbers, and a run that goes on would too.
+    """
+    import_tf_keras()
+    from tf_keras.src.backend import RandomGenerator  # not exported
+
+    generators: list[tf.random.Generator] = []
+    for layer in twin._flatten_layers():
+        if hasattr(layer, "_random_generator"):
+            own = RandomGenerator(seed + 7919 * (len(generators) + 1), rng_type="stateful")
+            own._maybe_init()
+            layer._random_generator = own
+            generators.append(own._generator)
+    return generators
+
+
+class _State:
+    """The state of a training on disk: weights, optimizer, random numbers, and how many epochs are done."""
+
+    def __init__(self, twin: Any, training: Training, samples: Samples, generators: list[tf.random.Generator]):
+        assert training.checkpoint is not None
+        self.folder = pathlib.Path(training.checkpoint)
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        optimizer = twin.optimizer
+        optimizer.build(twin.trainable_variables)
+        # All variables by number, and not by object: wrappers of tfmot hold theirs in ways that a checkpoint misses.
+        variables = [*twin.variables, *optimizer.variables]
+        self.checkpoint = tf.train.Checkpoint(epoch=self.epoch, values=variables, random=generators)
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=1)
+        self.run = {
+            "weights": _digest(twin.variables),
+            "settings": repr(dataclasses.replace(training, checkpoint=None)),
+            "data": samples.digest(),
+        }
+
+    def restore(self) -> int:
+        """Epochs that are done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / RUN
+        if self.manager.latest_checkpoint is None or not path.is_file():
+            with replacing(path) as part:
+                part.write_text(json.dumps(self.run))
+            return 0
+        if json.loads(path.read_text()) != self.run:
+            raise InputError(
+                f"The checkpoint in {str(self.folder)!r} is that of another run: another model, other data or other "
+                "settings. Name another folder, or remove this one."
+            )
+        self.checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
+        return int(self.epoch)
+
+    def callback(self) -> Any:
+        def save(epoch: int, logs: Any) -> None:
+            self.epoch.assign(epoch + 1)
+            self.manager.save()
+
+        return import_tf_keras().callbacks.LambdaCallback(on_epoch_end=save)
+
+    def clear(self) -> None:
+        """Removes what the run left in its folder, and the folder if nothing else is there."""
+        for path in [*self.folder.glob("ckpt-*"), self.folder / "checkpoint", self.folder / RUN]:
+            path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def _digest(variables: list[Any]) -> str:
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _adapted(callback: Any) -> Any:
+    """A callback of Keras 3 as one of tf_keras: the same hooks are called."""
+    tf_keras = import_tf_keras()
+    if isinstance(callback, tf_keras.callbacks.Callback):
+        return callback
+    if not isinstance(callback, keras.callbacks.Callback):
+        raise InputError(f"Callbacks must be keras.callbacks.Callback. Received: {type(callback).__name__}.")
+
+    class Adapted(tf_keras.callbacks.Callback):  # type: ignore[name-defined]
+        def set_model(self, model: Any) -> None:
+            callback.set_model(model)
+            self.model = model
+
+        def set_params(self, params: Any) -> None:
+            callback.set_params(params)
+
+    def forwarded(name: str) -> Callable[..., None]:
+        return lambda self, *args, **kwargs: getattr(callback, name)(*args, **kwargs)
+
+    for name in HOOKS:
+        setattr(Adapted, name, forwarded(name))
+    return Adapted()
