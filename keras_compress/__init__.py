@@ -45,6 +45,7 @@ _MODULES = {  # public name: the module that defines it
     "load_result": "keras_compress.result",
     "measure": "keras_compress.measurement.counts",
     "prune_magnitude": "keras_compress.pruning.magnitude",
+    "quantization_aware_training": "keras_compress.training.quantization_aware",
     "quantize": "keras_compress.quantization.quantize",
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",

@@ -18,7 +18,7 @@ from keras_compress.bridge import operations
 from keras_compress.bridge.counterparts import NoCounterpartError, counterpart, name_of, objects
 from keras_compress.bridge.libraries import Library, keras_2, keras_3
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph
+from keras_compress.layers.paths import functional_graph, layers_by_path
 
 MASKS = ("mask", "query_mask", "value_mask", "key_mask")  # arguments that both libraries fill in themselves
 RECURRENT = ("Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN")
@@ -44,19 +44,20 @@ class Crossing:
     pairs: list[tuple[Any, Any]]
 
 
-def cross(model: keras.Model, wrap: Wrap | None = None) -> Crossing:
+def cross(model: keras.Model, wrap: Wrap | None = None, *, flat: bool = False) -> Crossing:
     """What `to_tf_keras` gives, and which layer became which.
 
     Args:
         model: see `to_tf_keras`.
         wrap: gets a layer of Keras 3 and its counterpart, not built yet; returns the layer of tf_keras that takes the
             counterpart's place in the graph: itself, or a wrapper around it that computes the same at first.
+        flat: open models within the model: one Functional model, whose layers are called by their paths.
 
     Raises:
         InputError: see `to_tf_keras`.
     """
     functional_graph(model)  # refuses what is no Keras 3 model, or subclassed, or not built
-    return _converted(model, keras_3(), keras_2(), wrap)
+    return _converted(model, keras_3(), keras_2(), wrap, flat)
 
 
 def to_tf_keras(model: keras.Model) -> Any:
@@ -133,9 +134,10 @@ def weight_pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
     return list(zip(old.weights, new.weights, strict=True))
 
 
-def _converted(model: Any, source: Library, target: Library, wrap: Wrap | None = None) -> Crossing:
-    conversion = _Conversion(source, target, wrap)
-    twin = conversion.graph(model)
+def _converted(model: Any, source: Library, target: Library, wrap: Wrap | None = None, flat: bool = False) -> Crossing:
+    names = {id(layer): path for path, layer in layers_by_path(model).items()} if flat else {}
+    conversion = _Conversion(source, target, wrap, names)
+    twin = conversion.functional(model) if flat else conversion.graph(model)
     for old, new in conversion.pairs:
         copy_weights(old, new)
     _check_outputs(model, twin, source, target)
@@ -146,10 +148,11 @@ def _converted(model: Any, source: Library, target: Library, wrap: Wrap | None =
 class _Conversion:
     """One run: remembers the twin of every layer, so that what was shared stays shared."""
 
-    def __init__(self, source: Library, target: Library, wrap: Wrap | None):
+    def __init__(self, source: Library, target: Library, wrap: Wrap | None, names: dict[int, str]):
         self.source = source
         self.target = target
         self.wrap = wrap
+        self.names = names  # of layers, where models within the model are opened
         self.twins: dict[int, Any] = {}
         self.pairs: list[tuple[Any, Any]] = []
 
@@ -172,6 +175,11 @@ class _Conversion:
             return tensors[id(tensor)]
 
         inputs = tf.nest.map_structure(input_twin, self.source.inputs(model))
+        made = self._outputs(model, tensors)
+        return self.target.keras.Model(inputs, made, name=self._name(model))
+
+    def _outputs(self, model: Any, tensors: dict[int, Any]) -> Any:
+        """Those of a model for its inputs, which are in `tensors` as all others will be."""
         nodes = self.source.nodes(model)
         outputs = self.source.outputs(model)
         needed = self._needed(nodes, outputs)
@@ -179,10 +187,15 @@ class _Conversion:
             if not needed.intersection(map(id, node.outputs)):
                 continue  # it makes a mask, which the other library makes itself
             args, kwargs = self._arguments(node, tensors)
-            results = self.target.tensors(self._call(node, args, kwargs))
+            if self.names and self.source.is_graph(node.operation):
+                inner = self.source.tensors(self.source.inputs(node.operation))
+                given = self.target.tensors(args)
+                results = self._outputs(node.operation, {id(old): new for old, new in zip(inner, given, strict=True)})
+            else:
+                results = self._call(node, args, kwargs)
+            results = self.target.tensors(results)
             tensors |= {id(old): new for old, new in zip(node.outputs, results, strict=True)}
-        made = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], outputs)
-        return self.target.keras.Model(inputs, made, name=self._name(model))
+        return tf.nest.map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
     def _needed(self, nodes: list[Any], outputs: Any) -> set[int]:
         """Tensors that outputs hang on otherwise than by masks."""
@@ -249,7 +262,7 @@ class _Conversion:
         return self.target.new_input(tuple(tensor.shape), _dtype_name(tensor), self._legal(name))
 
     def _name(self, layer: Any) -> str:
-        return self._legal(str(layer.name))
+        return self._legal(self.names.get(id(layer), str(layer.name)))
 
     def _legal(self, name: str) -> str:
         return name.replace("/", "_") if self.target.name == "Keras 3" else name

@@ -197,6 +197,11 @@ def evaluate(twin: Any, samples: Samples) -> dict[str, float]:
     }
 
 
+def figures(when: str, values: dict[str, float]) -> dict[str, float]:
+    """Loss and metrics as a report has them."""
+    return {f"validation {name} {when}": value for name, value in values.items()}
+
+
 def _metrics_of(model: keras.Model) -> Any:
     return _crossed((model.get_compile_config() or {}).get("metrics"), "metrics")
 

@@ -101,14 +101,14 @@ def prune_magnitude(
 
     crossing = cross(given.model, wrap)
     training.compile_for(crossing, given.model, settings, samples)
-    figures = {} if tested is None else _figures("before", training.evaluate(crossing.model, tested))
+    figures = {} if tested is None else training.figures("before", training.evaluate(crossing.model, tested))
     training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
     for wrapper in wrappers.values():
         for weight, mask, _ in wrapper.pruning_vars:
             weight.assign(weight * mask)
     pruned, masks = _returned(given, crossing.pairs, wrappers, paths)
     if tested is not None:
-        figures |= _figures("after", training.evaluate(crossing.model, tested))
+        figures |= training.figures("after", training.evaluate(crossing.model, tested))
     step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}
     wanted = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]
@@ -213,7 +213,3 @@ def _rows(pruned: keras.Model, chosen: set[str], reasons: dict[str, str], wanted
             row.target_zeros = wanted
         rows.append(row)
     return rows
-
-
-def _figures(when: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"validation {name} {when}": value for name, value in values.items()}

@@ -1,0 +1,346 @@
+"""`quantization_aware_training()`: tfmot's fake quantization on Keras 3 models, and the integers that it ends with."""
+
+import collections
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.bridge import training
+from keras_compress.bridge.conversion import Crossing, copy_weights, cross
+from keras_compress.bridge.libraries import import_tf_keras, import_tfmot
+from keras_compress.bridge.training import Training
+from keras_compress.errors import InputError, check_integer
+from keras_compress.files import replacing
+from keras_compress.layers.clone import clone_model, copy_layer, rebuild
+from keras_compress.layers.folding import fold
+from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph, is_linear
+from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.paths import functional_graph, layers_by_path
+from keras_compress.layers.selection import Patterns, select
+from keras_compress.measurement.counts import measure
+from keras_compress.progress import quiet_stderr
+from keras_compress.report import LayerRow, Step
+from keras_compress.result import QuantizedKernel, Result
+
+# Exact type: axes over output channels of its kernel, for each of which tfmot has a scale; () for one a layer.
+QUANTIZED: dict[type, tuple[int, ...]] = {
+    keras.layers.Conv2D: (3,),
+    keras.layers.Conv2DTranspose: (),
+    keras.layers.Dense: (),
+    keras.layers.DepthwiseConv2D: (3,),
+}
+KNOWN_ACTIVATIONS = (  # of tfmot, in layers with kernels
+    keras.activations.gelu, keras.activations.linear, keras.activations.relu, keras.activations.sigmoid,
+    keras.activations.silu, keras.activations.softmax, keras.activations.tanh,
+)  # fmt: skip
+KNOWN_ALONE = (  # of tfmot, in Activation layers
+    keras.activations.relu, keras.activations.sigmoid, keras.activations.softmax, keras.activations.tanh,
+)  # fmt: skip
+BITS = range(2, 9)  # of fake_quant_with_min_max_vars
+ACTIVATION_BITS = 8
+
+
+def quantization_aware_training(
+    model: keras.Model | Result,
+    train_data: Any,
+    *,
+    bits: int = 8,
+    epochs: int = 1,
+    layers: Patterns | None = None,
+    validation: Any = None,
+    callbacks: Sequence[Any] = (),
+    batch_size: int = 32,
+    optimizer: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    tflite: str | os.PathLike[str] | None = None,
+) -> Result:
+    """Trains a model on while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
+
+    BatchNorm is folded first, wherever that is exact. Kernels are rounded to 2^bits - 1 levels, activations to 8 bits
+    with moving averages as ranges; what tfmot cannot round stays in floating point. Zeros that a result keeps stay.
+
+    Args:
+        model: a Functional or Sequential model, or a result, whose codes are dropped.
+        train_data: (x, y) or (x, y, sample_weight) of arrays, or a batched `tf.data.Dataset` of such tuples.
+        bits: of the weights, 2 to 8: tfmot's scheme for 8 bits, or its experimental one for others.
+        epochs: passes over the data.
+        layers: whose kernels are rounded, as in `quantize`; None for all that tfmot rounds.
+        validation: as `train_data`; evaluated before, after, and after each epoch.
+        callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
+        batch_size, optimizer, loss, metrics, seed, checkpoint: see `Training` (keras_compress/bridge/training.py).
+        tflite: path of a TFLite file that TensorFlow's converter makes of the trained graph, with its ranges of
+            activations; None for no file.
+
+    Returns:
+        The model with kernels on the trained grid, without rounding of activations; their codes, so that
+        `export_tflite` writes them exactly; the report.
+
+    Raises:
+        InputError: a model that tf_keras does not have, or tfmot cannot train; settings that do not exist; a checkpoint
+            of another run.
+    """
+    started = time.perf_counter()
+    given = Result.of(model)
+    functional_graph(given.model)
+    check_integer("epochs", epochs, 1)
+    if bits not in BITS:
+        raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
+    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint)
+    folded, _, _ = fold(given.model)
+    chosen, reasons = _chosen(folded, layers)
+    samples = training.Samples(train_data, "train_data", batch_size)
+    tested = None if validation is None else training.Samples(validation, "validation", batch_size)
+    crossing, left = _fake_quantized(_with_own_activations(folded, chosen), chosen, bits)
+    reasons |= left
+    training.compile_for(crossing, folded, settings, samples)
+    figures = {}
+    if tested is not None:
+        plain = cross(folded)
+        training.compile_for(plain, folded, settings, samples)
+        figures = training.figures("before", training.evaluate(plain.model, tested))
+    keep = _KeepZeros.of(crossing, given.masks)
+    training.fit(crossing.model, samples, settings, tested, [*keep, *callbacks])
+    if tested is not None:
+        figures |= training.figures("after", training.evaluate(crossing.model, tested))
+    trained, kernels = _returned(folded, crossing, bits)
+    assert kernels.keys() == chosen
+    if tflite is not None:
+        with replacing(tflite) as part:
+            part.write_bytes(_converted(crossing.model))
+    step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
+    for path, layer in layers_by_path(trained).items():
+        if path in kernels or path in reasons:
+            row = LayerRow(path, type(layer).__name__, "quantized" if path in kernels else "float")
+            row.parameters, row.reason = layer.count_params(), reasons.get(path, "")
+            if path in kernels:
+                row.num_levels, row.bits = len(kernels[path].levels), kernels[path].bits
+                row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
+            step.add(row)
+    result = Result(trained, kernels, given.masks, given.report.extended(step))
+    sizes = measure(given.model), measure(result)
+    step.figures = {
+        **figures,
+        "bytes": sizes[0].raw_bytes,
+        "ideal bytes": sizes[1].ideal_bytes,
+        "seconds": time.perf_counter() - started,
+    }
+    if given.kernels:
+        step.figures["codes"] = f"those of {len(given.kernels)} kernels were dropped: weights were trained"
+    if tflite is not None:
+        step.figures["file"] = os.path.basename(os.fspath(tflite))
+        step.figures["bytes of the file"] = os.path.getsize(tflite)
+    return result
+
+
+def _chosen(model: keras.Model, layers: Patterns | None) -> tuple[set[str], dict[str, str]]:
+    """Paths of the layers whose kernels are rounded, and why other kernels are not."""
+    graph = Graph(model)
+    possible, reasons = [], {}
+    with_kernels = {id(view.layer) for view in views_by_path(model).values()}
+    for path, layer in layers_by_path(model).items():
+        if type(layer) not in QUANTIZED:
+            if id(layer) in with_kernels:
+                reasons[path] = f"tfmot rounds no kernel of {type(layer).__name__}"
+        elif len(graph.linear_calls(path)) > 1:
+            reasons[path] = "it is called more than once, which tfmot does not know"
+        else:
+            possible.append(path)
+    if not possible:
+        raise InputError(
+            f"Model {model.name!r} has no kernel that tfmot rounds. It rounds those of "
+            f"{', '.join(kind.__name__ for kind in QUANTIZED)}."
+        )
+    chosen = select(layers, possible, "layers")
+    return chosen, reasons | {path: "not chosen" for path in possible if path not in chosen}
+
+
+def _with_own_activations(model: keras.Model, chosen: set[str]) -> keras.Model:
+    """A copy in which layers have the ReLU that stands behind them as their activation, and no others tfmot refuses.
+
+    Where a ReLU layer follows, tfmot 0.8 rounds its outputs, and no kernel. An activation that it does not know becomes
+    a layer of its own, in floating point.
+    """
+    graph = Graph(model)
+    layers = layers_by_path(model)
+    counts = collections.Counter(call.path for call in graph.calls if call.part != LINEAR)
+    activations: dict[str, str] = {}
+    apart: dict[int, Any] = {}  # a tensor -> the function that makes it
+    gone = []
+    for call in graph.calls:
+        if call.path not in chosen or call.part != ACTIVATION:
+            continue
+        if not is_linear(call.operation):
+            if call.operation.activation not in KNOWN_ACTIVATIONS:
+                activations[call.path] = "linear"
+                apart[id(graph.symbols[call.outputs[0]])] = call.operation.activation
+            continue
+        readers = [each for each in graph.calls if call.outputs[0] in each.inputs]
+        if len(readers) != 1 or counts[readers[0].path] != 1 or call.outputs[0] in graph.outputs:
+            continue
+        if _is_relu(readers[0].operation):
+            activations[call.path] = "relu"
+            gone.append(readers[0].path)
+
+    def twin_of(path: str, layer: keras.Layer) -> keras.Layer | None:
+        return copy_layer(layer, activation=activations[path]) if path in activations else None
+
+    def behind(tensor: keras.KerasTensor) -> list[keras.Layer]:
+        return [keras.layers.Activation(apart[id(tensor)])] if id(tensor) in apart else []
+
+    fused = rebuild(model, twin_of, skip=gone, insert=behind)
+    twins = layers_by_path(fused)
+    for path in activations:
+        for old, new in zip(layers[path].weights, twins[path].weights, strict=True):
+            new.assign(old)
+    return fused
+
+
+def _is_relu(operation: Any) -> bool:
+    if type(operation) is keras.layers.Activation:
+        return bool(operation.activation is keras.activations.relu)
+    plain = type(operation) is keras.layers.ReLU and operation.max_value is None
+    return plain and not operation.negative_slope and not operation.threshold
+
+
+def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Crossing, dict[str, str]]:
+    """tfmot's model of a model, the layers of both, and why other layers stay in floating point."""
+    quantization = import_tfmot().quantization.keras
+    if bits == 8:
+        from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (  # not exported
+            default_8bit_quantize_registry as registries,
+        )
+
+        registry, scheme = (
+            registries.Default8BitQuantizeRegistry(),
+            quantization.default_8bit.Default8BitQuantizeScheme(),
+        )
+    else:
+        from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (
+            default_n_bit_quantize_registry as n_bit_registries,
+        )
+
+        registry = n_bit_registries.DefaultNBitQuantizeRegistry(
+            num_bits_weight=bits, num_bits_activation=ACTIVATION_BITS
+        )
+        scheme = quantization.experimental.default_n_bit.DefaultNBitQuantizeScheme(
+            num_bits_weight=bits, num_bits_activation=ACTIVATION_BITS
+        )
+    paths = {id(layer): path for path, layer in layers_by_path(model).items()}
+    kernels = {id(view.layer) for view in views_by_path(model).values()}
+    graph = Graph(model)
+    counts = collections.Counter(call.path for call in graph.calls if call.part != ACTIVATION)
+    after_kernels = {  # where tfmot would leave the kernel alone: see `_with_own_activations`
+        call.path
+        for call in graph.calls
+        if type(call.operation) in (keras.layers.ReLU, keras.layers.Activation)
+        and any(graph.calls[graph.producer[each]].path in chosen for each in call.inputs if each in graph.producer)
+    }
+    left: dict[str, str] = {}
+
+    class Float(import_tf_keras().layers.Activation):  # type: ignore[misc]
+        """tfmot rounds the outputs of every Activation before a layer that it rounds, and fails where it cannot."""
+
+    def annotate(layer: keras.Layer, twin: Any) -> Any:
+        path = paths[id(layer)]
+        own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
+        if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
+            return Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
+        if own and registry.supports(twin):
+            return quantization.quantize_annotate_layer(twin)
+        if layer.weights and id(layer) not in kernels:
+            left[path] = f"tfmot rounds nothing of {type(layer).__name__}"
+        return twin
+
+    annotated = cross(model, annotate, flat=True)
+    try:
+        with quantization.quantize_scope({"Float": Float}):
+            twin = quantization.quantize_apply(annotated.model, scheme, quantized_layer_name_prefix="")
+    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"tfmot cannot train model {model.name!r} with rounding ({' '.join(str(error).split())[:200]}). Replace "
+            "operations between layers by layers, or choose fewer layers."
+        ) from error
+    by_name = {getattr(layer, "layer", layer).name: layer for layer in twin.layers}
+    pairs = [(layer, by_name[paths[id(layer)]]) for layer, _ in annotated.pairs if paths[id(layer)] in by_name]
+    return Crossing(twin, pairs), left
+
+
+class _KeepZeros:
+    """Makes callbacks that put zeros back after each step."""
+
+    @staticmethod
+    def of(crossing: Crossing, masks: dict[str, np.ndarray]) -> list[Any]:
+        """One callback where there are zeros to keep, else none."""
+        kept = []
+        for _, twin in crossing.pairs:
+            path = getattr(twin, "layer", twin).name
+            if path in masks:
+                kernel = next(weight for weight in twin.weights if tuple(weight.shape) == masks[path].shape)
+                kept.append((kernel, tf.constant(masks[path], kernel.dtype)))
+        if not kept:
+            return []
+
+        @tf.function
+        def restore() -> None:
+            for kernel, mask in kept:
+                kernel.assign(kernel * mask)
+
+        return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: restore())]
+
+
+def _returned(model: keras.Model, crossing: Crossing, bits: int) -> tuple[keras.Model, dict[str, QuantizedKernel]]:
+    """A copy with the trained weights, those of rounded kernels decoded from their codes."""
+    trained = clone_model(model)
+    layers, views = layers_by_path(trained), views_by_path(trained)
+    kernels = {}
+    for layer, twin in crossing.pairs:
+        path = getattr(twin, "layer", twin).name
+        if path not in layers:
+            continue  # an activation that has become a layer of its own
+        rounded = getattr(twin, "_weight_vars", [])
+        if not rounded:
+            copy_weights(getattr(twin, "layer", twin), layers[path])
+            continue
+        # tfmot puts tensors in the place of the variables that it rounds: the wrapper has them.
+        ((kernel, _, ranges),) = rounded
+        others = {weight.name.rpartition("/")[2].partition(":")[0]: weight for weight in twin.weights}
+        for weight in layers[path].weights:
+            if weight is not views[path].variable:
+                weight.assign(others[weight.name].numpy())
+        low, high = ranges["min_var"].numpy(), ranges["max_var"].numpy()
+        kernels[path] = _codes(kernel.numpy(), low, high, bits, type(layer))
+        views[path].variable.assign(kernels[path].decode())
+    return trained, kernels
+
+
+def _codes(kernel: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, kind: type) -> QuantizedKernel:
+    """The integers of fake quantization with a symmetric narrow range: -(2^(b-1) - 1) to 2^(b-1) - 1 times a scale."""
+    largest = 2 ** (bits - 1) - 1
+    scale = np.maximum((high - low).astype(np.float32) / (2 * largest), np.float32(1e-9)).reshape(-1)
+    codes = np.clip(np.rint(kernel / scale), -largest, largest).astype(np.int32)
+    axes = QUANTIZED[kind]
+    levels = np.arange(-largest, largest + 1)
+    if scale.size == 1 and kind is not keras.layers.DepthwiseConv2D:
+        axis: int | tuple[int, ...] = 2 if kind is keras.layers.Conv2DTranspose else kernel.ndim - 1
+        return QuantizedKernel(codes, levels, scale, axis)
+    if kind is keras.layers.DepthwiseConv2D:  # tfmot has a scale for each multiplier, and no channel of its own
+        return QuantizedKernel(codes, levels, np.broadcast_to(scale, kernel.shape[2:]).copy(), (2, 3))
+    return QuantizedKernel(codes, levels, scale, axes[0])
+
+
+def _converted(twin: Any) -> bytes:
+    """TensorFlow's TFLite file of a model with fake quantization, which has all ranges."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(twin)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    with warnings.catch_warnings(), quiet_stderr():
+        warnings.simplefilter("ignore")  # of statistics, which stand in the graph
+        return bytes(converter.convert())

@@ -1,0 +1,224 @@
+"""Quantization-aware training: codes are those that tfmot trained with, and the model is otherwise the same."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_compress as kc
+from keras_compress.layers.paths import layers_by_path
+from keras_compress.measurement import flatbuffer
+
+L = keras.layers
+
+
+def network(dropout=0.2):
+    inner = keras.Sequential(
+        [
+            keras.Input((6, 6, 4)),
+            L.DepthwiseConv2D(3, padding="same", name="depthwise"),
+            L.ReLU(),
+            L.Conv2D(4, 1, name="pointwise"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((6, 6, 1), name="image")
+    x = L.Conv2D(4, 3, padding="same", use_bias=False, name="first")(L.Rescaling(0.5, name="half")(inputs))
+    x = L.ReLU()(L.BatchNormalization(name="norm")(x))
+    x = L.Add()([x, inner(x)])
+    x = L.LayerNormalization(name="layer_norm")(L.GlobalAveragePooling2D()(x))
+    x = L.Dropout(dropout)(L.Dense(8, "relu", name="hidden")(x))
+    return keras.Model(inputs, L.Dense(4, name="head")(x), name="network")
+
+
+def plain(activation="relu", *behind):
+    convolution = L.Conv2D(4, 3, activation=activation, name="conv")
+    layers = [convolution, *behind, L.MaxPooling2D(), L.Flatten(), L.Dense(4, name="head")]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers], name="plain")
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return network()
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Four classes by which quarter of the picture is bright."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 0.3, size=(200, 6, 6, 1)).astype("float32"), rng.integers(0, 4, 200)
+    for image, label in zip(x, y, strict=True):
+        image[3 * (label // 2) : 3 * (label // 2) + 3, 3 * (label % 2) : 3 * (label % 2) + 3] += 1
+    return x, y
+
+
+def train(model, data, **settings):
+    return kc.quantization_aware_training(model, data, **({"epochs": 2, "batch_size": 25} | settings))
+
+
+def tensors_of(path):
+    content = flatbuffer.parse(path.read_bytes())
+    return content, content.subgraphs[0].tensors
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_kernels_lie_on_the_grid(model, data, bits):
+    before = [weight.numpy() for weight in model.weights]
+    result = train(model, data, bits=bits, validation=data)
+    for weight, wanted in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), wanted)
+    assert type(result.model) is type(model) and result.model.output_names == model.output_names
+    assert set(result.kernels) == {"first", "inner/depthwise", "inner/pointwise", "hidden", "head"}
+    largest = 2 ** (bits - 1) - 1
+    for path, kernel in result.kernels.items():
+        assert kernel.levels.tolist() == list(range(-largest, largest + 1))
+        assert np.abs(kernel.codes).max() == largest, path
+        layer = layers_by_path(result.model)[path]
+        np.testing.assert_array_equal(np.asarray(layer.weights[0]), kernel.decode())
+    assert "norm" not in layers_by_path(result.model)  # folded
+    assert result.report.row("layer_norm").reason == "tfmot rounds nothing of LayerNormalization"
+    figures = result.report.steps[-1].figures
+    assert {"validation accuracy before", "validation accuracy after", "ideal bytes"} <= figures.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bits, activations",
+    [
+        (4, ["relu"]),
+        (8, ["relu"]),
+        (8, [None, L.ReLU()]),
+        (8, [None, L.ReLU(6.0)]),
+        (8, [None, L.Activation("relu")]),
+        (8, [None, L.ReLU(negative_slope=0.1)]),
+        (8, [None, L.LeakyReLU()]),
+        (8, ["elu"]),
+        (8, ["gelu"]),
+    ],
+    ids=str,
+)
+def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
+    """TensorFlow's converter makes integers of the same graph on its own: those of convolutions, channel by channel."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        each if isinstance(each, str | None) else type(each).from_config(each.get_config()) for each in activations
+    ]
+    result = train(plain(*layers), data, bits=bits, tflite=tmp_path / "qat.tflite")
+    assert len(result.model.layers) == 3 + len(activations)  # all are there
+    content, tensors = tensors_of(tmp_path / "qat.tflite")
+    for path, wanted in (
+        ("conv", np.moveaxis(result.kernels["conv"].codes, 3, 0)),
+        ("head", result.kernels["head"].codes.T),
+    ):
+        found = [
+            flatbuffer.array_of(content, tensor)
+            for tensor in tensors
+            if list(tensor.shape) == list(wanted.shape) and flatbuffer.TYPES[tensor.type] == f"INT{bits}"
+        ]
+        assert len(found) == 1
+        np.testing.assert_array_equal(found[0], wanted, err_msg=path)
+    ours, theirs = kc.evaluate(result.model, *data).top1, kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1
+    assert abs(ours - theirs) <= 0.03  # activations are rounded in the file only
+    assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
+
+
+@pytest.mark.slow
+def test_it_learns(data):
+    keras.utils.set_random_seed(0)
+    result = train(plain(), data, bits=3, epochs=20, optimizer=keras.optimizers.Adam(0.01))
+    assert kc.evaluate(result.model, *data).top1 > 0.9  # chance is 0.25
+
+
+@pytest.mark.slow
+def test_export_writes_the_codes(model, data, tmp_path):
+    result = train(model, data, bits=4)
+    kc.export_tflite(result, tmp_path / "net.tflite", storage="small")
+    content, tensors = tensors_of(tmp_path / "net.tflite")
+    kernels = {tensor.name.decode(): flatbuffer.array_of(content, tensor) for tensor in tensors}
+    np.testing.assert_array_equal(kernels["hidden/kernel"].T, result.kernels["hidden"].codes)
+    np.testing.assert_array_equal(
+        kernels["inner/pointwise/kernel"], np.moveaxis(result.kernels["inner/pointwise"].codes, 3, 0)
+    )
+
+
+@pytest.mark.slow
+def test_zeros_of_pruning_stay(model, data):
+    pruned = kc.prune_magnitude(model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
+    result = train(pruned, data, bits=8)
+    assert set(result.masks) == set(pruned.masks)
+    for path, mask in pruned.masks.items():
+        assert (result.kernels[path].codes[~mask] == 0).all(), path
+        assert (layers_by_path(result.model)[path].kernel.numpy()[~mask] == 0).all()
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (1, 4):
+            raise Killed
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
+    whole = train(model, data, bits=4)
+    with pytest.raises(Killed):
+        train(model, data, bits=4, checkpoint=tmp_path / "state", callbacks=[Kill()])
+    resumed = train(model, data, bits=4, checkpoint=tmp_path / "state")
+    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for path, kernel in whole.kernels.items():
+        np.testing.assert_array_equal(resumed.kernels[path].codes, kernel.codes)
+    assert not (tmp_path / "state").exists()
+
+
+def test_chosen_layers_only(model, data):
+    result = train(model, data, layers=["hidden", "pointwise"])
+    assert set(result.kernels) == {"hidden", "inner/pointwise"}
+    assert result.report.row("head").reason == "not chosen"
+
+
+def test_layers_that_tfmot_does_not_round_stay_in_floating_point(data):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    x = L.PReLU(name="prelu")(L.SeparableConv2D(4, 3, name="separable")(inputs))
+    x = L.Multiply()([x, L.Conv2DTranspose(4, 1, name="transposed")(x)]) - 0.5 * x
+    x = L.Dense(4, name="head")(L.Reshape((64,))(x))
+    model = keras.Model(inputs, x)
+    result = train(model, data)
+    assert set(result.kernels) == {"transposed", "head"}
+    assert result.report.row("separable").reason == "tfmot rounds no kernel of SeparableConv2D"
+    assert result.report.row("prelu").reason == "tfmot rounds nothing of PReLU"
+
+
+def test_shared_layers_stay_in_floating_point(data):
+    inputs = keras.Input((6, 6, 1))
+    shared = L.Dense(36, "relu", name="shared")
+    model = keras.Model(inputs, L.Dense(4, name="head")(shared(shared(L.Flatten()(inputs)))))
+    result = train(model, data)
+    assert set(result.kernels) == {"head"} and "called more than once" in result.report.row("shared").reason
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"bits": 1}, "bits must be an integer from 2 to 8. Received: 1"),
+        ({"bits": 9}, "bits must be an integer from 2 to 8. Received: 9"),
+        ({"epochs": 0}, "epochs must be an integer from 1"),
+        ({"layers": "nowhere"}, "'nowhere' matches no layer that can be quantized"),
+        ({"validation": 3}, r"validation must be a tuple \(x, y\)"),
+    ],
+)
+def test_bad_settings(model, data, settings, message):
+    with pytest.raises(kc.InputError, match=message):
+        train(model, data, **settings)
+
+
+def test_a_model_without_such_kernels(data):
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), L.Softmax()])
+    with pytest.raises(kc.InputError, match="has no kernel that tfmot rounds"):
+        train(model, data)
