@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "keras_compress"
 COMMANDS = ("train", "quantize", "benchmarks")
 
-DECIDES = "bridge/libraries.py"  # what tf.keras is, before tfmot would
+DECIDES = "bridge/tfmot.py"  # what tf.keras is, before tfmot would
 EVERYWHERE = {"errors", "files", "progress", "text"}
 LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result", "report"} | {
     "keras",

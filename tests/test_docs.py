@@ -19,6 +19,7 @@ GUIDE = ROOT / "docs" / "guides" / "quantize.md"
 EXPORT_GUIDE = GUIDE.with_name("export.md")
 MODELS_GUIDE = GUIDE.with_name("models.md")
 PRUNE_GUIDE = GUIDE.with_name("prune.md")
+QAT_GUIDE = GUIDE.with_name("qat.md")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = sorted(path for folder in ("train", "quantize", "benchmarks") for path in (ROOT / folder).glob("*.py"))
 # Flags of other programs, and those that every command has.
@@ -113,6 +114,12 @@ def test_the_examples_of_the_guide_to_model_files_run(tmp_path):
 def test_the_examples_of_the_guide_to_pruning_run(tmp_path):
     printed = run_blocks(blocks(PRUNE_GUIDE, "python"), tmp_path)
     assert "target" in printed and "validation accuracy after" in printed
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_guide_to_quantization_aware_training_run(tmp_path):
+    printed = run_blocks(blocks(QAT_GUIDE, "python"), tmp_path)
+    assert "int4" in printed and "top-1" in printed
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

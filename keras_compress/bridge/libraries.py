@@ -1,8 +1,6 @@
 """Keras 3 and tf_keras behind one interface, so that one conversion serves both directions."""
 
 import dataclasses
-import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -64,21 +62,6 @@ def import_tf_keras() -> Any:
     import tf_keras
 
     return tf_keras
-
-
-def import_tfmot() -> Any:
-    """The module `tensorflow_model_optimization`, whose import would make tf_keras of the user's `tf.keras`."""
-    tf.keras.__name__  # noqa: B018 - what it is, is decided when it is first used: now
-    before = os.environ.get("TF_USE_LEGACY_KERAS")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the way in which it compares versions
-        import tensorflow_model_optimization
-
-    if before is None:
-        os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    else:
-        os.environ["TF_USE_LEGACY_KERAS"] = before
-    return tensorflow_model_optimization
 
 
 def keras_3() -> Library:

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
-from keras_compress.bridge.libraries import import_tfmot
+from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.layers.clone import clone_model

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_compress.bridge.libraries import import_tfmot
+from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.errors import InputError, check_integer
 
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross
-from keras_compress.bridge.libraries import import_tf_keras, import_tfmot
+from keras_compress.bridge.libraries import import_tf_keras
+from keras_compress.bridge.tfmot import import_tfmot, quantization_scheme
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
@@ -214,26 +215,7 @@ def _is_relu(operation: Any) -> bool:
 def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Crossing, dict[str, str]]:
     """tfmot's model of a model, the layers of both, and why other layers stay in floating point."""
     quantization = import_tfmot().quantization.keras
-    if bits == 8:
-        from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (  # not exported
-            default_8bit_quantize_registry as registries,
-        )
-
-        registry, scheme = (
-            registries.Default8BitQuantizeRegistry(),
-            quantization.default_8bit.Default8BitQuantizeScheme(),
-        )
-    else:
-        from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (
-            default_n_bit_quantize_registry as n_bit_registries,
-        )
-
-        registry = n_bit_registries.DefaultNBitQuantizeRegistry(
-            num_bits_weight=bits, num_bits_activation=ACTIVATION_BITS
-        )
-        scheme = quantization.experimental.default_n_bit.DefaultNBitQuantizeScheme(
-            num_bits_weight=bits, num_bits_activation=ACTIVATION_BITS
-        )
+    registry, scheme = quantization_scheme(bits, ACTIVATION_BITS)
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
     kernels = {id(view.layer) for view in views_by_path(model).values()}
     graph = Graph(model)

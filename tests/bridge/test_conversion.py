@@ -493,7 +493,7 @@ UNTOUCHED = """
 import os, keras, keras_compress as kc, tensorflow as tf
 before = dict(os.environ)
 kc.to_tf_keras(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
-from keras_compress.bridge.libraries import import_tfmot
+from keras_compress.bridge.tfmot import import_tfmot
 import_tfmot().sparsity.keras.PolynomialDecay
 assert dict(os.environ) == before, set(os.environ) - set(before)
 assert tf.keras.Sequential is keras.Sequential and tf.keras.version() == keras.version()
