@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "training": LOWER,
     "reduction": LOWER,
     "export": LOWER | {"ai_edge_litert", "h5py"},
-    "workflows": TECHNIQUES,
+    "workflows": LOWER | TECHNIQUES,
     "sweep": LOWER | TECHNIQUES | {"workflows", "matplotlib", "ray"},
     "zoo": {"keras", "numpy", "PIL", "matplotlib"},
 }
