@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "text": set(),
     "backend": {"keras"},
     "cli": {"absl", "backend", "tensorflow"},
-    "options": {"absl", "cli", "sweep", "zoo"},
+    "options": {"absl", "bridge", "cli", "keras", "measurement", "result", "sweep", "zoo"},
     "numerics": {"numpy", "scipy"},
     "layers": {"keras", "tensorflow", "numpy"},
     "report": {"numerics", "keras", "numpy"},

@@ -51,7 +51,7 @@ def flags_of(command: pathlib.Path) -> set[str]:
                 names.add(f"no{name}")
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "networks.define_flags":
             names |= flags_of(ROOT / "benchmarks" / "harness" / "networks.py")
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "options.define_model":
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("options.define_"):
             names |= flags_of(ROOT / "keras_compress" / "options.py")
     return names
 

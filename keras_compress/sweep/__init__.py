@@ -26,7 +26,9 @@ _MODULES = {  # public name: the module that defines it; no name may be that of 
     "draw_layers": "layer_pictures",
     "exports_table": "exports",
     "quantized": "runner",
+    "record_training": "training",
     "run": "runner",
+    "split": "training",
     "table": "tables",
     "write_exports": "exports",
 }

@@ -1,0 +1,34 @@
+"""train/train_qat.py as a user calls it."""
+
+import csv
+
+import pytest
+
+import keras_compress as kc
+from keras_compress import zoo
+
+
+@pytest.fixture(scope="module")
+def command(load):
+    return load("train/train_qat.py")
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_with_rounding_and_recorded(call, tmp_path):
+    done = call("tiny", "--epochs=2", "--bits=4")
+    assert done.code == 0, done.err
+    result = kc.load_result(tmp_path / "quantized_models" / "tiny_qat4")
+    assert set(result.kernels) == {"conv", "predictions"}
+    (row,) = csv.DictReader((tmp_path / "model_metrics" / "tiny.csv").read_text().splitlines())
+    digits = zoo.load_dataset("digits")
+    x = digits.x_test[..., None] / 16
+    assert float(row["top1"]) == kc.evaluate(result.model, x, digits.y_test).top1
+    assert row["method"] == "quantization_aware_training" and row["bits"] == "4" and row["levels"] == "15"
+    file = tmp_path / "quantized_models" / "tiny_qat4.tflite"
+    assert f"TFLite:   {kc.evaluate_tflite(file, x, digits.y_test).top1:.2%}" in done.out
+
+
+@pytest.mark.slow
+def test_bad_flags_are_one_line(call):
+    done = call("tiny", "--bits=1")
+    assert done.code == 2 and "bits must be an integer from 2 to 8" in done.err
