@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross
 from keras_compress.bridge.libraries import import_tf_keras
-from keras_compress.bridge.tfmot import import_tfmot, quantization_scheme
+from keras_compress.bridge.tfmot import import_tfmot, rounding
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
@@ -42,6 +42,10 @@ KNOWN_ACTIVATIONS = (  # of tfmot, in layers with kernels
 )  # fmt: skip
 KNOWN_ALONE = (  # of tfmot, in Activation layers
     keras.activations.relu, keras.activations.sigmoid, keras.activations.softmax, keras.activations.tanh,
+)  # fmt: skip
+OUTPUTS_ONLY = (  # computed in floating point, with rounded outputs: the layer behind is one of integers in a file
+    keras.layers.BatchNormalization, keras.layers.ELU, keras.layers.LayerNormalization, keras.layers.PReLU,
+    keras.layers.Rescaling,
 )  # fmt: skip
 BITS = range(2, 9)  # of fake_quant_with_min_max_vars
 ACTIVATION_BITS = 8
@@ -215,7 +219,7 @@ def _is_relu(operation: Any) -> bool:
 def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Crossing, dict[str, str]]:
     """tfmot's model of a model, the layers of both, and why other layers stay in floating point."""
     quantization = import_tfmot().quantization.keras
-    registry, scheme = quantization_scheme(bits, ACTIVATION_BITS)
+    ways = rounding(bits, ACTIVATION_BITS)
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
     kernels = {id(view.layer) for view in views_by_path(model).values()}
     graph = Graph(model)
@@ -236,16 +240,18 @@ def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Cr
         own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
         if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
             return Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
-        if own and registry.supports(twin):
+        if own and ways.registry.supports(twin):
             return quantization.quantize_annotate_layer(twin)
         if layer.weights and id(layer) not in kernels:
-            left[path] = f"tfmot rounds nothing of {type(layer).__name__}"
+            left[path] = f"tfmot rounds nothing in {type(layer).__name__}"
+        if type(layer) in OUTPUTS_ONLY and counts[path] == 1:
+            return quantization.quantize_annotate_layer(twin, ways.outputs_only())
         return twin
 
     annotated = cross(model, annotate, flat=True)
     try:
         with quantization.quantize_scope({"Float": Float}):
-            twin = quantization.quantize_apply(annotated.model, scheme, quantized_layer_name_prefix="")
+            twin = quantization.quantize_apply(annotated.model, ways.scheme, quantized_layer_name_prefix="")
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"tfmot cannot train model {model.name!r} with rounding ({' '.join(str(error).split())[:200]}). Replace "

@@ -76,7 +76,7 @@ def test_kernels_lie_on_the_grid(model, data, bits):
         layer = layers_by_path(result.model)[path]
         np.testing.assert_array_equal(np.asarray(layer.weights[0]), kernel.decode())
     assert "norm" not in layers_by_path(result.model)  # folded
-    assert result.report.row("layer_norm").reason == "tfmot rounds nothing of LayerNormalization"
+    assert result.report.row("layer_norm").reason == "tfmot rounds nothing in LayerNormalization"
     figures = result.report.steps[-1].figures
     assert {"validation accuracy before", "validation accuracy after", "ideal bytes"} <= figures.keys()
 
@@ -119,6 +119,23 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
     ours, theirs = kc.evaluate(result.model, *data).top1, kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1
     assert abs(ours - theirs) <= 0.03  # activations are rounded in the file only
     assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling"])
+def test_layers_behind_such_as_tfmot_cannot_round_are_of_integers_in_the_file(data, tmp_path, behind, bits):
+    inputs = keras.Input((6, 6, 1))
+    layer = getattr(L, behind)(**({"scale": 2.0} if behind == "Rescaling" else {}))
+    x = layer(L.Conv2D(8, 3, activation="relu", name="conv")(inputs))
+    model = keras.Model(
+        inputs, L.Dense(4, name="head")(L.Flatten()(L.Conv2D(16, 3, activation="relu", name="next")(x)))
+    )
+    result = train(model, data, bits=bits, epochs=1, tflite=tmp_path / "qat.tflite")
+    assert set(result.kernels) == {"conv", "next", "head"}
+    _, tensors = tensors_of(tmp_path / "qat.tflite")
+    types = {tuple(tensor.shape): flatbuffer.TYPES[tensor.type] for tensor in tensors if len(tensor.shape) == 4}
+    assert types[16, 3, 3, 8] == f"INT{bits}"
 
 
 @pytest.mark.parametrize("activation", ["elu", "silu", "selu", "sigmoid", "softplus"])
@@ -199,7 +216,7 @@ def test_layers_that_tfmot_does_not_round_stay_in_floating_point(data):
     result = train(model, data)
     assert set(result.kernels) == {"transposed", "head"}
     assert result.report.row("separable").reason == "tfmot rounds no kernel of SeparableConv2D"
-    assert result.report.row("prelu").reason == "tfmot rounds nothing of PReLU"
+    assert result.report.row("prelu").reason == "tfmot rounds nothing in PReLU"
 
 
 def test_shared_layers_stay_in_floating_point(data):
