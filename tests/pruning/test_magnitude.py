@@ -9,6 +9,7 @@ import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
 
+pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
 
 
@@ -73,7 +74,6 @@ def test_the_smallest_weights_are_zero_and_the_model_is_the_same_otherwise(model
     assert "target" in str(result.report)
 
 
-@pytest.mark.slow
 def test_it_learns_around_the_zeros(model, data):
     result = prune(model, data, epochs=60, optimizer=keras.optimizers.Adam(0.02), schedule=kc.PolynomialDecay(0, 0.6))
     assert kc.evaluate(result.model, *data).top1 > 0.8  # chance is 0.25
@@ -155,7 +155,6 @@ def test_chosen_layers_only(model, data):
     assert result.report.row("head").reason == "not chosen" and result.report.row("head").zeros == 0
 
 
-@pytest.mark.slow
 def test_zeros_stay_in_later_steps_and_in_the_file(model, data, tmp_path):
     pruned = prune(model, data)
     folded = kc.fold_batch_normalization(pruned)
@@ -174,7 +173,6 @@ def test_zeros_stay_in_later_steps_and_in_the_file(model, data, tmp_path):
         assert (layers_by_path(again.model)[path].kernel.numpy()[~mask] == 0).all()
 
 
-@pytest.mark.slow
 def test_attention_and_embeddings(tmp_path):
     inputs = keras.Input((6,), dtype="int32")
     x = L.Embedding(20, 8, name="words")(inputs)

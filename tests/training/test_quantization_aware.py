@@ -8,6 +8,7 @@ import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
 
+pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
 
 
@@ -81,7 +82,6 @@ def test_kernels_lie_on_the_grid(model, data, bits):
     assert {"validation accuracy before", "validation accuracy after", "ideal bytes"} <= figures.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "bits, activations",
     [
@@ -121,7 +121,6 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
     assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling"])
 def test_layers_behind_such_as_tfmot_cannot_round_are_of_integers_in_the_file(data, tmp_path, behind, bits):
@@ -146,14 +145,12 @@ def test_kernels_with_other_activations_are_rounded_too(data, activation):
     assert result.model.get_layer("conv").activation is keras.activations.get(activation)
 
 
-@pytest.mark.slow
 def test_it_learns(data):
     keras.utils.set_random_seed(0)
     result = train(plain(), data, bits=3, epochs=20, optimizer=keras.optimizers.Adam(0.01))
     assert kc.evaluate(result.model, *data).top1 > 0.9  # chance is 0.25
 
 
-@pytest.mark.slow
 def test_export_writes_the_codes(model, data, tmp_path):
     result = train(model, data, bits=4)
     kc.export_tflite(result, tmp_path / "net.tflite", storage="small")
@@ -165,7 +162,6 @@ def test_export_writes_the_codes(model, data, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_zeros_of_pruning_stay(model, data):
     pruned = kc.prune_magnitude(model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
     result = train(pruned, data, bits=8)
