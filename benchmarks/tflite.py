@@ -424,7 +424,7 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
     )
     mobile = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
     convolutional = {"cnn": zoo.build_architecture("cnn", (32, 32, 3), 10), "MobileNetV2 0.35, 96 x 96": mobile}
-    tables: dict[str, list[dict[str, Any]]] = {"dense": [], "convolutional": []}
+    tables: dict[str, list[dict[str, Any]]] = {"dense": [], "convolutional": [], "sparse": sparse_rows(wide, folder)}
     for (name, model), mode in itertools.product(
         {"784-2048-2048-10": wide, "4 x 1024": deep}.items(), ("dynamic", "int8")
     ):
@@ -466,6 +466,32 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
             "XNNPACK on this processor; ratios: medians of the rounds' ratios. Random weights.",
         ],
     )
+
+
+def sparse_rows(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
+    """A Dense network with 80 and 90 % zeros, scattered and in blocks of four inputs, as floats."""
+    import keras
+    import numpy as np
+
+    import keras_compress as kc
+
+    model = keras.models.clone_model(model)
+    full = [layer.kernel.numpy() for layer in model.layers]
+    kc.export_tflite(model, folder / "dense.tflite")
+    paths, kinds = [folder / "dense.tflite"], [("no zeros", "fast")]
+    for share, block in itertools.product((0.8, 0.9), (1, 4)):
+        generator = np.random.default_rng(FLAGS.seed)
+        for layer, kernel in zip(model.layers[:-1], full, strict=False):
+            kept = generator.uniform(size=(kernel.shape[0] // block, kernel.shape[1])) >= share
+            layer.kernel.assign(kernel * kept.repeat(block, axis=0))
+        kinds.append((f"{share:.0%} zeros" + (" in blocks (4, 1)" if block == 4 else ""), "sparse"))
+        paths.append(folder / f"sparse_{share}_{block}.tflite")
+        kc.export_tflite(model, paths[-1], storage="sparse")
+    rows = []
+    for (zeros, storage), path, timing in zip(kinds, paths, in_turn(paths), strict=True):
+        row = {"network": "784-2048-2048-10", "zeros": zeros, "storage": storage, "kB": path.stat().st_size / 1000}
+        rows.append(row | {"ms": timing.milliseconds, "ratio to no zeros": timing.ratio})
+    return rows
 
 
 def in_turn(paths: list[pathlib.Path]) -> Any:

@@ -16,7 +16,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs
 from keras_compress.progress import quiet_stderr
 
-KINDS = ("float", "dynamic", "int8", "float16", "int16x8")
+KINDS = ("float", "sparse", "dynamic", "int8", "float16", "int16x8")
 
 
 def convert(
@@ -26,7 +26,8 @@ def convert(
 
     Args:
         model: a built Keras model.
-        kind: "float"; "dynamic" (8-bit weights, float inputs); "int8" (integers, also as inputs and outputs);
+        kind: "float"; "sparse" (floats, kernels of many zeros without these); "dynamic" (8-bit weights, float inputs);
+            "int8" (integers, also as inputs and outputs);
             "float16" weights; "int16x8" (16-bit activations, 8-bit weights).
         batch: size of the batch axis, or None to leave it open.
         samples: yields samples, one at a time, for "int8" and "int16x8"; None for a model whose operations tell the
@@ -47,7 +48,9 @@ def convert(
     frozen = convert_variables_to_constants_v2(tf.function(run, autograph=False).get_concrete_function(*specs))
     with _absl_errors_only():  # it asks for an object that would keep variables, and there are none
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if kind != "float":
+    if kind == "sparse":
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    elif kind != "float":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind in ("int8", "int16x8"):
         converter.representative_dataset = samples

@@ -29,6 +29,7 @@ from keras_compress.measurement.tflite import Runner
 from keras_compress.report import LayerRow, Report, Step
 from keras_compress.result import QuantizedKernel, Result, width_of
 
+SPARSE = "sparse"  # storage of the converter, for floats without codes
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
 LEAST_SCALE = 1e-9  # of a channel without weights: the runtime wants positive ones
 CHECKED = 64  # samples on which the file is run
@@ -61,7 +62,8 @@ def export_tflite(
             "dynamic": operators that can quantize their inputs on the fly; "int8": integers all through, also as inputs
             and outputs. For a model without codes also "float16" (weights) and "int16x8" (16-bit activations).
         storage: "fast": codes in the width that runs fastest, which is 8 bits, and 4 for Dense; "small": the narrowest
-            width that runs.
+            width that runs; "sparse": floats without the zeros, for a model without codes and activations="float":
+            Dense kernels with zeros in blocks of four inputs, (4, 1), then run faster; other zeros make files smaller.
         representative: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
             and "int16x8" need them, unless `quantize_activations` has chosen the ranges (8 bits), which the file then
             has. The checks use them too, and random samples without.
@@ -83,7 +85,8 @@ def export_tflite(
     if given.kernels:
         content, analog, placed = _with_codes(given, activations, storage, static_batch, samples)
     else:
-        converted = _converted(given.model, activations, static_batch, samples)
+        kind = SPARSE if storage == SPARSE else activations
+        converted = _converted(given.model, kind, static_batch, samples)
         content, analog, placed = Editor(converted).finish(*_names(given.model)), None, []
     _check_codes(content, placed)
     errors = {} if analog is None else _layer_errors(content, analog, placed, samples, static_batch)
@@ -247,8 +250,14 @@ def _check_settings(
         raise InputError(f"The file's name must end in .tflite. Received: {os.fspath(path)!r}.")
     if activations not in MODES + FORMATS:
         raise InputError(f"activations must be one of {', '.join(MODES + FORMATS)}. Received: {activations!r}.")
-    if storage not in STORAGES:
-        raise InputError(f"storage must be one of {', '.join(STORAGES)}. Received: {storage!r}.")
+    if storage not in (*STORAGES, SPARSE):
+        raise InputError(f"storage must be one of {', '.join((*STORAGES, SPARSE))}. Received: {storage!r}.")
+    if storage == SPARSE and (given.kernels or activations != "float"):
+        raise InputError(
+            f'storage="{SPARSE}" is for floats: TFLite gives wrong outputs or an error for sparse integers. Received: '
+            f'{"a result with codes" if given.kernels else f"""activations="{activations}" """.strip()}. Pass a model '
+            'without codes and activations="float".'
+        )
     if static_batch is not None:
         check_integer("static_batch", static_batch, 1)
     if activations in FORMATS and given.kernels:

@@ -129,10 +129,11 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def array_of(model: Any, tensor: Any) -> np.ndarray | None:
-    """A constant tensor as an array; integers of fewer than 8 bits as int8; None for what is computed or unknown."""
+    """A constant tensor as an array; integers of fewer than 8 bits as int8; None for what is computed, sparse or
+    unknown."""
     data = model.buffers[tensor.buffer].data
     name = TYPES.get(tensor.type, "")
-    if data is None or not len(data) or name not in BITS:
+    if data is None or not len(data) or name not in BITS or tensor.sparsity is not None:
         return None
     content = np.frombuffer(bytes(data), np.uint8)
     shape = [int(size) for size in tensor.shape]

@@ -326,6 +326,40 @@ def test_reshapes_that_keep_the_batch_axis_compute_no_sizes(tmp_path, reshape):
         np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
 
 
+def with_zeros(share, block):
+    """A Dense network with so many zeros, in blocks of inputs."""
+    model = drawn(keras.Sequential([keras.Input((64,)), L.Dense(128, "relu"), L.Dense(64, "relu"), L.Dense(8)]))
+    rng = np.random.default_rng(0)
+    for layer in model.layers[:2]:
+        blocks = rng.uniform(size=(layer.kernel.shape[0] // block, layer.kernel.shape[1])) >= share
+        layer.kernel.assign(layer.kernel.numpy() * blocks.repeat(block, axis=0))
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [1, 4])
+def test_sparse_storage_leaves_the_zeros_out(tmp_path, block):
+    model = with_zeros(0.8, block)
+    for storage in ("fast", "sparse"):
+        kc.export_tflite(model, tmp_path / f"{storage}.tflite", storage=storage)
+    dense, sparse = (os.path.getsize(tmp_path / f"{storage}.tflite") for storage in ("fast", "sparse"))
+    assert sparse < (0.5 if block == 4 else 0.6) * dense
+    x = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32)
+    (given,) = Runner((tmp_path / "sparse.tflite").read_bytes()).run([x])
+    np.testing.assert_allclose(given, np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    assert "FLOAT32" in str(kc.inspect_tflite(tmp_path / "sparse.tflite"))
+
+
+def test_sparse_storage_is_for_floats(tmp_path):
+    model = with_zeros(0.8, 4)
+    with pytest.raises(kc.InputError, match="Received: a result with codes"):
+        kc.export_tflite(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.tflite", storage="sparse")
+    with pytest.raises(kc.InputError, match='Received: activations="int8"'):
+        kc.export_tflite(
+            model, tmp_path / "net.tflite", storage="sparse", activations="int8", representative=np.ones((4, 64))
+        )
+
+
 class Sized(L.Layer):
     """Reshapes to two sizes that are computed, and to one that does not come first."""
 
@@ -531,7 +565,7 @@ def test_a_later_process_writes_the_same_bytes(model, tmp_path):
             {"activations": "int4"},
             "activations must be one of float, dynamic, int8, float16, .* Received: 'int4'",
         ),
-        ({"storage": "tiny"}, "storage must be one of fast, small. Received: 'tiny'"),
+        ({"storage": "tiny"}, "storage must be one of fast, small, sparse. Received: 'tiny'"),
         ({"static_batch": 0}, "static_batch must be an integer from 1 upwards. Received: 0"),
         ({"activations": "int8"}, 'activations="int8" needs representative samples'),
         ({"activations": "float16"}, 'activations="float16" rounds all weights anew'),
