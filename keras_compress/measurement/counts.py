@@ -75,6 +75,10 @@ class Measurement:
     ideal_bytes: int
     layers: tuple[LayerMeasurement, ...]
 
+    def totals(self) -> dict[str, int | None]:
+        """The numbers by name, without those of the layers."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "layers"}
+
     def __str__(self) -> str:
         total = LayerMeasurement("total", "", self.parameters, self.nonzeros, self.macs, self.ideal_bytes)
         rows: list[tuple[str, ...]] = [("layer", "type", "parameters", "non-zero", "MACs", "ideal bytes")]

@@ -245,7 +245,6 @@ class _Job:
         errors = {row.path: _finite(row.relative_error) for row in steps[0].rows if row.path in result.kernels}
         known = [error for error in errors.values() if error is not None]
         codes = [kernel.codes for kernel in result.kernels.values()]
-        costs = measure(result)
         accuracy = self._evaluate(result.model, *self.samples.test())
         selection = self.samples.selection(configuration.num_samples, self.seed)
         file = ""
@@ -264,12 +263,7 @@ class _Job:
             "layer_error": float(np.mean(known)) if known else None,
             "layer_errors": errors,
             "zeros": sum(int((code == 0).sum()) for code in codes) / sum(code.size for code in codes),
-            "parameters": costs.parameters,
-            "nonzeros": costs.nonzeros,
-            "macs": costs.macs,
-            "raw_bytes": costs.raw_bytes,
-            "gzipped_bytes": costs.gzipped_bytes,
-            "ideal_bytes": costs.ideal_bytes,
+            **measure(result).totals(),
             "seconds": round(sum(step.figures["seconds"] for step in steps), 3),
             "peak_memory_mb": round(peak / 1e6, 1),
             "file": file,

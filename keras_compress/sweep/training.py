@@ -54,7 +54,6 @@ def record_training(
     """
     step = result.report.steps[-1]
     before, after = (evaluate(each, *samples.test()) for each in (model, result.model))
-    costs = measure(result)
     kernels = [row for row in step.rows if row.action in ("pruned", "quantized")]
     levels = {row.num_levels for row in kernels}
     zeros = sum((row.zeros or 0.0) * row.parameters for row in kernels) / sum(row.parameters for row in kernels)
@@ -76,12 +75,7 @@ def record_training(
         "top5": after.top5,
         "test_samples": after.num_samples,
         "zeros": zeros,
-        "parameters": costs.parameters,
-        "nonzeros": costs.nonzeros,
-        "macs": costs.macs,
-        "raw_bytes": costs.raw_bytes,
-        "gzipped_bytes": costs.gzipped_bytes,
-        "ideal_bytes": costs.ideal_bytes,
+        **measure(result).totals(),
         "seconds": round(step.figures["seconds"], 3),
         "file": file,
         "tflite_top1": {export: top1 for export, (top1, _) in (tflite or {}).items()} or None,

@@ -156,3 +156,53 @@ def test_a_grid_that_died_goes_on_and_ends_as_one_that_did_not(network, tmp_path
             np.testing.assert_array_equal(array, codes[name][key])
     for path in (tmp_path / "output_dir").glob("digits*.keras"):
         kc.load_result(path)
+
+
+TRAINING = """
+import sys
+import keras, numpy as np
+import keras_compress as kc
+
+class Tell(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        print("step", self.epoch, batch, file=sys.stderr, flush=True)
+        if sys.argv[5] == f"{self.epoch} {batch}":
+            sys.stdin.read()
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(120, 16, 16, 3)).astype("float32"), rng.integers(0, 12, 120)
+technique = getattr(kc, sys.argv[1])
+result = technique(
+    kc.load_model(sys.argv[2]), (x, y), epochs=4, batch_size=20, checkpoint=sys.argv[3], callbacks=[Tell()]
+)
+np.savez(sys.argv[4], *result.model.get_weights())
+"""
+
+
+def training(technique: str, folder: pathlib.Path, name: str, wait: str = "") -> subprocess.Popen[str]:
+    arguments = [technique, folder / "model.keras", folder / f"{name}_state", folder / f"{name}.npz", wait]
+    command = [sys.executable, "-W", "ignore", "-c", TRAINING, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("technique", ["prune_magnitude", "quantization_aware_training"])
+@pytest.mark.parametrize("moment", ["0 2", "2 3"])
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(folder, technique, moment):
+    whole = training(technique, folder, "whole")
+    _, stderr = whole.communicate("", timeout=240)
+    assert whole.returncode == 0, stderr
+    killed = training(technique, folder, "killed", moment)
+    wait_for(killed, f"step {moment}")
+    assert end(killed, signal.SIGKILL)[0] == -signal.SIGKILL
+    assert not (folder / "killed.npz").exists() and (folder / "killed_state").exists()
+    again = training(technique, folder, "killed")
+    _, stderr = again.communicate("", timeout=240)
+    assert again.returncode == 0, stderr
+    assert f"step {int(moment[0])} 0" in stderr and (moment[0] == "0" or "step 0 0" not in stderr)
+    ours, theirs = np.load(folder / "killed.npz"), np.load(folder / "whole.npz")
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert not (folder / "killed_state").exists()

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
+from tests.pictures import Kill, Killed, bright_quarters
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -38,12 +39,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def data():
-    """Four classes by which quarter of the picture is bright."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0, 0.3, size=(200, 6, 6, 1)).astype("float32"), rng.integers(0, 4, 200)
-    for image, label in zip(x, y, strict=True):
-        image[3 * (label // 2) : 3 * (label // 2) + 3, 3 * (label % 2) : 3 * (label % 2) + 3] += 1
-    return x, y
+    x, y = bright_quarters(200, 6)
+    return x[..., np.newaxis], y
 
 
 def prune(model, data, **settings):
@@ -86,23 +83,6 @@ def test_the_same_seed_gives_the_same_weights(model, data):
     assert not all(
         np.array_equal(a, b) for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True)
     )
-
-
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    def __init__(self, epoch, batch):
-        super().__init__()
-        self.wanted, self.epoch, self.batch = (epoch, batch), 0, 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if (self.epoch, batch) == self.wanted:
-            raise Killed
 
 
 @pytest.mark.parametrize("epoch, batch", [(0, 3), (1, 0), (2, 7)])

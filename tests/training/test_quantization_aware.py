@@ -7,6 +7,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
+from tests.pictures import Kill, Killed, bright_quarters
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -45,12 +46,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def data():
-    """Four classes by which quarter of the picture is bright."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0, 0.3, size=(200, 6, 6, 1)).astype("float32"), rng.integers(0, 4, 200)
-    for image, label in zip(x, y, strict=True):
-        image[3 * (label // 2) : 3 * (label // 2) + 3, 3 * (label % 2) : 3 * (label % 2) + 3] += 1
-    return x, y
+    x, y = bright_quarters(200, 6)
+    return x[..., np.newaxis], y
 
 
 def train(model, data, **settings):
@@ -171,23 +168,10 @@ def test_zeros_of_pruning_stay(model, data):
         assert (layers_by_path(result.model)[path].kernel.numpy()[~mask] == 0).all()
 
 
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if (self.epoch, batch) == (1, 4):
-            raise Killed
-
-
 def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
     whole = train(model, data, bits=4)
     with pytest.raises(Killed):
-        train(model, data, bits=4, checkpoint=tmp_path / "state", callbacks=[Kill()])
+        train(model, data, bits=4, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
     resumed = train(model, data, bits=4, checkpoint=tmp_path / "state")
     for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)

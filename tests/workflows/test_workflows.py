@@ -5,16 +5,12 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.measurement import flatbuffer
+from tests.pictures import bright_quarters
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Four classes by which quarter of the picture is bright."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0, 0.3, size=(300, 8, 8)).astype("float32"), rng.integers(0, 4, 300)
-    for image, label in zip(x, y, strict=True):
-        image[4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += 1
-    return x, y
+    return bright_quarters(300, 8)
 
 
 def test_the_names_are_there():
