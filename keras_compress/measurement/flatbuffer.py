@@ -136,7 +136,9 @@ def array_of(model: Any, tensor: Any) -> np.ndarray | None:
     if data is None or not len(data) or name not in BITS or tensor.sparsity is not None:
         return None
     content = np.frombuffer(bytes(data), np.uint8)
-    shape = [int(size) for size in tensor.shape]
+    shape = (
+        [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    )  # some files leave out that of a number
     if BITS[name] < 8:
         return unpack(content, BITS[name], int(np.prod(shape))).reshape(shape)
     return content.view(name.lower() if name != "BFLOAT16" else "uint16").reshape(shape)

@@ -326,6 +326,17 @@ def test_reshapes_that_keep_the_batch_axis_compute_no_sizes(tmp_path, reshape):
         np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["float", "float16", "dynamic", "int8", "int16x8"])
+def test_plain_models_with_reshapes_in_every_format(tmp_path, mode):
+    model = drawn(keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(8, 3), L.Flatten(), L.Dense(40), L.Dense(4)]))
+    x = samples_of(model)
+    kc.export_tflite(model, tmp_path / "net.tflite", activations=mode, representative=x)
+    _, content = tensors_of(tmp_path / "net.tflite")
+    operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
+    assert "RESHAPE" in operators and not operators & {"SHAPE", "STRIDED_SLICE", "PACK"}
+
+
 def with_zeros(share, block):
     """A Dense network with so many zeros, in blocks of inputs."""
     model = drawn(keras.Sequential([keras.Input((64,)), L.Dense(128, "relu"), L.Dense(64, "relu"), L.Dense(8)]))
