@@ -269,6 +269,7 @@ TENSORFLOW = {  # functions on tensors of tf_keras that Keras 3 does not make of
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TENSORFLOW)
 def test_functions_of_tensorflow_become_operations(name):
     tf_keras = import_tf_keras()
@@ -328,6 +329,7 @@ def any_size():
 ARCHITECTURES = [residual, several_inputs, transformer, explicit_mask, mixed, any_size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", ARCHITECTURES)
 def test_architectures_cross_both_ways(build):
     keras.utils.set_random_seed(0)
@@ -348,6 +350,7 @@ def test_shared_layers_stay_shared():
     assert len(kc.from_tf_keras(there).get_layer("shared")._inbound_nodes) == 2
 
 
+@pytest.mark.slow
 def test_a_frozen_layer_keeps_its_statistics_in_training():
     there = kc.to_tf_keras(several_inputs())
     arrays = {"words": np.ones((8, 5), "int32"), "image": np.random.default_rng(0).normal(size=(8, 8, 8, 1))}
@@ -365,6 +368,7 @@ def test_a_slash_in_a_name_becomes_an_underscore():
     assert back.name == "a_b" and [layer.name for layer in back.layers] == ["in_put", "block_dense"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_the_same(name):
     model = chain((5,), lambda: [L.Dense(4, activation=name), L.Activation(name)])()
@@ -382,6 +386,7 @@ def compiled(**settings):
     return model
 
 
+@pytest.mark.slow
 def test_the_compile_state_crosses():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 100, 0.9)
     model = compiled(

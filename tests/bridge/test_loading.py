@@ -253,6 +253,7 @@ def save_2(model, path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "folder"])
 def test_what_keras_2_wrote_becomes_a_keras_3_model(tmp_path, name):
     model = network_2()
@@ -283,6 +284,7 @@ def test_a_sequential_model_whose_configuration_is_a_list(tmp_path):
     np.testing.assert_allclose(loaded(x).numpy(), model(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "folder"])
 def test_lambdas_of_keras_2_do_not_run(tmp_path, name):
     tk = import_tf_keras()
@@ -295,6 +297,7 @@ def test_lambdas_of_keras_2_do_not_run(tmp_path, name):
         load_model(path, allow_lambda=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "folder"])
 def test_what_keras_3_would_compute_otherwise_is_refused(tmp_path, name):
     """hard_sigmoid has other numbers in Keras 3, which reads it without a word."""
