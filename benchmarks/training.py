@@ -7,8 +7,9 @@ mnist: each seed trains the network, prunes it to 80 % zeros and trains it on wi
 tutorials: ten epochs, batches of 35; ten epochs at most, batches of 500. Accuracies are those on all test images,
 sizes those of float weights after gzip for pruning, and of TFLite files after gzip for quantization-aware training. Two
 minutes a seed on two cores. networks: each is pruned to 50 and 80 % and trained with rounding to 8 and 4 bits, for
---network_epochs passes over all training images without augmentation, by Adam at --learning_rate, and exported;
-accuracies on all test images. Writes training_mnist and training_networks (.json, .md, .csv).
+--network_epochs passes over all training images, those of cifar10 mirrored and shifted, by Adam at a learning rate that
+falls from --learning_rate to zero in half a cosine, and exported; accuracies on all test images. Writes training_mnist
+and training_networks (.json, .md, .csv).
 """
 
 import pathlib
@@ -25,6 +26,7 @@ from keras_compress.errors import InputError
 FLAGS = flags.FLAGS
 
 PARTS = ("mnist", "networks")
+BATCH_SIZE = 64  # of `networks`
 
 networks.define_flags([name for name in networks.LABELLED if name not in ("mnist_mlp", "cifar10_cnn")])
 flags.DEFINE_list("parts", list(PARTS), "Which ones.")
@@ -53,12 +55,15 @@ def pretrained(data: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
 
     import keras_compress as kc
     from keras_compress import sweep, zoo
+    from keras_compress.zoo.batches import augmentation_for
 
     rows = []
     for network in networks.chosen(data):
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
         samples = sweep.Samples.of(dataset, network.preprocessing)
-        train, test = (samples.preprocess(samples.x_train), samples.y_train), samples.test()
+        augment, test = augmentation_for(network.dataset), samples.test()
+        train = zoo.Batches(samples.x_train, dataset.y_train, network.preprocessing, BATCH_SIZE, augment=augment)
+        rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.network_epochs * len(train))
         model = kc.load_model(network.path)
         float_size = kc.measure(model).gzipped_bytes
         for name, technique, settings in (
@@ -74,8 +79,7 @@ def pretrained(data: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
                     model,
                     train,
                     epochs=FLAGS.network_epochs,
-                    batch_size=64,
-                    optimizer=keras.optimizers.Adam(FLAGS.learning_rate),
+                    optimizer=keras.optimizers.Adam(rate),
                     **settings,
                 )
                 if "bits" not in settings:
@@ -95,7 +99,7 @@ def pretrained(data: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
         notes=[
             "Accuracies on all test images, percent. TFLite: the float file of a pruned network, the file of the "
             "trained graph of a rounded one. gzipped size: float weights after gzip, over those of the float network. "
-            "No augmentation, one seed.",
+            "One seed.",
         ],
     )
 

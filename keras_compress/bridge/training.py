@@ -6,11 +6,9 @@ tfmot trains models of tf_keras. What stands here is what its techniques share.
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +18,7 @@ import tensorflow as tf
 from keras_compress.bridge.conversion import Crossing
 from keras_compress.bridge.counterparts import objects
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
+from keras_compress.bridge.samples import Samples
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
 from keras_compress.layers.paths import functional_graph
@@ -59,81 +58,6 @@ class Training:
         check_integer("epochs", self.epochs, 0)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, 0)
-
-
-class Samples:
-    """Training or validation samples: arrays, or a batched `tf.data.Dataset`.
-
-    Args:
-        data: (x, y) or (x, y, sample_weight) of arrays, where x may be a list or a dictionary of them; or a dataset of
-            batches of the same.
-        argument: name of the setting, for messages.
-        batch_size: samples in one step.
-
-    Raises:
-        InputError: another form, arrays of different lengths, a dataset without an end.
-    """
-
-    def __init__(self, data: Any, argument: str, batch_size: int):
-        self.batch_size = batch_size
-        self.dataset = data if isinstance(data, tf.data.Dataset) else None
-        if self.dataset is not None:
-            self.steps = int(self.dataset.cardinality())
-            if self.steps == tf.data.UNKNOWN_CARDINALITY:
-                self.steps = sum(1 for _ in self.dataset)
-            if self.steps <= 0:
-                raise InputError(f"{argument} must be a dataset with an end, and not empty. Received: {data}.")
-            self.labels = next(iter(self.dataset.unbatch().take(1)))[1].numpy()[np.newaxis]
-            return
-        if not isinstance(data, tuple) or len(data) not in (2, 3):
-            raise InputError(
-                f"{argument} must be a tuple (x, y) of arrays, or a batched tf.data.Dataset of such tuples. Received: "
-                f"{type(data).__name__}."
-            )
-        self.arrays = tf.nest.map_structure(np.asarray, data)
-        lengths = {len(array) for array in tf.nest.flatten(self.arrays)}
-        if len(lengths) != 1 or lengths == {0}:
-            raise InputError(f"All arrays of {argument} must have as many samples, at least one. Received: {lengths}.")
-        (self.num_samples,) = lengths
-        self.steps = math.ceil(self.num_samples / batch_size)
-        self.labels = self.arrays[1]
-
-    def digest(self) -> str:
-        """Of the numbers in arrays; of the shapes in a dataset."""
-        if self.dataset is not None:
-            return f"{self.steps} x {self.dataset.element_spec}"
-        sums = [zlib.crc32(np.ascontiguousarray(array).data) for array in tf.nest.flatten(self.arrays)]
-        return f"{self.num_samples} x {sums}"
-
-    def in_order(self) -> tf.data.Dataset:
-        """Batches of all samples once, as they stand."""
-        if self.dataset is not None:
-            return self.dataset
-        return _plain(tf.data.Dataset.from_tensor_slices(self.arrays).batch(self.batch_size))
-
-    def shuffled(self, seed: int, first_epoch: int, epochs: int) -> tf.data.Dataset:
-        """Batches of the epochs from `first_epoch` on, one after the other, each in an order by (seed, epoch)."""
-        if self.dataset is not None:
-            return self.dataset.repeat()
-
-        def batches() -> Iterator[Any]:
-            for epoch in range(first_epoch, epochs):
-                order = np.random.default_rng((seed, epoch)).permutation(self.num_samples)
-                for start in range(0, self.num_samples, self.batch_size):
-                    rows = order[start : start + self.batch_size]
-                    yield tf.nest.map_structure(lambda array, rows=rows: array[rows], self.arrays)
-
-        signature = tf.nest.map_structure(
-            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays
-        )
-        return _plain(tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2))
-
-
-def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With batches that workers take turns at, since there are no files to be divided among them."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(options)
 
 
 def compile_for(crossing: Crossing, model: keras.Model, training: Training, samples: Samples) -> None:

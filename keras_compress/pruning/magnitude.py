@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
+from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
@@ -55,7 +56,7 @@ def prune_magnitude(
 
     Args:
         model: a Functional or Sequential model, or a result. Codes of a result are dropped, zeros that it keeps stay.
-        train_data: (x, y) or (x, y, sample_weight) of arrays, or a batched `tf.data.Dataset` of such tuples.
+        train_data: (x, y) or (x, y, sample_weight) of arrays; a `tf.data.Dataset` or `keras.utils.PyDataset` of such.
         schedule: `PolynomialDecay()` by default, 50 to 80 % zeros.
         epochs: passes over the data.
         layers: which ones, as in `quantize`; None for all that tfmot prunes.
@@ -82,8 +83,8 @@ def prune_magnitude(
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint)
     _check_settings(schedule, epochs, m_by_n, block_size)
     chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
-    samples = training.Samples(train_data, "train_data", batch_size)
-    tested = None if validation is None else training.Samples(validation, "validation", batch_size)
+    samples = Samples.of(train_data, "train_data", batch_size)
+    tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     shared = {"pruning_schedule": schedule.for_steps(epochs * samples.steps)}
     if m_by_n is not None:
         shared["sparsity_m_by_n"] = m_by_n

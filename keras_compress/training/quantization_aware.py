@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross
 from keras_compress.bridge.libraries import import_tf_keras
+from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.tfmot import import_tfmot, rounding
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
@@ -75,7 +76,7 @@ def quantization_aware_training(
 
     Args:
         model: a Functional or Sequential model, or a result, whose codes are dropped.
-        train_data: (x, y) or (x, y, sample_weight) of arrays, or a batched `tf.data.Dataset` of such tuples.
+        train_data: (x, y) or (x, y, sample_weight) of arrays; a `tf.data.Dataset` or `keras.utils.PyDataset` of such.
         bits: of the weights, 2 to 8: tfmot's scheme for 8 bits, or its experimental one for others.
         epochs: passes over the data.
         layers: whose kernels are rounded, as in `quantize`; None for all that tfmot rounds.
@@ -102,8 +103,8 @@ def quantization_aware_training(
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint)
     folded, _, _ = fold(given.model)
     chosen, reasons = _chosen(folded, layers)
-    samples = training.Samples(train_data, "train_data", batch_size)
-    tested = None if validation is None else training.Samples(validation, "validation", batch_size)
+    samples = Samples.of(train_data, "train_data", batch_size)
+    tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     crossing, left = _fake_quantized(_with_own_activations(folded, chosen), chosen, bits)
     reasons |= left
     training.compile_for(crossing, folded, settings, samples)

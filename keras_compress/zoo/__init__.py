@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _MODULES = {  # public name: the module that defines it
+    "Batches": "batches",
     "Dataset": "samples",
     "ModelCard": "cards",
     "Preprocessing": "preprocessing",

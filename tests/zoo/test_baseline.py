@@ -7,7 +7,8 @@ import pytest
 
 from keras_compress.errors import InputError, UserError
 from keras_compress.zoo.architectures import build_architecture
-from keras_compress.zoo.baseline import Batches, OneCycle, Recipe, augment_images, train
+from keras_compress.zoo.baseline import OneCycle, Recipe, train
+from keras_compress.zoo.batches import Batches, augment_images
 from keras_compress.zoo.preprocessing import Preprocessing
 from keras_compress.zoo.samples import Dataset, check_dataset
 
