@@ -32,8 +32,8 @@ networks.define_flags([name for name in networks.LABELLED if name not in ("mnist
 flags.DEFINE_list("parts", list(PARTS), "Which ones.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Of first weights and orders of samples.")
 flags.DEFINE_integer("epochs", 10, "Of each training.", lower_bound=1)
-flags.DEFINE_integer("network_epochs", 2, "Of `networks`.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.0002, "Of `networks`.")
+flags.DEFINE_integer("network_epochs", 4, "Of `networks`.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.001, "Of `networks`, at first.")
 flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 

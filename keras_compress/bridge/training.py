@@ -3,11 +3,13 @@
 tfmot trains models of tf_keras. What stands here is what its techniques share.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from keras_compress.bridge.conversion import Crossing
 from keras_compress.bridge.counterparts import objects
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.bridge.samples import Samples
+from keras_compress.bridge.strategies import task_of
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
 from keras_compress.layers.paths import functional_graph
@@ -43,7 +46,9 @@ class Training:
             Adam, and the cross-entropy that fits the labels and the last activation.
         seed: of the order of samples and of random layers.
         checkpoint: a folder for the state after each epoch; a run that finds it there goes on from it, and gives the
-            same weights as one that was not interrupted. It is emptied when the run is done.
+            same weights as one that was not interrupted. It is emptied when the run is done. Workers share it.
+        strategy: of `tf.distribute`: batches are divided among its devices or workers, each of which calls with the
+            same arguments. None for this process alone.
     """
 
     epochs: int
@@ -53,11 +58,20 @@ class Training:
     metrics: Sequence[Any] | None = None
     seed: int = 0
     checkpoint: str | os.PathLike[str] | None = None
+    strategy: tf.distribute.Strategy | None = None
+
+    def digest(self) -> str:
+        """What tells these settings from others, in every process; where a run takes place is none."""
+        kept = dataclasses.replace(self, checkpoint=None, strategy=None)
+        values = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
+        return json.dumps(keras.saving.serialize_keras_object(values), default=lambda value: type(value).__name__)
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 0)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, 0)
+        if self.strategy is not None and not isinstance(self.strategy, tf.distribute.Strategy):
+            raise InputError(f"strategy must be a tf.distribute.Strategy. Received: {self.strategy!r}.")
 
 
 def compile_for(crossing: Crossing, model: keras.Model, training: Training, samples: Samples) -> None:
@@ -114,16 +128,12 @@ def fit(twin: Any, samples: Samples, training: Training, validation: Samples | N
         state.clear()
 
 
-def evaluate(twin: Any, samples: Samples) -> dict[str, float]:
-    """Loss and metrics of a compiled model of tf_keras."""
-    return {
-        name: float(value) for name, value in twin.evaluate(samples.in_order(), verbose=0, return_dict=True).items()
-    }
-
-
-def figures(when: str, values: dict[str, float]) -> dict[str, float]:
-    """Loss and metrics as a report has them."""
-    return {f"validation {name} {when}": value for name, value in values.items()}
+def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, float]:
+    """Loss and metrics of a compiled model of tf_keras, as a report has them; none without samples."""
+    if validation is None:
+        return {}
+    values = twin.evaluate(validation.in_order(), verbose=0, return_dict=True)
+    return {f"validation {name} {when}": float(value) for name, value in values.items()}
 
 
 def _metrics_of(model: keras.Model) -> Any:
@@ -212,16 +222,19 @@ class _State:
     def __init__(self, twin: Any, training: Training, samples: Samples, generators: list[tf.random.Generator]):
         assert training.checkpoint is not None
         self.folder = pathlib.Path(training.checkpoint)
+        self.task = task_of(training.strategy)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         optimizer = twin.optimizer
         optimizer.build(twin.trainable_variables)
         # All variables by number, and not by object: wrappers of tfmot hold theirs in ways that a checkpoint misses.
         variables = [*twin.variables, *optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(epoch=self.epoch, values=variables, random=generators)
-        self.manager = tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=1)
+        # All workers have to write at once; what the first one writes counts.
+        written = self.folder if self.task == 0 else self.folder / f"worker_{self.task}"
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(written), max_to_keep=1)
         self.run = {
             "weights": _digest(twin.variables),
-            "settings": repr(dataclasses.replace(training, checkpoint=None)),
+            "settings": training.digest(),
             "data": samples.digest(),
         }
 
@@ -229,16 +242,18 @@ class _State:
         """Epochs that are done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / RUN
-        if self.manager.latest_checkpoint is None or not path.is_file():
-            with replacing(path) as part:
-                part.write_text(json.dumps(self.run))
+        latest = tf.train.latest_checkpoint(str(self.folder))
+        if latest is None or not path.is_file():
+            if self.task == 0:
+                with replacing(path) as part:
+                    part.write_text(json.dumps(self.run))
             return 0
         if json.loads(path.read_text()) != self.run:
             raise InputError(
                 f"The checkpoint in {str(self.folder)!r} is that of another run: another model, other data or other "
                 "settings. Name another folder, or remove this one."
             )
-        self.checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
+        self.checkpoint.restore(latest).assert_consumed()
         return int(self.epoch)
 
     def callback(self) -> Any:
@@ -250,9 +265,12 @@ class _State:
 
     def clear(self) -> None:
         """Removes what the run left in its folder, and the folder if nothing else is there."""
-        for path in [*self.folder.glob("ckpt-*"), self.folder / "checkpoint", self.folder / RUN]:
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        if self.task:
+            shutil.rmtree(self.folder / f"worker_{self.task}", ignore_errors=True)
+        else:
+            for path in [*self.folder.glob("ckpt-*"), self.folder / "checkpoint", self.folder / RUN]:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is something else
             self.folder.rmdir()
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
 from keras_compress.bridge.samples import Samples
+from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
@@ -48,6 +50,7 @@ def prune_magnitude(
     metrics: Sequence[Any] | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Result:
     """Trains a model on while its smallest weights become zero, in each kernel for itself (Zhu & Gupta, 2017).
 
@@ -65,8 +68,9 @@ def prune_magnitude(
             other layers are then left alone.
         validation: as `train_data`; evaluated before, after, and after each epoch.
         callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
-        batch_size, optimizer, loss, metrics, seed, checkpoint: see `Training` (keras_compress/bridge/training.py): by
-            default as the model was compiled, else Adam and the cross-entropy that fits.
+        batch_size, optimizer, loss, metrics, seed, checkpoint, strategy: see `Training`
+            (keras_compress/bridge/training.py): by default as the model was compiled, else Adam and the cross-entropy
+            that fits.
 
     Returns:
         The pruned model, of the same class, names and outputs; `masks`, the zeros to keep in later steps; the report
@@ -80,7 +84,7 @@ def prune_magnitude(
     given = Result.of(model)
     functional_graph(given.model)
     schedule = PolynomialDecay() if schedule is None else schedule
-    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint)
+    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
     _check_settings(schedule, epochs, m_by_n, block_size)
     chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
     samples = Samples.of(train_data, "train_data", batch_size)
@@ -100,16 +104,16 @@ def prune_magnitude(
             wrappers[path] = twin = sparsity.prune_low_magnitude(twin, **shared)
         return twin
 
-    crossing = cross(given.model, wrap)
-    training.compile_for(crossing, given.model, settings, samples)
-    figures = {} if tested is None else training.figures("before", training.evaluate(crossing.model, tested))
-    training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
-    for wrapper in wrappers.values():
-        for weight, mask, _ in wrapper.pruning_vars:
-            weight.assign(weight * mask)
+    with scope(strategy):
+        crossing = cross(given.model, wrap)
+        training.compile_for(crossing, given.model, settings, samples)
+        figures = training.figures("before", crossing.model, tested)
+        training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
+        for wrapper in wrappers.values():
+            for weight, mask, _ in wrapper.pruning_vars:
+                weight.assign(weight * mask)
+        figures |= training.figures("after", crossing.model, tested)
     pruned, masks = _returned(given, crossing.pairs, wrappers, paths)
-    if tested is not None:
-        figures |= training.figures("after", training.evaluate(crossing.model, tested))
     step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}
     wanted = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]

@@ -15,6 +15,7 @@ from keras_compress.bridge import training
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.samples import Samples
+from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import import_tfmot, rounding
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
@@ -67,6 +68,7 @@ def quantization_aware_training(
     metrics: Sequence[Any] | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
     tflite: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Trains a model on while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
@@ -82,7 +84,8 @@ def quantization_aware_training(
         layers: whose kernels are rounded, as in `quantize`; None for all that tfmot rounds.
         validation: as `train_data`; evaluated before, after, and after each epoch.
         callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
-        batch_size, optimizer, loss, metrics, seed, checkpoint: see `Training` (keras_compress/bridge/training.py).
+        batch_size, optimizer, loss, metrics, seed, checkpoint, strategy: see `Training`
+            (keras_compress/bridge/training.py).
         tflite: path of a TFLite file that TensorFlow's converter makes of the trained graph, with its ranges of
             activations; None for no file.
 
@@ -100,23 +103,22 @@ def quantization_aware_training(
     check_integer("epochs", epochs, 1)
     if bits not in BITS:
         raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
-    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint)
+    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
     folded, _, _ = fold(given.model)
     chosen, reasons = _chosen(folded, layers)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
-    crossing, left = _fake_quantized(_with_own_activations(folded, chosen), chosen, bits)
-    reasons |= left
-    training.compile_for(crossing, folded, settings, samples)
-    figures = {}
-    if tested is not None:
+    fused = _with_own_activations(folded, chosen)
+    with scope(strategy):
+        crossing, left = _fake_quantized(fused, chosen, bits)
+        training.compile_for(crossing, folded, settings, samples)
         plain = cross(folded)
         training.compile_for(plain, folded, settings, samples)
-        figures = training.figures("before", training.evaluate(plain.model, tested))
-    keep = _KeepZeros.of(crossing, given.masks)
-    training.fit(crossing.model, samples, settings, tested, [*keep, *callbacks])
-    if tested is not None:
-        figures |= training.figures("after", training.evaluate(crossing.model, tested))
+        figures = training.figures("before", plain.model, tested)
+        keep = _KeepZeros.of(crossing, given.masks)
+        training.fit(crossing.model, samples, settings, tested, [*keep, *callbacks])
+        figures |= training.figures("after", crossing.model, tested)
+    reasons |= left
     trained, kernels = _returned(folded, crossing, bits)
     assert kernels.keys() == chosen
     if tflite is not None:

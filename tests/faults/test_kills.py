@@ -176,7 +176,13 @@ rng = np.random.default_rng(0)
 x, y = rng.normal(size=(120, 16, 16, 3)).astype("float32"), rng.integers(0, 12, 120)
 technique = getattr(kc, sys.argv[1])
 result = technique(
-    kc.load_model(sys.argv[2]), (x, y), epochs=4, batch_size=20, checkpoint=sys.argv[3], callbacks=[Tell()]
+    kc.load_model(sys.argv[2]),
+    (x, y),
+    epochs=4,
+    batch_size=20,
+    checkpoint=sys.argv[3],
+    callbacks=[Tell()],
+    optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.001, 24)),
 )
 np.savez(sys.argv[4], *result.model.get_weights())
 """

@@ -99,6 +99,36 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path, epoch, 
     assert not folder.exists()
 
 
+class Mirrored(keras.utils.PyDataset):
+    """Images that are mirrored or not, by epoch."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data, self.epoch = data, 0
+
+    @property
+    def num_batches(self):
+        return 8
+
+    def on_epoch_begin(self):
+        self.epoch += 1
+
+    def __getitem__(self, index):
+        rows = slice(25 * index, 25 * (index + 1))
+        return self.data[0][rows, :: -1 if self.epoch % 2 else 1], self.data[1][rows]
+
+
+def test_batches_of_a_pydataset_go_on_with_the_epoch(model, data, tmp_path):
+    whole = prune(model, Mirrored(data), epochs=3)
+    with pytest.raises(Killed):
+        prune(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 3)])
+    resumed = prune(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", validation=Mirrored(data))
+    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    plain = prune(model, data, epochs=3)
+    assert not np.array_equal(plain.model.weights[0].numpy(), whole.model.weights[0].numpy())
+
+
 def test_a_checkpoint_of_another_run_is_refused(model, data, tmp_path):
     with pytest.raises(Killed):
         prune(model, data, checkpoint=tmp_path, callbacks=[Kill(1, 1)])

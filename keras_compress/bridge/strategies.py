@@ -1,0 +1,51 @@
+"""Training on several devices or machines, by `tf.distribute`."""
+
+import contextlib
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from keras_compress.errors import InputError
+
+STRATEGIES = ("none", "mirrored", "multiworker")
+
+
+def strategy_of(name: str) -> tf.distribute.Strategy | None:
+    """What a name means: "none", all devices of this machine, or the workers in the variable TF_CONFIG.
+
+    To be called before TensorFlow has computed anything: workers must find each other first.
+
+    Raises:
+        InputError: another name; no workers in TF_CONFIG.
+    """
+    if name not in STRATEGIES:
+        raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}.")
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "multiworker":
+        try:
+            config = json.loads(os.environ.get("TF_CONFIG", ""))
+            workers, task = config["cluster"]["worker"], config["task"]["index"]
+        except (ValueError, KeyError, TypeError):
+            workers, task = [], None
+        if not workers or task is None:
+            raise InputError(
+                "strategy 'multiworker' wants the variable TF_CONFIG on each worker, such as "
+                '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}. '
+                f"Received: {os.environ.get('TF_CONFIG')!r}."
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return None
+
+
+def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[Any]:
+    """In which variables belong to a strategy; nothing for None."""
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def task_of(strategy: tf.distribute.Strategy | None) -> int:
+    """Number of this worker; 0, the one that writes files, where it is the only one."""
+    resolver = None if strategy is None else strategy.cluster_resolver
+    return 0 if resolver is None or resolver.task_id is None else int(resolver.task_id)
