@@ -102,17 +102,22 @@ def take_arguments(argv: list[str], *names: str) -> list[str]:
     return arguments
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(*, find_devices: bool = True) -> None:
     """Imports TensorFlow and finds its devices, without the lines that its C++ code writes to stderr meanwhile.
 
     TF_CPP_MIN_LOG_LEVEL does not reach them (tensorflow/tensorflow#100442). They are shown if the import fails.
+
+    Args:
+        find_devices: false where workers must find each other before.
 
     Raises:
         InputError: Keras is set to another backend.
     """
     with quiet_stderr(unless=ImportError):
         check_backend()
-        importlib.import_module("tensorflow").config.list_logical_devices()
+        tensorflow = importlib.import_module("tensorflow")
+        if find_devices:
+            tensorflow.config.list_logical_devices()
 
 
 def help_text(main: Callable[[list[str]], int | None], *, full: bool = False) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
+from keras_compress.layers.folding import Fold, fold
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.report import Report
@@ -114,6 +115,30 @@ class QuantizedKernel:
                 shape[axis] = self.codes.shape[axis]
         return values.reshape(shape)
 
+    def multiplied(self, factor: np.ndarray, path: str) -> "QuantizedKernel":
+        """The same codes with scales times |factor|; the codes of channels with a negative factor change sign.
+
+        Args:
+            factor: (n_out,).
+            path: of the layer, for the message.
+
+        Raises:
+            InputError: negative factors, and levels that are not symmetric.
+        """
+        negative = factor < 0
+        if negative.any() and (self.zero_point is not None or not np.array_equal(self.levels, -self.levels[::-1])):
+            raise InputError(
+                f"The BatchNorm after layer {path!r} has negative gammas, and the layer's levels {self.levels} are not "
+                "symmetric, so that its codes cannot be kept. Fold before quantizing."
+            )
+        along = [self.codes.shape[axis] for axis in self.axes]
+        shape = [size if axis in self.axes else 1 for axis, size in enumerate(self.codes.shape)]
+        codes = np.where(negative.reshape(shape), -self.codes, self.codes)
+        factor = np.abs(factor).reshape(along)
+        scale = (self.scale.astype(np.float64) * factor).astype(np.float32)
+        gap = None if self.gap is None else (self.gap.astype(np.float64) * factor).astype(np.float32)
+        return dataclasses.replace(self, codes=codes, scale=scale, gap=gap)
+
     def _scale_shapes(self) -> list[tuple[int, ...]]:
         along = tuple(self.codes.shape[axis] for axis in self.axes)
         if self.group_size is None:
@@ -170,6 +195,20 @@ class Result:
                     f"The kernel of layer {path!r} differs from its codes: somebody wrote to the model after it was "
                     "quantized. Quantize it again, or pass the model alone to drop the codes."
                 )
+
+    def folded(self) -> "tuple[Result, dict[str, Fold], dict[str, str]]":
+        """The same with BatchNorm folded (`layers.folding.fold`); what was folded, and why other BatchNorms stay.
+
+        Raises:
+            InputError: codes that a negative factor cannot flip.
+        """
+        model, folds, reasons = fold(self.model)
+        kernels, views = dict(self.kernels), views_by_path(model)
+        for path, each in folds.items():
+            if each.kernel in kernels:
+                kernels[each.kernel] = kernels[each.kernel].multiplied(each.factor, path)
+                views[each.kernel].variable.assign(kernels[each.kernel].decode())
+        return dataclasses.replace(self, model=model, kernels=kernels), folds, reasons
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `NAME.keras`, `NAME.codes.npz` and `NAME.json`; `path` is `NAME`, with or without `.keras`.

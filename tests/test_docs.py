@@ -52,7 +52,8 @@ def flags_of(command: pathlib.Path) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "networks.define_flags":
             names |= flags_of(ROOT / "benchmarks" / "harness" / "networks.py")
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("options.define_"):
-            names |= flags_of(ROOT / "keras_compress" / "options.py")
+            for module in ("network", "training"):
+                names |= flags_of(ROOT / "keras_compress" / "options" / f"{module}.py")
     return names
 
 

@@ -17,7 +17,6 @@ keras_compress/zoo/datasets.py.
 import pathlib
 import shlex
 import sys
-import time
 
 from absl import flags
 
@@ -53,21 +52,14 @@ flags.DEFINE_string("logs_dir", "train_logs", "Where NAME.csv and the folder NAM
 
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
-    started = time.perf_counter()
-    from keras_compress.files import check_writable_folder, replacing
-    from keras_compress.zoo import cards, datasets, preprocessing
+    from keras_compress.zoo import datasets
 
     options = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
     if datasets.needs_keras(FLAGS.dataset):
         cli.import_tensorflow()
     dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **options)
-    kind = FLAGS.preprocessing or ("unit" if dataset.kind == "image" else "standardize")
-    prepare = preprocessing.fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)
-    name = FLAGS.name or f"{dataset.name}_{FLAGS.architecture}"
-    model_path, card_path = cards.model_paths(pathlib.Path(FLAGS.models_dir), name)
-    log_path = pathlib.Path(FLAGS.logs_dir) / name
     cli.import_tensorflow()
-    from keras_compress.zoo import architectures, baseline
+    from keras_compress.zoo import baseline, batches
 
     recipe = baseline.Recipe(
         epochs=FLAGS.epochs,
@@ -75,56 +67,25 @@ def main(argv: list[str]) -> None:
         learning_rate=FLAGS.learning_rate,
         schedule=FLAGS.schedule,
         validation_fraction=FLAGS.validation_fraction,
-        augment=("flip_shift" if dataset.name == "cifar10" else "none") if FLAGS.augment == "auto" else FLAGS.augment,
+        augment=batches.augmentation_for(dataset.name) if FLAGS.augment == "auto" else FLAGS.augment,
         seed=FLAGS.seed,
     )
-    model = architectures.build_architecture(
+    trained = baseline.train_network(
+        dataset,
         FLAGS.architecture,
-        prepare.shape,
-        dataset.num_classes,
+        recipe,
+        models_dir=pathlib.Path(FLAGS.models_dir),
+        logs_dir=pathlib.Path(FLAGS.logs_dir),
+        source=FLAGS.dataset,
+        options=options,
+        preprocessing=FLAGS.preprocessing,
         width_multiplier=FLAGS.width_multiplier,
         dropout_scale=FLAGS.dropout_scale,
-        seed=FLAGS.seed,
-    )
-    check_writable_folder(model_path.parent)
-    check_writable_folder(log_path)
-
-    history, accuracy = baseline.train(
-        model,
-        dataset,
-        prepare,
-        recipe,
-        log_csv=log_path.with_name(f"{name}.csv"),
-        tensorboard=log_path,
+        name=FLAGS.name,
+        command=shlex.join(["python", *sys.argv]),
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    card = cards.ModelCard(
-        dataset=FLAGS.dataset,
-        dataset_options=options,
-        architecture=FLAGS.architecture,
-        preprocessing=prepare,
-        table=dataset.table,
-        class_names=dataset.class_names,
-        seed=FLAGS.seed,
-        settings={
-            **vars(recipe),
-            "width_multiplier": FLAGS.width_multiplier,
-            "dropout_scale": FLAGS.dropout_scale,
-        },
-        accuracy=accuracy,
-        history=history,
-        command=shlex.join(["python", *sys.argv]),
-    )
-    with replacing(model_path) as part:
-        model.save(part)
-    card.write(card_path)
-
-    figures = "   ".join(f"{split} {share:.4f}" for split, share in accuracy.items())
-    print(f"{name}: {FLAGS.architecture} with {model.count_params():,} parameters on {dataset.name}")
-    print(f"accuracy: {figures}")
-    print(
-        f"{time.perf_counter() - started:.0f} seconds; written: {model_path}, {card_path}, {log_path}.csv, {log_path}/"
-    )
+    print(trained)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
     python train/train_pruned.py digits_cnn --initial_sparsity=0.5 --final_sparsity=0.9 --epochs=10
     python train/train_pruned.py digits_mlp --block_size=4,1
     python train/train_pruned.py my_network.h5 --dataset=cifar10 --checkpoint_dir=state
+    python train/train_pruned.py --architecture=cnn --dataset=mnist
 
 MODEL is a path, or the name of a network in serialized_models/; its model card says which data set it belongs to, as
 for quantize/quantize_pretrained.py. The pruned network, its zeros and its report are in quantized_models/NAME_pruned.*,
 a row is in model_metrics/NAME.csv, and logs for TensorBoard are in train_logs/NAME_pruned/. With --checkpoint_dir the
-same command goes on after a kill, to the same weights.
+same command goes on after a kill, to the same weights. With --architecture the network is trained first, as
+train/train_baseline.py would. With --strategy=multiworker the same command runs on each worker, the first one writes.
 """
 
 import pathlib
@@ -29,10 +31,9 @@ flags.DEFINE_list("block_size", None, "Such as 4,1: zeros in blocks of four inpu
 
 
 def main(argv: list[str]) -> None:
-    path = options.model_path(argv)
     given = [flag for flag in ("m_by_n", "block_size") if FLAGS[flag].value]
     pairs = {flag: tuple(options.numbers(flag, int)) for flag in given}
-    cli.import_tensorflow()
+    job = options.load_training(argv, "pruned")
     import keras_compress as kc
 
     schedule = (
@@ -40,7 +41,6 @@ def main(argv: list[str]) -> None:
         if FLAGS.constant
         else kc.PolynomialDecay(FLAGS.initial_sparsity, FLAGS.final_sparsity)
     )
-    job = options.load_training(path, "pruned")
     result = kc.prune_magnitude(job.given, job.train, schedule=schedule, **pairs, **job.settings)
     job.write(result, pathlib.Path(FLAGS.output_dir))
 

@@ -3,16 +3,18 @@
 import contextlib
 import json
 import os
-from typing import Any
-
-import tensorflow as tf
+import sys
+from typing import TYPE_CHECKING, Any
 
 from keras_compress.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multiworker")
 
 
-def strategy_of(name: str) -> tf.distribute.Strategy | None:
+def strategy_of(name: str) -> "tf.distribute.Strategy | None":
     """What a name means: "none", all devices of this machine, or the workers in the variable TF_CONFIG.
 
     To be called before TensorFlow has computed anything: workers must find each other first.
@@ -22,6 +24,8 @@ def strategy_of(name: str) -> tf.distribute.Strategy | None:
     """
     if name not in STRATEGIES:
         raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}.")
+    import tensorflow as tf  # not before: the names above are also wanted where it takes too long to load
+
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multiworker":
@@ -36,16 +40,17 @@ def strategy_of(name: str) -> tf.distribute.Strategy | None:
                 '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}. '
                 f"Received: {os.environ.get('TF_CONFIG')!r}."
             )
+        print(f"worker {task + 1} of {len(workers)}: waiting for the others", file=sys.stderr)
         return tf.distribute.MultiWorkerMirroredStrategy()
     return None
 
 
-def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContextManager[Any]:
+def scope(strategy: "tf.distribute.Strategy | None") -> contextlib.AbstractContextManager[Any]:
     """In which variables belong to a strategy; nothing for None."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def task_of(strategy: tf.distribute.Strategy | None) -> int:
+def task_of(strategy: "tf.distribute.Strategy | None") -> int:
     """Number of this worker; 0, the one that writes files, where it is the only one."""
     resolver = None if strategy is None else strategy.cluster_resolver
     return 0 if resolver is None or resolver.task_id is None else int(resolver.task_id)

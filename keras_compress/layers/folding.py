@@ -57,11 +57,14 @@ FOLDABLE: dict[type, tuple[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarr
 }
 
 
-def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
+def fold(
+    model: keras.Model, kinds: Collection[type] = tuple(FOLDABLE)
+) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
     """A new model that computes the same as `model` in inference, with fewer BatchNormalization layers.
 
     Args:
         model: a built Functional or Sequential model; not written to.
+        kinds: types of the layers to fold into.
 
     Returns:
         The new model, in which each folded layer has a bias; what was folded, by the path of the layer with the kernel;
@@ -70,7 +73,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, st
     Raises:
         InputError: a subclassed model, one that is not built, or a layer that its configuration does not describe.
     """
-    plan = _Plan(model)
+    plan = _Plan(model, kinds)
     layers = layers_by_path(model)
     gone = [folded.batch_normalization for folded in plan.folds.values()]
 
@@ -86,7 +89,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, dict[str, Fold], dict[str, st
 
 def foldable(model: keras.Model) -> dict[str, Fold]:
     """What `fold` would fold, by the path of the layer with the kernel; nothing is changed."""
-    return _Plan(model).folds
+    return _Plan(model, tuple(FOLDABLE)).folds
 
 
 class Factor(keras.layers.Layer):
@@ -172,7 +175,8 @@ def _float64(variable: Any) -> np.ndarray:
 class _Plan:
     """Which BatchNormalization layers of a model can be folded, and why the others cannot."""
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, kinds: Collection[type]):
+        self.kinds = kinds
         self.folds: dict[str, Fold] = {}
         self.reasons: dict[str, str] = {}
         self.paths = {id(layer): path for path, layer in layers_by_path(model).items()}
@@ -233,7 +237,7 @@ class _Plan:
             return f"it reads an input of model {graph.name!r}, and no kernel comes before"
         layer = producer.operation
         before = f"it comes after {self._name(layer)}"
-        if type(layer) not in FOLDABLE:
+        if type(layer) not in self.kinds:
             return f"{before}, which has no kernel to fold into"
         if layer.activation not in (None, keras.activations.linear):
             return f"{before}, whose activation lies between"

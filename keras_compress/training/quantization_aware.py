@@ -1,6 +1,7 @@
 """`quantization_aware_training()`: tfmot's fake quantization on Keras 3 models, and the integers that it ends with."""
 
 import collections
+import dataclasses
 import os
 import time
 import warnings
@@ -21,7 +22,7 @@ from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
 from keras_compress.layers.clone import clone_model, copy_layer, rebuild
-from keras_compress.layers.folding import fold
+from keras_compress.layers.folding import fold, foldable
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph, is_linear
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import functional_graph, layers_by_path
@@ -45,6 +46,7 @@ KNOWN_ACTIVATIONS = (  # of tfmot, in layers with kernels
 KNOWN_ALONE = (  # of tfmot, in Activation layers
     keras.activations.relu, keras.activations.sigmoid, keras.activations.softmax, keras.activations.tanh,
 )  # fmt: skip
+FOLDED_FIRST = (keras.layers.Conv2DTranspose,)  # since tfmot would round what is between it and its BatchNorm
 OUTPUTS_ONLY = (  # computed in floating point, with rounded outputs: the layer behind is one of integers in a file
     keras.layers.BatchNormalization, keras.layers.ELU, keras.layers.LayerNormalization, keras.layers.PReLU,
     keras.layers.Rescaling,
@@ -73,8 +75,9 @@ def quantization_aware_training(
 ) -> Result:
     """Trains a model on while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
 
-    BatchNorm is folded first, wherever that is exact. Kernels are rounded to 2^bits - 1 levels, activations to 8 bits
-    with moving averages as ranges; what tfmot cannot round stays in floating point. Zeros that a result keeps stay.
+    Kernels are rounded to 2^bits - 1 levels, activations to 8 bits with moving averages as ranges; what tfmot cannot
+    round stays in floating point. Zeros that a result keeps stay. BatchNorm normalizes while the model is trained, and
+    is then folded wherever that is exact: scales are multiplied, codes stay.
 
     Args:
         model: a Functional or Sequential model, or a result, whose codes are dropped.
@@ -104,28 +107,34 @@ def quantization_aware_training(
     if bits not in BITS:
         raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    folded, _, _ = fold(given.model)
-    chosen, reasons = _chosen(folded, layers)
+    base, _, _ = fold(given.model, FOLDED_FIRST)
+    chosen, reasons = _chosen(base, layers)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
-    fused = _with_own_activations(folded, chosen)
+    fused = _with_own_activations(base, chosen)
     with scope(strategy):
         crossing, left = _fake_quantized(fused, chosen, bits)
-        training.compile_for(crossing, folded, settings, samples)
-        plain = cross(folded)
-        training.compile_for(plain, folded, settings, samples)
+        training.compile_for(crossing, base, settings, samples)
+        plain = cross(base)
+        training.compile_for(plain, base, settings, samples)
         figures = training.figures("before", plain.model, tested)
         keep = _KeepZeros.of(crossing, given.masks)
         training.fit(crossing.model, samples, settings, tested, [*keep, *callbacks])
         figures |= training.figures("after", crossing.model, tested)
+    if strategy is not None:  # the converter wants variables that belong to none
+        weights = crossing.model.get_weights()
+        crossing, _ = _fake_quantized(fused, chosen, bits)
+        crossing.model.set_weights(weights)
     reasons |= left
-    trained, kernels = _returned(folded, crossing, bits)
+    trained, kernels = _returned(base, crossing, bits)
     assert kernels.keys() == chosen
+    result, _, _ = Result(trained, kernels, given.masks).folded()
     if tflite is not None:
         with replacing(tflite) as part:
             part.write_bytes(_converted(crossing.model))
     step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
-    for path, layer in layers_by_path(trained).items():
+    kernels = result.kernels
+    for path, layer in layers_by_path(result.model).items():
         if path in kernels or path in reasons:
             row = LayerRow(path, type(layer).__name__, "quantized" if path in kernels else "float")
             row.parameters, row.reason = layer.count_params(), reasons.get(path, "")
@@ -133,7 +142,7 @@ def quantization_aware_training(
                 row.num_levels, row.bits = len(kernels[path].levels), kernels[path].bits
                 row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
             step.add(row)
-    result = Result(trained, kernels, given.masks, given.report.extended(step))
+    result = dataclasses.replace(result, report=given.report.extended(step))
     sizes = measure(given.model), measure(result)
     step.figures = {
         **figures,
@@ -233,6 +242,9 @@ def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Cr
         if type(call.operation) in (keras.layers.ReLU, keras.layers.Activation)
         and any(graph.calls[graph.producer[each]].path in chosen for each in call.inputs if each in graph.producer)
     }
+    normalizations = {
+        each.batch_normalization for path, each in foldable(model).items() if path in chosen
+    }  # behind kernels: their outputs are rounded, or those of the ReLU that follows
     left: dict[str, str] = {}
 
     class Float(import_tf_keras().layers.Activation):  # type: ignore[misc]
@@ -243,7 +255,7 @@ def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Cr
         own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
         if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
             return Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
-        if own and ways.registry.supports(twin):
+        if path in normalizations or (own and ways.registry.supports(twin)):
             return quantization.quantize_annotate_layer(twin)
         if layer.weights and id(layer) not in kernels:
             left[path] = f"tfmot rounds nothing in {type(layer).__name__}"

@@ -3,14 +3,18 @@
 import dataclasses
 import math
 import pathlib
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_compress.errors import InputError, UserError
+from keras_compress.files import check_writable_folder, replacing
+from keras_compress.zoo.architectures import build_architecture
 from keras_compress.zoo.batches import AUGMENTATIONS, Batches
-from keras_compress.zoo.preprocessing import Preprocessing
+from keras_compress.zoo.cards import ModelCard, model_paths
+from keras_compress.zoo.preprocessing import Preprocessing, fit_preprocessing
 from keras_compress.zoo.samples import Dataset, split_by_class
 
 SCHEDULES = ("one_cycle", "constant")
@@ -65,6 +69,93 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, float]:
         return {"peak": self.peak, "steps": self.steps}
+
+
+class TrainedNetwork(NamedTuple):
+    """What `train_network` has made."""
+
+    path: pathlib.Path
+    card_path: pathlib.Path
+    logs: pathlib.Path
+    model: keras.Model
+    card: ModelCard
+    seconds: float
+
+    def __str__(self) -> str:
+        card, name = self.card, self.path.stem
+        figures = "   ".join(f"{split} {share:.4f}" for split, share in card.accuracy.items())
+        return (
+            f"{name}: {card.architecture} with {self.model.count_params():,} parameters on {card.dataset}\n"
+            f"accuracy: {figures}\n"
+            f"{self.seconds:.0f} seconds; written: {self.path}, {self.card_path}, {self.logs}.csv, {self.logs}/"
+        )
+
+
+def train_network(
+    dataset: Dataset,
+    architecture: str,
+    recipe: Recipe,
+    *,
+    models_dir: pathlib.Path,
+    logs_dir: pathlib.Path,
+    source: str,
+    options: dict[str, Any] | None = None,
+    preprocessing: str | None = None,
+    width_multiplier: float = 1.0,
+    dropout_scale: float = 1.0,
+    name: str | None = None,
+    command: str = "",
+    verbose: int | str = "auto",
+) -> TrainedNetwork:
+    """Trains an architecture and writes it with its model card.
+
+    Args:
+        dataset: samples.
+        architecture: for `build_architecture`, with `width_multiplier` and `dropout_scale`.
+        recipe: settings of the training.
+        models_dir: folder of NAME.keras and NAME.json.
+        logs_dir: folder of NAME.csv and NAME/ for TensorBoard.
+        source, options: arguments with which `load_dataset` gives the data set again.
+        preprocessing: for `fit_preprocessing`; None for "unit" of images, "standardize" of tables.
+        name: of the files; None for DATASET_ARCHITECTURE.
+        command: for the card.
+        verbose: as in `keras.Model.fit`.
+
+    Raises:
+        InputError: settings that do not exist or do not fit.
+        UserError: the loss became NaN.
+    """
+    started = time.perf_counter()
+    kind = preprocessing or ("unit" if dataset.kind == "image" else "standardize")
+    prepare = fit_preprocessing(kind, dataset.x_train, max_value=dataset.max_value)
+    assert prepare.shape is not None
+    name = name or f"{dataset.name}_{architecture}"
+    model_path, card_path = model_paths(models_dir, name)
+    logs = logs_dir / name
+    sizes = {"width_multiplier": width_multiplier, "dropout_scale": dropout_scale}
+    model = build_architecture(architecture, prepare.shape, dataset.num_classes, seed=recipe.seed, **sizes)
+    check_writable_folder(model_path.parent)
+    check_writable_folder(logs)
+    history, accuracy = train(
+        model, dataset, prepare, recipe, log_csv=logs.with_name(f"{name}.csv"), tensorboard=logs, verbose=verbose
+    )
+    card = ModelCard(
+        dataset=source,
+        dataset_options=options or {},
+        architecture=architecture,
+        preprocessing=prepare,
+        table=dataset.table,
+        class_names=dataset.class_names,
+        seed=recipe.seed,
+        settings={**vars(recipe), **sizes},
+        accuracy=accuracy,
+        history=history,
+        command=command,
+    )
+    with replacing(model_path) as part:
+        model.save(part)
+    card.write(card_path)
+    return TrainedNetwork(model_path, card_path, logs, model, card, time.perf_counter() - started)
 
 
 def train(

@@ -10,7 +10,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 import keras_compress as kc
-from keras_compress import options, zoo
+from keras_compress import zoo
+from keras_compress.options.network import input_shape
 from keras_compress.sweep.records import Records
 
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "quantize" / "quantize_pretrained.py"
@@ -126,7 +127,7 @@ def test_bits_and_levels_of_the_flags(command, arguments, bits, levels):
     ],
 )
 def test_samples_are_reshaped_where_that_cannot_be_wrong(wanted, received, shape):
-    assert options.input_shape(types.SimpleNamespace(input_shape=(None, *wanted)), received) == shape
+    assert input_shape(types.SimpleNamespace(input_shape=(None, *wanted)), received) == shape
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ def test_kernels_lie_on_the_grid(model, data, bits):
         (8, [None, L.ReLU(negative_slope=0.1)]),
         (8, [None, L.LeakyReLU()]),
         (8, ["gelu"]),
+        (8, [None, L.BatchNormalization()]),
+        (4, [None, L.BatchNormalization(), L.ReLU()]),
+        (8, [None, L.BatchNormalization(), L.Activation("relu")]),
+        (8, [None, L.BatchNormalization(), L.LeakyReLU()]),
+        (8, [None, L.BatchNormalization(gamma_initializer=keras.initializers.Constant(-0.5)), L.ReLU()]),
     ],
     ids=str,
 )
@@ -100,7 +105,8 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
         each if isinstance(each, str | None) else type(each).from_config(each.get_config()) for each in activations
     ]
     result = train(plain(*layers), data, bits=bits, tflite=tmp_path / "qat.tflite")
-    assert len(result.model.layers) == 3 + len(activations)  # all are there
+    normalized = any(isinstance(each, L.BatchNormalization) for each in activations)
+    assert len(result.model.layers) == 3 + len(activations) - normalized  # all others are there
     content, tensors = tensors_of(tmp_path / "qat.tflite")
     for path, wanted in (
         ("conv", np.moveaxis(result.kernels["conv"].codes, 3, 0)),

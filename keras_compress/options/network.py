@@ -1,14 +1,4 @@
-"""Flags that several commands share: which network, and which samples belong to it.
-
-from keras_compress import cli, options
-
-options.define_model()
-
-def main(argv):
-    path = options.model_path(argv)
-    ...
-    data = options.load_data(path, model)
-"""
+"""Which network, and which samples belong to it."""
 
 import pathlib
 from collections.abc import Callable
@@ -38,19 +28,6 @@ def define_model() -> None:
     flags.DEFINE_integer("seed", 0, "Of the choice of calibration samples.", lower_bound=0)
     flags.DEFINE_bool("allow_lambda", False, "Load a model with Lambda layers, whose code then runs.")
     flags.DEFINE_string("models_dir", "serialized_models", "Where a MODEL without a folder is looked for.")
-
-
-def define_training() -> None:
-    """Defines the flags of a training that goes on from a network."""
-    flags.DEFINE_integer("epochs", 4, "Passes over the training samples.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 64, "Samples in a step.", lower_bound=1)
-    flags.DEFINE_alias("bs", "batch_size")
-    flags.DEFINE_float("learning_rate", 0.0005, "Of Adam.")
-    flags.DEFINE_list("layers", None, "Names, paths or regular expressions of layers. Default: all that can be.")
-    flags.DEFINE_string("checkpoint_dir", None, "A folder for the state after each epoch, to go on after a kill.")
-    flags.DEFINE_string("output_dir", "quantized_models", "Where the trained network goes.")
-    flags.DEFINE_string("metrics_dir", "model_metrics", "Where NAME.csv goes.")
-    flags.DEFINE_string("logs_dir", "train_logs", "Where the folder for TensorBoard goes.")
 
 
 class Data(NamedTuple):
@@ -142,88 +119,6 @@ def load_data(path: pathlib.Path, model: Any) -> Data:
         dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed)
         card = ModelCard(FLAGS.dataset, "", _preprocessing(model, dataset), FLAGS.seed)
     return Data(dataset.name, Samples.of(dataset, card.preprocessing), card)
-
-
-class TrainingJob(NamedTuple):
-    """A training that the flags describe: what it takes, and where its result goes."""
-
-    name: str  # of the files
-    given: Any  # a Result, or the model
-    model: Any
-    data: Data
-    train: tuple[Any, Any]
-    settings: dict[str, Any]  # further arguments of the technique
-
-    def write(
-        self, result: Any, folder: pathlib.Path, *, bits: int | None = None, tflite: pathlib.Path | None = None
-    ) -> None:
-        """Saves the result with its model card, records what it cost, and prints it."""
-        from keras_compress import sweep
-        from keras_compress.measurement.tflite import evaluate_tflite
-
-        result.save(folder / self.name)
-        self.data.card.write(folder / f"{self.name}.card.json")
-        files = {}
-        if tflite is not None:
-            files["qat"] = evaluate_tflite(tflite, *self.data.samples.test()).top1, tflite.stat().st_size
-        row = sweep.record_training(
-            result,
-            self.model,
-            self.data.samples,
-            name=self.name.rpartition("_")[0],
-            dataset=self.data.name,
-            file=self.name,
-            metrics_dir=FLAGS.metrics_dir,
-            batch_size=FLAGS.batch_size,
-            seed=FLAGS.seed,
-            bits=bits,
-            tflite=files,
-        )
-        print(result.report)
-        before, after = row["float_top1"], row["top1"]
-        print(f"top-1:    {before:.2%} before, {after:.2%} after, on {row['test_samples']:,} test samples")
-        for top1, size in files.values():
-            print(f"TFLite:   {top1:.2%}, {size:,} bytes: {tflite}")
-        print(f"network:  {folder / self.name}.keras")
-        print(f"table:    {FLAGS.metrics_dir}/{self.name.rpartition('_')[0]}.csv")
-
-
-def load_training(path: pathlib.Path, suffix: str) -> TrainingJob:
-    """What the flags of `define_training` describe, for the network at a path.
-
-    Raises:
-        InputError: a network or samples that do not fit, or a learning rate that is none.
-    """
-    import keras
-
-    from keras_compress import sweep
-    from keras_compress.bridge.loading import load_model
-    from keras_compress.files import check_writable_folder
-    from keras_compress.result import has_codes, load_result
-
-    if not FLAGS.learning_rate > 0:
-        raise InputError(f"--learning_rate must be above 0. Received: {FLAGS.learning_rate}.")
-    stem = path.name.removesuffix(path.suffix)
-    given = load_result(path, allow_lambda=FLAGS.allow_lambda) if has_codes(path) else None
-    model = given.model if given is not None else load_model(path, allow_lambda=FLAGS.allow_lambda)
-    data = load_data(path, model)
-    data.samples.check(model, 1)
-    train, validation = sweep.split(data.samples, FLAGS.seed)
-    name = f"{stem}_{suffix}"
-    for folder in (FLAGS.output_dir, FLAGS.metrics_dir, FLAGS.logs_dir):
-        check_writable_folder(folder)
-    settings = {
-        "epochs": FLAGS.epochs,
-        "batch_size": FLAGS.batch_size,
-        "optimizer": keras.optimizers.Adam(FLAGS.learning_rate),
-        "metrics": ["accuracy"],
-        "layers": FLAGS.layers,
-        "validation": validation,
-        "seed": FLAGS.seed,
-        "checkpoint": FLAGS.checkpoint_dir,
-        "callbacks": [keras.callbacks.TensorBoard(str(pathlib.Path(FLAGS.logs_dir) / name), write_graph=False)],
-    }
-    return TrainingJob(name, given if given is not None else model, model, data, train, settings)
 
 
 def _has_card(path: pathlib.Path) -> bool:
