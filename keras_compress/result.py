@@ -156,12 +156,15 @@ class Result:
             of the layer, followed by the kernel's name where the layer has several: `separable/pointwise_kernel`.
         masks: the same path -> boolean array of the kernel's shape, false where a zero must stay.
         report: what was done.
+        clusters: the same path -> integers of the kernel's shape: weights with the same number are equal, and stay so
+            in `quantization_aware_training`. Other steps drop them.
     """
 
     model: keras.Model
     kernels: dict[str, QuantizedKernel] = dataclasses.field(default_factory=dict)
     masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     report: Report = dataclasses.field(default_factory=Report)
+    clusters: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, model_or_result: "keras.Model | Result") -> "Result":
@@ -208,7 +211,7 @@ class Result:
             if each.kernel in kernels:
                 kernels[each.kernel] = kernels[each.kernel].multiplied(each.factor, path)
                 views[each.kernel].variable.assign(kernels[each.kernel].decode())
-        return dataclasses.replace(self, model=model, kernels=kernels), folds, reasons
+        return dataclasses.replace(self, model=model, kernels=kernels, clusters={}), folds, reasons
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `NAME.keras`, `NAME.codes.npz` and `NAME.json`; `path` is `NAME`, with or without `.keras`.
@@ -224,6 +227,7 @@ class Result:
                 if value is not None:
                     arrays[f"kernels/{layer}/{field.name}"] = np.asarray(value)
         arrays |= {f"masks/{layer}": mask for layer, mask in self.masks.items()}
+        arrays |= {f"clusters/{layer}": numbers for layer, numbers in self.clusters.items()}
         with replacing(stem + ".keras") as part:
             self.model.save(part)
         with replacing(stem + ".codes.npz") as part:
@@ -249,14 +253,14 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
                 f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
             )
     try:
-        report, kernels, masks = _read(stem)
+        report, kernels, masks, clusters = _read(stem)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
         ) from error
-    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), kernels, masks, report)
+    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), kernels, masks, report, clusters)
     result.check()
     return result
 
@@ -266,7 +270,9 @@ def has_codes(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(_stem(path) + ".codes.npz")
 
 
-def _read(stem: str) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray]]:
+def _read(
+    stem: str,
+) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray], dict[str, np.ndarray]]:
     state = json.loads(pathlib.Path(stem + ".json").read_text())
     if state["format_version"] > FORMAT_VERSION:
         raise InputError(
@@ -274,17 +280,20 @@ def _read(stem: str) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.n
         )
     fields: dict[str, dict[str, np.ndarray]] = {}
     masks: dict[str, np.ndarray] = {}
+    clusters: dict[str, np.ndarray] = {}
     # NumPy leaves a damaged file open, so it is opened here.
     with open(stem + ".codes.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
         for name in arrays.files:
             kind, _, rest = name.partition("/")
             if kind == "masks":
                 masks[rest] = arrays[name]
+            elif kind == "clusters":
+                clusters[rest] = arrays[name]
             else:
                 layer, _, field = rest.rpartition("/")
                 fields.setdefault(layer, {})[field] = arrays[name]
     kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
-    return Report.from_dict(state["report"]), kernels, masks
+    return Report.from_dict(state["report"]), kernels, masks, clusters
 
 
 def _kernel_of(parts: dict[str, np.ndarray]) -> QuantizedKernel:

@@ -18,7 +18,7 @@ LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result",
     "tensorflow",
     "numpy",
 }
-TECHNIQUES = {"quantization", "pruning", "training", "reduction", "export"}
+TECHNIQUES = {"quantization", "pruning", "clustering", "training", "reduction", "export"}
 
 # room: what it may import beside itself, the standard library and EVERYWHERE
 ROOMS: dict[str, set[str]] = {
@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "bridge": {"layers", "keras", "tensorflow", "numpy", "h5py", "tf_keras", "tensorflow_model_optimization"},
     "quantization": LOWER,
     "pruning": LOWER,
+    "clustering": LOWER,
     "training": LOWER,
     "reduction": LOWER,
     "export": LOWER | {"ai_edge_litert", "h5py"},

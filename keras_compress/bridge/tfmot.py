@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import tensorflow as tf
@@ -40,8 +40,13 @@ class Rounding:
     outputs_only: Callable[[], Any]
 
 
-def rounding(bits: int, activation_bits: int) -> Rounding:
-    """tfmot's 8-bit scheme, or its experimental one for other widths; it does not export what they are made of."""
+def rounding(bits: int, activation_bits: int, one_scale: Collection[str] = ()) -> Rounding:
+    """tfmot's 8-bit scheme, or its experimental one for other widths; it does not export what they are made of.
+
+    Args:
+        bits, activation_bits: widths.
+        one_scale: names of layers whose kernels have one scale, also where tfmot has one for each channel.
+    """
     quantization = import_tfmot().quantization.keras
     if bits == 8:
         from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
@@ -49,9 +54,10 @@ def rounding(bits: int, activation_bits: int) -> Rounding:
             default_8bit_quantize_registry,
         )
 
+        registry = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
         return Rounding(
-            default_8bit_quantize_registry.Default8BitQuantizeRegistry(),
-            quantization.default_8bit.Default8BitQuantizeScheme(),
+            registry,
+            _with_one_scale(quantization.default_8bit.Default8BitQuantizeScheme(), registry, bits, one_scale),
             default_8bit_quantize_configs.Default8BitOutputQuantizeConfig,
         )
     from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (
@@ -60,8 +66,28 @@ def rounding(bits: int, activation_bits: int) -> Rounding:
     )
 
     settings = {"num_bits_weight": bits, "num_bits_activation": activation_bits}
+    registry = default_n_bit_quantize_registry.DefaultNBitQuantizeRegistry(**settings)
+    scheme = quantization.experimental.default_n_bit.DefaultNBitQuantizeScheme(**settings)
     return Rounding(
-        default_n_bit_quantize_registry.DefaultNBitQuantizeRegistry(**settings),
-        quantization.experimental.default_n_bit.DefaultNBitQuantizeScheme(**settings),
+        registry,
+        _with_one_scale(scheme, registry, bits, one_scale),
         functools.partial(default_n_bit_quantize_configs.DefaultNBitOutputQuantizeConfig, **settings),
     )
+
+
+def _with_one_scale(scheme: Any, registry: Any, bits: int, names: Collection[str]) -> Any:
+    """The scheme, with other quantizers for the kernels of some layers."""
+    quantizers = import_tfmot().quantization.keras.quantizers
+
+    def configuration(layer: Any) -> Any:
+        found = type(registry).get_quantize_config(registry, layer)
+        if layer.name in names:
+            found.weight_quantizer = quantizers.LastValueQuantizer(
+                bits, per_axis=False, symmetric=True, narrow_range=True
+            )
+        return found
+
+    if names:
+        registry.get_quantize_config = configuration
+        scheme.get_quantize_registry = lambda: registry
+    return scheme

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.text import aligned
 
 BYTES_A_NUMBER = 4  # float32
 
@@ -134,6 +135,40 @@ def measure(model_or_result: Any) -> Measurement:
         ideal_bytes=sum(row.ideal_bytes for row in rows),
         layers=rows,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of a model after each of several steps.
+
+    Attributes:
+        steps: name of each -> `Measurement`.
+    """
+
+    steps: dict[str, Measurement]
+
+    def __str__(self) -> str:
+        first = next(iter(self.steps.values()))
+        rows = [["bytes", "zeros", "raw", "gzipped", "ideal", "gzipped / first"]]
+        for name, size in self.steps.items():
+            zeros = 1 - size.nonzeros / max(size.parameters, 1)
+            numbers = [f"{number:,}" for number in (size.raw_bytes, size.gzipped_bytes, size.ideal_bytes)]
+            rows.append([name, f"{zeros:.1%}", *numbers, f"{size.gzipped_bytes / max(first.gzipped_bytes, 1):.1%}"])
+        return "\n".join(aligned(rows, [0]))
+
+
+def compare_sizes(**models_or_results: Any) -> Sizes:
+    """What a chain of techniques did to the size: `print(kc.compare_sizes(float=model, pruned=pruned))`.
+
+    Args:
+        models_or_results: for each step what `measure` takes, under the name that the table gives it.
+
+    Raises:
+        InputError: none at all, or what `measure` does not take.
+    """
+    if not models_or_results:
+        raise InputError("compare_sizes wants models or results by name, such as float=model. Received: none.")
+    return Sizes({name: measure(each) for name, each in models_or_results.items()})
 
 
 def _num_numbers(layer: keras.Layer) -> int:

@@ -3,7 +3,7 @@
 import pathlib
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -11,9 +11,6 @@ from keras_compress import cli
 from keras_compress.bridge.strategies import STRATEGIES, strategy_of, task_of
 from keras_compress.errors import InputError
 from keras_compress.options.network import Data, load_data, model_path
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 flags.disclaim_key_flags()  # flags belong to the command that asks for them, whose --help shows them
 FLAGS = flags.FLAGS
@@ -65,6 +62,7 @@ class TrainingJob(NamedTuple):
         if not self.writes:
             return
         from keras_compress import sweep
+        from keras_compress.measurement.counts import compare_sizes
         from keras_compress.measurement.tflite import evaluate_tflite
 
         result.save(folder / self.name)
@@ -88,6 +86,7 @@ class TrainingJob(NamedTuple):
         print(result.report)
         before, after = row["float_top1"], row["top1"]
         print(f"top-1:    {before:.2%} before, {after:.2%} after, on {row['test_samples']:,} test samples")
+        print(compare_sizes(before=self.model, after=result))
         for top1, size in files.values():
             print(f"TFLite:   {top1:.2%}, {size:,} bytes: {tflite}")
         print(f"network:  {folder / self.name}.keras")
@@ -143,8 +142,8 @@ def load_training(argv: list[str], suffix: str) -> TrainingJob:
     return TrainingJob(name, given if given is not None else model, model, data, batches, settings)
 
 
-def _strategy() -> "tf.distribute.Strategy | None":
-    """Of --strategy."""
+def _strategy() -> Any:
+    """The tf.distribute.Strategy of --strategy, or None."""
     cli.import_tensorflow(find_devices=FLAGS.strategy != "multiworker")
     return strategy_of(FLAGS.strategy)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross
+from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
@@ -76,8 +77,8 @@ def quantization_aware_training(
     """Trains a model on while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
 
     Kernels are rounded to 2^bits - 1 levels, activations to 8 bits with moving averages as ranges; what tfmot cannot
-    round stays in floating point. Zeros that a result keeps stay. BatchNorm normalizes while the model is trained, and
-    is then folded wherever that is exact: scales are multiplied, codes stay.
+    round stays in floating point. Zeros and clusters that a result keeps stay. BatchNorm normalizes while the model is
+    trained, and is then folded wherever that is exact: scales are multiplied, codes stay.
 
     Args:
         model: a Functional or Sequential model, or a result, whose codes are dropped.
@@ -107,23 +108,24 @@ def quantization_aware_training(
     if bits not in BITS:
         raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    base, _, _ = fold(given.model, FOLDED_FIRST)
+    base, folds, _ = fold(given.model, FOLDED_FIRST)
+    clusters = {path: numbers for path, numbers in given.clusters.items() if path not in folds}
     chosen, reasons = _chosen(base, layers)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     fused = _with_own_activations(base, chosen)
     with scope(strategy):
-        crossing, left = _fake_quantized(fused, chosen, bits)
+        crossing, left = _fake_quantized(fused, chosen, bits, set(clusters))
         training.compile_for(crossing, base, settings, samples)
         plain = cross(base)
         training.compile_for(plain, base, settings, samples)
         figures = training.figures("before", plain.model, tested)
-        keep = _KeepZeros.of(crossing, given.masks)
-        training.fit(crossing.model, samples, settings, tested, [*keep, *callbacks])
+        kept = _kept(crossing, given.masks, clusters)
+        training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
         figures |= training.figures("after", crossing.model, tested)
     if strategy is not None:  # the converter wants variables that belong to none
         weights = crossing.model.get_weights()
-        crossing, _ = _fake_quantized(fused, chosen, bits)
+        crossing, _ = _fake_quantized(fused, chosen, bits, set(clusters))
         crossing.model.set_weights(weights)
     reasons |= left
     trained, kernels = _returned(base, crossing, bits)
@@ -228,10 +230,15 @@ def _is_relu(operation: Any) -> bool:
     return plain and not operation.negative_slope and not operation.threshold
 
 
-def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Crossing, dict[str, str]]:
-    """tfmot's model of a model, the layers of both, and why other layers stay in floating point."""
+def _fake_quantized(
+    model: keras.Model, chosen: set[str], bits: int, clustered: set[str]
+) -> tuple[Crossing, dict[str, str]]:
+    """tfmot's model of a model, the layers of both, and why other layers stay in floating point.
+
+    Clustered kernels have one scale: equal weights then have equal codes, whatever their channel.
+    """
     quantization = import_tfmot().quantization.keras
-    ways = rounding(bits, ACTIVATION_BITS)
+    ways = rounding(bits, ACTIVATION_BITS, clustered)
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
     kernels = {id(view.layer) for view in views_by_path(model).values()}
     graph = Graph(model)
@@ -277,27 +284,16 @@ def _fake_quantized(model: keras.Model, chosen: set[str], bits: int) -> tuple[Cr
     return Crossing(twin, pairs), left
 
 
-class _KeepZeros:
-    """Makes callbacks that put zeros back after each step."""
-
-    @staticmethod
-    def of(crossing: Crossing, masks: dict[str, np.ndarray]) -> list[Any]:
-        """One callback where there are zeros to keep, else none."""
-        kept = []
-        for _, twin in crossing.pairs:
-            path = getattr(twin, "layer", twin).name
-            if path in masks:
-                kernel = next(weight for weight in twin.weights if tuple(weight.shape) == masks[path].shape)
-                kept.append((kernel, tf.constant(masks[path], kernel.dtype)))
-        if not kept:
-            return []
-
-        @tf.function
-        def restore() -> None:
-            for kernel, mask in kept:
-                kernel.assign(kernel * mask)
-
-        return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: restore())]
+def _kept(crossing: Crossing, masks: dict[str, np.ndarray], clusters: dict[str, np.ndarray]) -> list[Kept]:
+    kept = []
+    for _, twin in crossing.pairs:
+        path = getattr(twin, "layer", twin).name
+        mask, numbers = masks.get(path), clusters.get(path)
+        shapes = {each.shape for each in (mask, numbers) if each is not None}
+        if shapes:
+            kernel = next(weight for weight in twin.weights if tuple(weight.shape) in shapes)
+            kept.append(Kept(kernel, mask, numbers))
+    return kept
 
 
 def _returned(model: keras.Model, crossing: Crossing, bits: int) -> tuple[keras.Model, dict[str, QuantizedKernel]]:

@@ -1,0 +1,48 @@
+"""What an earlier step won and a training must not lose: zeros, and weights that are equal."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_compress.bridge.libraries import import_tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A variable of a tf_keras model, and what must stay.
+
+    Attributes:
+        mask: of the variable's shape, false where a zero must stay; or None.
+        clusters: integers from 0 on, of the variable's shape: weights with the same number stay equal; or None.
+    """
+
+    variable: Any
+    mask: np.ndarray | None = None
+    clusters: np.ndarray | None = None
+
+
+def keeping(kept: Sequence[Kept]) -> list[Any]:
+    """One callback of tf_keras that mends the variables after each step; none where nothing is to be kept.
+
+    Weights of a cluster become their mean: each then takes the mean of their steps, as a shared weight would (Han et
+    al., 2016, section 3, sum the gradients, which is the same direction).
+    """
+    if not kept:
+        return []
+
+    @tf.function
+    def mend() -> None:
+        for each in kept:
+            value = tf.convert_to_tensor(each.variable)
+            if each.clusters is not None:
+                labels = each.clusters.ravel()
+                means = tf.math.unsorted_segment_mean(tf.reshape(value, [-1]), labels, int(labels.max()) + 1)
+                value = tf.reshape(tf.gather(means, labels), value.shape)
+            if each.mask is not None:
+                value *= tf.constant(each.mask, value.dtype)
+            each.variable.assign(value)
+
+    return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mend())]

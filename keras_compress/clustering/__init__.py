@@ -1,0 +1,1 @@
+"""Weights that share a few values."""
