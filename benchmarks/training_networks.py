@@ -7,8 +7,9 @@ labelled: each of --networks is pruned to 50 and 80 % and trained with rounding 
 over all training images, those of cifar10 mirrored and shifted, by Adam at a learning rate that falls from
 --learning_rate to zero in half a cosine, and exported; accuracies on all test images. unlabelled: the same for networks
 without data here, towards the classes that they themselves give to CIFAR-10's images, enlarged, or to noise; the share
-of 1,000 other inputs that keep their class. chains: techniques one after the other on --chained; sizes are those of TFLite files with
-codes in 8 or 4 bits after gzip. Half an hour on two cores. Writes training_networks (.json, .md, .csv).
+of 1,000 other inputs that keep their class. chains: techniques one after the other on --chained; sizes are those of
+weights, and of TFLite files with codes in 8 or 4 bits, after gzip. Half an hour on two cores. Writes training_networks
+(.json, .md, .csv).
 """
 
 import pathlib
