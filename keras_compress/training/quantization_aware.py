@@ -325,7 +325,12 @@ def _codes(kernel: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, kin
     """The integers of fake quantization with a symmetric narrow range: -(2^(b-1) - 1) to 2^(b-1) - 1 times a scale."""
     largest = 2 ** (bits - 1) - 1
     scale = np.maximum((high - low).astype(np.float32) / (2 * largest), np.float32(1e-9)).reshape(-1)
-    codes = np.clip(np.rint(kernel / scale), -largest, largest).astype(np.int32)
+    # By the operation that training rounds with: at a tie a division could go the other way.
+    fake_quantized = tf.quantization.fake_quant_with_min_max_vars
+    if np.ndim(low):
+        fake_quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel
+    rounded = fake_quantized(kernel, low, high, num_bits=bits, narrow_range=True).numpy()
+    codes = np.clip(np.rint(rounded / scale), -largest, largest).astype(np.int32)
     axes = QUANTIZED[kind]
     levels = np.arange(-largest, largest + 1)
     if scale.size == 1 and kind is not keras.layers.DepthwiseConv2D:
