@@ -3,11 +3,15 @@
 import dataclasses
 import functools
 import os
+import re
+import unittest.mock
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import tensorflow as tf
+
+RANGE = re.compile(r"_(min|max)(:\d+)?$")  # names of the variables that are ends of ranges
 
 
 def import_tfmot() -> Any:
@@ -73,6 +77,26 @@ def rounding(bits: int, activation_bits: int, one_scale: Collection[str] = ()) -
         _with_one_scale(scheme, registry, bits, one_scale),
         functools.partial(default_n_bit_quantize_configs.DefaultNBitOutputQuantizeConfig, **settings),
     )
+
+
+def begin_ranges(model: Any, batches: Iterable[Any]) -> None:
+    """Gives a model with fake quantization ranges of activations to begin with: means over some batches.
+
+    tfmot begins with -6 to 6 and moves by a thousandth of the way a step, so that inputs of 0 to 255 are clipped for
+    thousands of steps, and small activations are zero. Ranges are set one layer after the other within a call, so that
+    each sees inputs that were rounded well. All other variables stay as they are.
+    """
+    others = [variable for variable in model.variables if not RANGE.search(variable.name)]
+    values = [variable.numpy() for variable in others]
+    for number, inputs in enumerate(batches):
+
+        def towards_mean(variable: Any, value: Any, decay: float, count: int = number + 1, **settings: Any) -> Any:
+            return variable.assign(variable + (value - variable) / count)
+
+        with unittest.mock.patch.object(tf.__internal__.train, "assign_moving_average", towards_mean):
+            model(inputs, training=True)
+    for variable, value in zip(others, values, strict=True):
+        variable.assign(value)
 
 
 def _with_one_scale(scheme: Any, registry: Any, bits: int, names: Collection[str]) -> Any:

@@ -22,7 +22,7 @@ from keras_compress.bridge.counterparts import objects
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import task_of
-from keras_compress.errors import InputError, check_integer
+from keras_compress.errors import InputError, UserError, check_integer
 from keras_compress.files import replacing
 from keras_compress.layers.paths import functional_graph
 
@@ -96,7 +96,14 @@ def compile_for(crossing: Crossing, model: keras.Model, training: Training, samp
     twin.compile(**settings)
 
 
-def fit(twin: Any, samples: Samples, training: Training, validation: Samples | None, callbacks: Sequence[Any]) -> None:
+def fit(
+    twin: Any,
+    samples: Samples,
+    training: Training,
+    validation: Samples | None,
+    callbacks: Sequence[Any],
+    begin: Callable[[], None] | None = None,
+) -> None:
     """Trains a compiled model of tf_keras.
 
     Args:
@@ -105,25 +112,40 @@ def fit(twin: Any, samples: Samples, training: Training, validation: Samples | N
         training: settings.
         validation: evaluated after each epoch.
         callbacks: of tf_keras or of Keras 3; they see the tf_keras model.
+        begin: called before the first epoch, and not where a run goes on.
 
     Raises:
         InputError: a checkpoint of another run.
+        UserError: loss or weights became NaN.
     """
     generators = _seed_layers(twin, training.seed)
     state = _State(twin, training, samples, generators) if training.checkpoint is not None else None
     done = state.restore() if state is not None else 0
+    if done == 0 and begin is not None:
+        begin()
     if done < training.epochs:
         adapted = [_adapted(callback) for callback in callbacks]
-        twin.fit(
+        losses = twin.fit(
             samples.shuffled(training.seed, done, training.epochs),
             steps_per_epoch=samples.steps,
             epochs=training.epochs,
             initial_epoch=done,
             validation_data=None if validation is None else validation.in_order(),
-            callbacks=[*adapted, *([] if state is None else [state.callback()])],
+            callbacks=[
+                *adapted,
+                import_tf_keras().callbacks.TerminateOnNaN(),
+                *([] if state is None else [state.callback()]),
+            ],
             shuffle=False,
             verbose=0,
-        )
+        ).history["loss"]
+        if not all(np.isfinite(values).all() for values in (losses, *twin.get_weights())):
+            if state is not None:
+                state.clear()
+            raise UserError(
+                f"Loss or weights became NaN or infinite, by epoch {done + len(losses)}. Pass an optimizer with a "
+                "smaller learning rate, or look for NaN among the samples."
+            )
     if state is not None:
         state.clear()
 

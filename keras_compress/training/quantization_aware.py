@@ -18,7 +18,7 @@ from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
-from keras_compress.bridge.tfmot import import_tfmot, rounding
+from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, rounding
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
@@ -54,6 +54,7 @@ OUTPUTS_ONLY = (  # computed in floating point, with rounded outputs: the layer 
 )  # fmt: skip
 BITS = range(2, 9)  # of fake_quant_with_min_max_vars
 ACTIVATION_BITS = 8
+RANGE_BATCHES = 16  # that ranges of activations begin with
 
 
 def quantization_aware_training(
@@ -114,6 +115,14 @@ def quantization_aware_training(
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     fused = _with_own_activations(base, chosen)
+
+    def begin() -> None:
+        # Of a model that belongs to no strategy: the distributed one runs by `fit` only.
+        alone = crossing if strategy is None else _fake_quantized(fused, chosen, bits, set(clusters))[0]
+        begin_ranges(alone.model, (batch[0] for batch in samples.shuffled(seed, 0, 1).take(RANGE_BATCHES)))
+        if strategy is not None:
+            crossing.model.set_weights(alone.model.get_weights())
+
     with scope(strategy):
         crossing, left = _fake_quantized(fused, chosen, bits, set(clusters))
         training.compile_for(crossing, base, settings, samples)
@@ -121,7 +130,7 @@ def quantization_aware_training(
         training.compile_for(plain, base, settings, samples)
         figures = training.figures("before", plain.model, tested)
         kept = _kept(crossing, given.masks, clusters)
-        training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
+        training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
         figures |= training.figures("after", crossing.model, tested)
     if strategy is not None:  # the converter wants variables that belong to none
         weights = crossing.model.get_weights()

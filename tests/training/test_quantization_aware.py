@@ -148,6 +148,27 @@ def test_kernels_with_other_activations_are_rounded_too(data, activation):
     assert result.model.get_layer("conv").activation is keras.activations.get(activation)
 
 
+@pytest.mark.parametrize("factor", [0.01, 255.0])
+def test_ranges_suit_the_data_from_the_first_step_on(data, tmp_path, factor):
+    """tfmot begins with -6 to 6 for every tensor: inputs up to 255 would be clipped, small ones all be zero."""
+    keras.utils.set_random_seed(0)
+    x, y = data[0] * factor, data[1]
+    model = plain()
+    model.get_layer("conv").kernel.assign(model.get_layer("conv").kernel / factor)
+    slow = keras.optimizers.SGD(1e-9)
+    result = train(model, (x, y), epochs=1, optimizer=slow, tflite=tmp_path / "qat.tflite")
+    wanted = result.model.predict(x, verbose=0)
+    assert kc.evaluate_tflite(tmp_path / "qat.tflite", x, wanted.argmax(axis=1)).top1 > 0.97
+    for weight, before in zip(result.model.weights[1::2], model.weights[1::2], strict=True):
+        np.testing.assert_allclose(weight.numpy(), before.numpy(), atol=1e-6)  # biases: only ranges were set
+
+
+def test_a_loss_that_becomes_nan_is_said(model, data, tmp_path):
+    with pytest.raises(kc.UserError, match="became NaN or infinite, by epoch"):
+        train(model, data, optimizer=keras.optimizers.SGD(1e20), checkpoint=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
 def test_it_learns(data):
     keras.utils.set_random_seed(0)
     result = train(plain(), data, bits=3, epochs=20, optimizer=keras.optimizers.Adam(0.01))
