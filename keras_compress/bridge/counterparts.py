@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from keras_compress.bridge.activations import FORMULAS, name_in_keras_3, written_out
 from keras_compress.bridge.libraries import Library
 from keras_compress.errors import InputError
 
@@ -244,10 +245,13 @@ def _translated(value: Any, where: str, setting: str, target: Library) -> Any:
 def _activation(value: Any, where: str, target: Library) -> Any:
     if value is None:
         return None
+    written = name_in_keras_3(value)
+    if written in FORMULAS and (target.name != "Keras 3" or written != value):
+        return written if target.name == "Keras 3" else written_out(written)
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise NoCounterpartError(
             f"{where} has the activation {value!r}, which the two Keras do not both have with the same mathematics. "
-            f"Both have {', '.join(ACTIVATIONS)}."
+            f"Both have {', '.join(ACTIVATIONS)}; {', '.join(FORMULAS)} of Keras 3 are written out."
         )
     return value if target.name == "Keras 3" else RENAMED_ACTIVATIONS.get(value, value)
 
