@@ -49,8 +49,8 @@ KNOWN_ALONE = (  # of tfmot, in Activation layers
 )  # fmt: skip
 FOLDED_FIRST = (keras.layers.Conv2DTranspose,)  # since tfmot would round what is between it and its BatchNorm
 OUTPUTS_ONLY = (  # computed in floating point, with rounded outputs: the layer behind is one of integers in a file
-    keras.layers.BatchNormalization, keras.layers.ELU, keras.layers.LayerNormalization, keras.layers.PReLU,
-    keras.layers.Rescaling,
+    keras.layers.BatchNormalization, keras.layers.ELU, keras.layers.LayerNormalization, keras.layers.Multiply,
+    keras.layers.PReLU, keras.layers.Rescaling,
 )  # fmt: skip
 BITS = range(2, 9)  # of fake_quant_with_min_max_vars
 ACTIVATION_BITS = 8
@@ -270,7 +270,8 @@ def _fake_quantized(
         path = paths[id(layer)]
         own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
         if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
-            return Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
+            plain = Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
+            return quantization.quantize_annotate_layer(plain, ways.outputs_only()) if counts[path] == 1 else plain
         if path in normalizations or (own and ways.registry.supports(twin)):
             return quantization.quantize_annotate_layer(twin)
         if layer.weights and id(layer) not in kernels:

@@ -125,11 +125,15 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling"])
+@pytest.mark.parametrize(
+    "behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling", "Activation", "Multiply"]
+)
 def test_layers_behind_such_as_tfmot_cannot_round_are_of_integers_in_the_file(data, tmp_path, behind, bits):
     inputs = keras.Input((6, 6, 1))
-    layer = getattr(L, behind)(**({"scale": 2.0} if behind == "Rescaling" else {}))
-    x = layer(L.Conv2D(8, 3, activation="relu", name="conv")(inputs))
+    settings = {"Rescaling": {"scale": 2.0}, "Activation": {"activation": "hard_silu"}}
+    layer = getattr(L, behind)(**settings.get(behind, {}))
+    x = L.Conv2D(8, 3, activation="relu", name="conv")(inputs)
+    x = layer([x, x] if behind == "Multiply" else x)
     model = keras.Model(
         inputs, L.Dense(4, name="head")(L.Flatten()(L.Conv2D(16, 3, activation="relu", name="next")(x)))
     )
