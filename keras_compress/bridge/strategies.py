@@ -51,6 +51,9 @@ def scope(strategy: "tf.distribute.Strategy | None") -> contextlib.AbstractConte
 
 
 def task_of(strategy: "tf.distribute.Strategy | None") -> int:
-    """Number of this worker; 0, the one that writes files, where it is the only one."""
+    """Number of this worker; 0, the one that writes files, for the chief, or for the first where there is none."""
     resolver = None if strategy is None else strategy.cluster_resolver
-    return 0 if resolver is None or resolver.task_id is None else int(resolver.task_id)
+    if resolver is None or resolver.task_id is None:
+        return 0
+    after_chief = resolver.task_type != "chief" and "chief" in resolver.cluster_spec().jobs
+    return int(resolver.task_id) + after_chief

@@ -1,5 +1,7 @@
 """Training under tf.distribute: two workers on one machine give the weights that one process gives."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -68,3 +70,10 @@ def test_one_process_is_the_first_worker():
     mirrored = strategy_of("mirrored")
     assert isinstance(mirrored, tf.distribute.MirroredStrategy)
     assert task_of(None) == task_of(mirrored) == 0
+
+
+@pytest.mark.parametrize("kind, index, number", [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
+def test_a_chief_is_the_first_worker(kind, index, number):
+    cluster = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, task_type=kind, task_id=index)
+    assert task_of(types.SimpleNamespace(cluster_resolver=resolver)) == number
