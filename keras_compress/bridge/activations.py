@@ -41,6 +41,11 @@ def written_out(name: str) -> Callable[[Any], Any]:
     return function
 
 
-def name_in_keras_3(value: Any) -> Any:
-    """The name in Keras 3 of a function that `written_out` made, as tf_keras serializes it; else the value."""
-    return value.rpartition(PREFIX)[2] if isinstance(value, str) and PREFIX in value else value
+def is_written_out(value: Any) -> bool:
+    """Whether tf_keras serialized a function of `written_out` so."""
+    return isinstance(value, str) and PREFIX in value
+
+
+def name_in_keras_3(value: str) -> str:
+    """What Keras 3 calls such a function."""
+    return value.rpartition(PREFIX)[2]

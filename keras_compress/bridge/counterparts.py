@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from keras_compress.bridge.activations import FORMULAS, name_in_keras_3, written_out
+from keras_compress.bridge.activations import FORMULAS, is_written_out, name_in_keras_3, written_out
 from keras_compress.bridge.libraries import Library
 from keras_compress.errors import InputError
 
@@ -245,9 +245,10 @@ def _translated(value: Any, where: str, setting: str, target: Library) -> Any:
 def _activation(value: Any, where: str, target: Library) -> Any:
     if value is None:
         return None
-    written = name_in_keras_3(value)
-    if written in FORMULAS and (target.name != "Keras 3" or written != value):
-        return written if target.name == "Keras 3" else written_out(written)
+    if target.name == "Keras 3" and is_written_out(value):
+        return name_in_keras_3(value)
+    if target.name != "Keras 3" and isinstance(value, str) and value in FORMULAS:
+        return written_out(value)
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise NoCounterpartError(
             f"{where} has the activation {value!r}, which the two Keras do not both have with the same mathematics. "

@@ -32,17 +32,26 @@ def keeping(kept: Sequence[Kept]) -> list[Any]:
     """
     if not kept:
         return []
+    # Tensors that the function takes from outside: arrays within would be copied into its graph, which has a limit.
+    tensors = [
+        (
+            each.variable,
+            None if each.mask is None else tf.constant(each.mask, each.variable.dtype),
+            None if each.clusters is None else tf.constant(each.clusters.ravel()),
+            0 if each.clusters is None else int(each.clusters.max()) + 1,
+        )
+        for each in kept
+    ]
 
     @tf.function
     def mend() -> None:
-        for each in kept:
-            value = tf.convert_to_tensor(each.variable)
-            if each.clusters is not None:
-                labels = each.clusters.ravel()
-                means = tf.math.unsorted_segment_mean(tf.reshape(value, [-1]), labels, int(labels.max()) + 1)
+        for variable, mask, labels, count in tensors:
+            value = tf.convert_to_tensor(variable)
+            if labels is not None:
+                means = tf.math.unsorted_segment_mean(tf.reshape(value, [-1]), labels, count)
                 value = tf.reshape(tf.gather(means, labels), value.shape)
-            if each.mask is not None:
-                value *= tf.constant(each.mask, value.dtype)
-            each.variable.assign(value)
+            if mask is not None:
+                value *= mask
+            variable.assign(value)
 
     return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mend())]

@@ -129,16 +129,14 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def array_of(model: Any, tensor: Any) -> np.ndarray | None:
-    """A constant tensor as an array; integers of fewer than 8 bits as int8; None for what is computed, sparse or
-    unknown."""
+    """A constant tensor as an array, integers of fewer than 8 bits as int8; None if computed, sparse or unknown."""
     data = model.buffers[tensor.buffer].data
     name = TYPES.get(tensor.type, "")
     if data is None or not len(data) or name not in BITS or tensor.sparsity is not None:
         return None
     content = np.frombuffer(bytes(data), np.uint8)
-    shape = (
-        [] if tensor.shape is None else [int(size) for size in tensor.shape]
-    )  # some files leave out that of a number
+    # Some files leave out the shape of a number.
+    shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
     if BITS[name] < 8:
         return unpack(content, BITS[name], int(np.prod(shape))).reshape(shape)
     return content.view(name.lower() if name != "BFLOAT16" else "uint16").reshape(shape)

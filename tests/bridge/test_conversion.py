@@ -440,6 +440,7 @@ class Subclassed(keras.Model):
             r"Layer 'it' \(Activation\) has the activation 'soft_shrink'.*Both have",
         ),
         (lambda: L.Dense(2, "celu"), r"has the activation 'celu'"),
+        (lambda: L.Dense(2, activation=L.LeakyReLU(0.1)), "has the activation"),
         (lambda: L.SpectralNormalization(L.Dense(2)), "does not run beside Keras 3"),
         (lambda: L.Reshape((4, 1)), None),
     ],
