@@ -32,6 +32,15 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """200 images of six pixels each way, (200, 6, 6, 1), and which of four quarters is bright: data to train on."""
+    from tests.pictures import bright_quarters  # loads Keras
+
+    x, y = bright_quarters(200, 6)
+    return x[..., np.newaxis], y
+
+
 @pytest.fixture
 def data_file() -> Callable[[str], pathlib.Path]:
     """A function from a file name such as "mnist.npz" to its path; the test is skipped where the file is missing."""

@@ -14,6 +14,25 @@ def bright_quarters(num_samples: int, size: int) -> tuple[np.ndarray, np.ndarray
     return x, y
 
 
+class Mirrored(keras.utils.PyDataset):
+    """Images that are mirrored or not, by epoch."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data, self.epoch = data, 0
+
+    @property
+    def num_batches(self):
+        return 8
+
+    def on_epoch_begin(self):
+        self.epoch += 1
+
+    def __getitem__(self, index):
+        rows = slice(25 * index, 25 * (index + 1))
+        return self.data[0][rows, :: -1 if self.epoch % 2 else 1], self.data[1][rows]
+
+
 class Killed(Exception):
     """What `Kill` raises."""
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.bridge.conversion import Crossing
+from keras_compress.bridge.conversion import Crossing, cross
 from keras_compress.bridge.counterparts import objects
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.bridge.samples import Samples
@@ -60,18 +60,18 @@ class Training:
     checkpoint: str | os.PathLike[str] | None = None
     strategy: tf.distribute.Strategy | None = None
 
-    def digest(self) -> str:
-        """What tells these settings from others, in every process; where a run takes place is none."""
-        kept = dataclasses.replace(self, checkpoint=None, strategy=None)
-        values = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
-        return json.dumps(keras.saving.serialize_keras_object(values), default=lambda value: type(value).__name__)
-
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 0)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, 0)
         if self.strategy is not None and not isinstance(self.strategy, tf.distribute.Strategy):
             raise InputError(f"strategy must be a tf.distribute.Strategy. Received: {self.strategy!r}.")
+
+    def digest(self) -> str:
+        """What tells these settings from others, in every process; where a run takes place is none."""
+        kept = dataclasses.replace(self, checkpoint=None, strategy=None)
+        values = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
+        return json.dumps(keras.saving.serialize_keras_object(values), default=lambda value: type(value).__name__)
 
 
 def compile_for(crossing: Crossing, model: keras.Model, training: Training, samples: Samples) -> None:
@@ -112,7 +112,8 @@ def fit(
         training: settings.
         validation: evaluated after each epoch.
         callbacks: of tf_keras or of Keras 3; they see the tf_keras model.
-        begin: called before the first epoch, and not where a run goes on.
+        begin: called first; where a run goes on, its checkpoint then takes the place of what `begin` did to the model.
+            It may read samples, whose hooks are then as far in a run that goes on as in one that was not interrupted.
 
     Raises:
         InputError: a checkpoint of another run.
@@ -120,9 +121,9 @@ def fit(
     """
     generators = _seed_layers(twin, training.seed)
     state = _State(twin, training, samples, generators) if training.checkpoint is not None else None
-    done = state.restore() if state is not None else 0
-    if done == 0 and begin is not None:
+    if begin is not None:
         begin()
+    done = state.restore() if state is not None else 0
     if done < training.epochs:
         adapted = [_adapted(callback) for callback in callbacks]
         losses = twin.fit(
@@ -148,6 +149,17 @@ def fit(
             )
     if state is not None:
         state.clear()
+
+
+def figures_before(
+    model: keras.Model, training: Training, samples: Samples, validation: Samples | None
+) -> dict[str, float]:
+    """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
+    if validation is None:
+        return {}
+    plain = cross(model)
+    compile_for(plain, model, training, samples)
+    return figures("before", plain.model, validation)
 
 
 def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, float]:

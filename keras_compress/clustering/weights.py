@@ -85,10 +85,9 @@ def cluster_weights(
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     clusters = {path: _share(views[path], given.masks.get(path), number_of_clusters) for path in sorted(chosen)}
     with scope(strategy):
-        plain, crossing = cross(given.model), cross(clustered)
-        for each in (plain, crossing):
-            training.compile_for(each, given.model, settings, samples)
-        figures = training.figures("before", plain.model, tested)
+        figures = training.figures_before(given.model, settings, samples, tested)
+        crossing = cross(clustered)
+        training.compile_for(crossing, given.model, settings, samples)
         kept = _kept(crossing, views, clusters, given.masks)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
         figures |= training.figures("after", crossing.model, tested)

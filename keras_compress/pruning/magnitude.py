@@ -85,7 +85,7 @@ def prune_magnitude(
     functional_graph(given.model)
     schedule = PolynomialDecay() if schedule is None else schedule
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    _check_settings(schedule, epochs, m_by_n, block_size)
+    check_settings(schedule, epochs, m_by_n, block_size)
     chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
@@ -133,9 +133,13 @@ def prune_magnitude(
     return Result(pruned, {}, masks, given.report.extended(step))
 
 
-def _check_settings(
-    schedule: Any, epochs: int, m_by_n: tuple[int, int] | None, block_size: tuple[int, int] | None
+def check_settings(
+    schedule: Any,
+    epochs: int,
+    m_by_n: tuple[int, int] | None = None,
+    block_size: tuple[int, int] | None = None,
 ) -> None:
+    """Raises InputError for settings of `prune_magnitude` that contradict each other, or do not exist."""
     if not isinstance(schedule, PruningSchedule):
         raise InputError(
             f"schedule must be kc.PolynomialDecay(...) or kc.ConstantSparsity(...). Received: {schedule!r}."

@@ -106,8 +106,7 @@ def quantization_aware_training(
     given = Result.of(model)
     functional_graph(given.model)
     check_integer("epochs", epochs, 1)
-    if bits not in BITS:
-        raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
+    check_bits(bits)
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
     base, folds, _ = fold(given.model, FOLDED_FIRST)
     clusters = {path: numbers for path, numbers in given.clusters.items() if path not in folds}
@@ -116,25 +115,26 @@ def quantization_aware_training(
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     fused = _with_own_activations(base, chosen)
 
+    def fake_quantized() -> tuple[Crossing, dict[str, str]]:
+        return _fake_quantized(fused, chosen, bits, set(clusters))
+
     def begin() -> None:
         # Of a model that belongs to no strategy: the distributed one runs by `fit` only.
-        alone = crossing if strategy is None else _fake_quantized(fused, chosen, bits, set(clusters))[0]
+        alone = crossing if strategy is None else fake_quantized()[0]
         begin_ranges(alone.model, (batch[0] for batch in samples.shuffled(seed, 0, 1).take(RANGE_BATCHES)))
         if strategy is not None:
             crossing.model.set_weights(alone.model.get_weights())
 
     with scope(strategy):
-        crossing, left = _fake_quantized(fused, chosen, bits, set(clusters))
+        crossing, left = fake_quantized()
         training.compile_for(crossing, base, settings, samples)
-        plain = cross(base)
-        training.compile_for(plain, base, settings, samples)
-        figures = training.figures("before", plain.model, tested)
+        figures = training.figures_before(base, settings, samples, tested)
         kept = _kept(crossing, given.masks, clusters)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
         figures |= training.figures("after", crossing.model, tested)
     if strategy is not None:  # the converter wants variables that belong to none
         weights = crossing.model.get_weights()
-        crossing, _ = _fake_quantized(fused, chosen, bits, set(clusters))
+        crossing, _ = fake_quantized()
         crossing.model.set_weights(weights)
     reasons |= left
     trained, kernels = _returned(base, crossing, bits)
@@ -167,6 +167,12 @@ def quantization_aware_training(
         step.figures["file"] = os.path.basename(os.fspath(tflite))
         step.figures["bytes of the file"] = os.path.getsize(tflite)
     return result
+
+
+def check_bits(bits: int) -> None:
+    """Raises InputError for a width that fake quantization does not have."""
+    if bits not in BITS:
+        raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
 
 
 def _chosen(model: keras.Model, layers: Patterns | None) -> tuple[set[str], dict[str, str]]:

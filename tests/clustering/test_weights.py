@@ -8,7 +8,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.layers.kernels import views_by_path
-from tests.pictures import Kill, Killed, bright_quarters
+from tests.pictures import Kill, Killed
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -36,12 +36,6 @@ def network():
 def model():
     keras.utils.set_random_seed(0)
     return network()
-
-
-@pytest.fixture(scope="module")
-def data():
-    x, y = bright_quarters(200, 6)
-    return x[..., np.newaxis], y
 
 
 def cluster(model, data, **settings):

@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
-from tests.pictures import Kill, Killed, bright_quarters
+from tests.pictures import Kill, Killed, Mirrored
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -35,12 +35,6 @@ def network(dropout=0.2):
 def model():
     keras.utils.set_random_seed(0)
     return network()
-
-
-@pytest.fixture(scope="module")
-def data():
-    x, y = bright_quarters(200, 6)
-    return x[..., np.newaxis], y
 
 
 def prune(model, data, **settings):
@@ -97,25 +91,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path, epoch, 
     for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
     assert not folder.exists()
-
-
-class Mirrored(keras.utils.PyDataset):
-    """Images that are mirrored or not, by epoch."""
-
-    def __init__(self, data):
-        super().__init__()
-        self.data, self.epoch = data, 0
-
-    @property
-    def num_batches(self):
-        return 8
-
-    def on_epoch_begin(self):
-        self.epoch += 1
-
-    def __getitem__(self, index):
-        rows = slice(25 * index, 25 * (index + 1))
-        return self.data[0][rows, :: -1 if self.epoch % 2 else 1], self.data[1][rows]
 
 
 def test_batches_of_a_pydataset_go_on_with_the_epoch(model, data, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
-from tests.pictures import Kill, Killed, bright_quarters
+from tests.pictures import Kill, Killed, Mirrored
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -42,12 +42,6 @@ def plain(activation="relu", *behind):
 def model():
     keras.utils.set_random_seed(0)
     return network()
-
-
-@pytest.fixture(scope="module")
-def data():
-    x, y = bright_quarters(200, 6)
-    return x[..., np.newaxis], y
 
 
 def train(model, data, **settings):
@@ -119,7 +113,10 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
         ]
         assert len(found) == 1
         np.testing.assert_array_equal(found[0], wanted, err_msg=path)
-    ours, theirs = kc.evaluate(result.model, *data).top1, kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1
+    ours, theirs = (
+        kc.evaluate(result.model, *data).top1,
+        kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1,
+    )
     assert abs(ours - theirs) <= 0.03  # activations are rounded in the file only
     assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
 
@@ -209,6 +206,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
     for path, kernel in whole.kernels.items():
         np.testing.assert_array_equal(resumed.kernels[path].codes, kernel.codes)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_killed_run_on_batches_that_change_with_the_epoch_goes_on_too(model, data, tmp_path):
+    """Ranges begin with a look at the batches, which counts as an epoch of theirs in every run."""
+    whole = train(model, Mirrored(data), epochs=3)
+    with pytest.raises(Killed):
+        train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
+    resumed = train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state")
+    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
 
 
 def test_chosen_layers_only(model, data):
