@@ -112,8 +112,12 @@ def task_of(network: Any, data: pathlib.Path) -> Task:
 
 
 def labelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:
+    import keras_compress as kc
+
     for network in networks.chosen(data):
-        yield from trained(network.name, task_of(network, data), ("float top-1", "top-1", "TFLite top-1"))
+        task = task_of(network, data)
+        known = {"float top-1": 100 * kc.evaluate(task.model, *task.test).top1}
+        yield from trained(network.name, known, task, ("top-1", "TFLite top-1"))
 
 
 def unlabelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -132,18 +136,16 @@ def unlabelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:
         classes = model.predict(inputs, verbose=0).argmax(axis=1)
         test = INPUTS // 4
         train = zoo.Batches(inputs[test:], classes[test:], zoo.Preprocessing(), BATCH_SIZE)
-        names = ("classes", "agreement", "TFLite agreement")
         task = Task(model, train, inputs[test:][:CALIBRATION], (inputs[:test], classes[:test]))
-        for row in trained(file.partition(".")[0], task, names):
-            yield row | {"classes": len(np.unique(classes))}
+        known = {"classes": len(np.unique(classes))}
+        yield from trained(file.partition(".")[0], known, task, ("agreement", "TFLite agreement"))
 
 
-def trained(name: str, task: Task, names: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
-    """A row for each technique; `names` of the accuracies of the float network, the result and its TFLite file."""
+def trained(name: str, known: dict[str, Any], task: Task, names: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    """A row for each technique: what is known of the float network; accuracies of the result and of its TFLite file."""
     import keras_compress as kc
 
     float_size = kc.measure(task.model).gzipped_bytes
-    float_top1 = kc.evaluate(task.model, *task.test).top1
     for label, technique, settings in (
         ("50 % zeros", kc.prune_magnitude, {"schedule": kc.PolynomialDecay(0.2, 0.5)}),
         ("80 % zeros", kc.prune_magnitude, {"schedule": kc.PolynomialDecay(0.5, 0.8)}),
@@ -157,8 +159,8 @@ def trained(name: str, task: Task, names: tuple[str, str, str]) -> Iterator[dict
             if "bits" not in settings:
                 kc.export_tflite(result.model, path)
             in_file = kc.evaluate_tflite(path, *task.test).top1
-        row = {"network": name, "technique": label, names[0]: 100 * float_top1}
-        row |= {names[1]: 100 * kc.evaluate(result.model, *task.test).top1, names[2]: 100 * in_file}
+        row = {"network": name, "technique": label, **known}
+        row |= {names[0]: 100 * kc.evaluate(result.model, *task.test).top1, names[1]: 100 * in_file}
         yield row | {"gzipped size": kc.measure(result).gzipped_bytes / float_size}
 
 

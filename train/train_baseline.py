@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         learning_rate=FLAGS.learning_rate,
         schedule=FLAGS.schedule,
         validation_fraction=FLAGS.validation_fraction,
-        augment=batches.augmentation_for(dataset.name) if FLAGS.augment == "auto" else FLAGS.augment,
+        augment=batches.augmentation_for(dataset.name, FLAGS.augment),
         seed=FLAGS.seed,
     )
     trained = baseline.train_network(

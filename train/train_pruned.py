@@ -14,6 +14,7 @@ train/train_baseline.py would. With --strategy=multiworker the same command runs
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -33,15 +34,23 @@ flags.DEFINE_list("block_size", None, "Such as 4,1: zeros in blocks of four inpu
 def main(argv: list[str]) -> None:
     given = [flag for flag in ("m_by_n", "block_size") if FLAGS[flag].value]
     pairs = {flag: tuple(options.numbers(flag, int)) for flag in given}
-    job = options.load_training(argv, "pruned")
+
+    def technique() -> dict[str, Any]:
+        from keras_compress.pruning.magnitude import check_settings
+        from keras_compress.pruning.schedules import ConstantSparsity, PolynomialDecay
+
+        schedule = (
+            ConstantSparsity(FLAGS.final_sparsity)
+            if FLAGS.constant
+            else PolynomialDecay(FLAGS.initial_sparsity, FLAGS.final_sparsity)
+        )
+        check_settings(schedule, FLAGS.epochs, **pairs)
+        return {"schedule": schedule, **pairs}
+
+    job = options.load_training(argv, "pruned", technique)
     import keras_compress as kc
 
-    schedule = (
-        kc.ConstantSparsity(FLAGS.final_sparsity)
-        if FLAGS.constant
-        else kc.PolynomialDecay(FLAGS.initial_sparsity, FLAGS.final_sparsity)
-    )
-    result = kc.prune_magnitude(job.given, job.train, schedule=schedule, **pairs, **job.settings)
+    result = kc.prune_magnitude(job.given, job.train, **job.settings)
     job.write(result, pathlib.Path(FLAGS.output_dir))
 
 

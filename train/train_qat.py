@@ -15,6 +15,7 @@ command runs on each worker, the first one writes.
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -28,12 +29,18 @@ flags.DEFINE_integer("bits", 8, "Of the weights, 2 to 8; activations have 8.")
 
 
 def main(argv: list[str]) -> None:
-    job = options.load_training(argv, f"qat{FLAGS.bits}")
+    def technique() -> dict[str, Any]:
+        from keras_compress.training.quantization_aware import check_bits
+
+        check_bits(FLAGS.bits)
+        return {"bits": FLAGS.bits}
+
+    job = options.load_training(argv, f"qat{FLAGS.bits}", technique)
     import keras_compress as kc
 
     folder = pathlib.Path(FLAGS.output_dir)
     file = folder / f"{job.name}.tflite" if job.writes else None
-    result = kc.quantization_aware_training(job.given, job.train, bits=FLAGS.bits, tflite=file, **job.settings)
+    result = kc.quantization_aware_training(job.given, job.train, tflite=file, **job.settings)
     job.write(result, folder, bits=FLAGS.bits, tflite=file)
 
 

@@ -3,6 +3,7 @@
 import pathlib
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -65,6 +66,7 @@ class TrainingJob(NamedTuple):
         from keras_compress.measurement.counts import compare_sizes
         from keras_compress.measurement.tflite import evaluate_tflite
 
+        network = self.name.rpartition("_")[0]
         result.save(folder / self.name)
         self.data.card.write(folder / f"{self.name}.card.json")
         files = {}
@@ -74,7 +76,7 @@ class TrainingJob(NamedTuple):
             result,
             self.model,
             self.data.samples,
-            name=self.name.rpartition("_")[0],
+            name=network,
             dataset=self.data.name,
             file=self.name,
             metrics_dir=FLAGS.metrics_dir,
@@ -90,15 +92,16 @@ class TrainingJob(NamedTuple):
         for top1, size in files.values():
             print(f"TFLite:   {top1:.2%}, {size:,} bytes: {tflite}")
         print(f"network:  {folder / self.name}.keras")
-        print(f"table:    {FLAGS.metrics_dir}/{self.name.rpartition('_')[0]}.csv")
+        print(f"table:    {FLAGS.metrics_dir}/{network}.csv")
 
 
-def load_training(argv: list[str], suffix: str) -> TrainingJob:
+def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str, Any]]) -> TrainingJob:
     """What the flags of `define_training` describe.
 
     Args:
         argv: the program's name, and the network's unless --architecture names what is to be trained first.
         suffix: of the files' names, behind that of the network.
+        technique: gives its own settings, and raises InputError for bad ones: before a network is trained for it.
 
     Raises:
         InputError: a network or samples that do not fit, or settings that do not exist.
@@ -114,9 +117,9 @@ def load_training(argv: list[str], suffix: str) -> TrainingJob:
     strategy = _strategy()
     from keras_compress import sweep
     from keras_compress.bridge.loading import load_model
-    from keras_compress.files import check_writable_folder
     from keras_compress.result import has_codes, load_result
 
+    own = technique()
     path = path or _from_scratch(argv)
     given = load_result(path, allow_lambda=FLAGS.allow_lambda) if has_codes(path) else None
     model = given.model if given is not None else load_model(path, allow_lambda=FLAGS.allow_lambda)
@@ -124,10 +127,9 @@ def load_training(argv: list[str], suffix: str) -> TrainingJob:
     data.samples.check(model, 1)
     train, validation = sweep.split(data.samples, FLAGS.seed)
     name = f"{path.name.removesuffix(path.suffix)}_{suffix}"
-    for folder in (FLAGS.output_dir, FLAGS.metrics_dir, FLAGS.logs_dir):
-        check_writable_folder(folder)
+    _check_folders()
     batches = _augmented(train, data)
-    settings = {
+    settings = own | {
         "epochs": FLAGS.epochs,
         "batch_size": FLAGS.batch_size,
         "optimizer": _optimizer(-(-len(train[0]) // FLAGS.batch_size)),
@@ -154,9 +156,10 @@ def _from_scratch(argv: list[str]) -> pathlib.Path:
     from keras_compress.zoo.batches import augmentation_for
 
     cli.take_arguments(argv)
+    _check_folders()
     source = FLAGS.dataset or "digits"
     dataset = load_dataset(source, seed=FLAGS.seed)
-    augment = augmentation_for(dataset.name) if FLAGS.augment == "auto" else FLAGS.augment
+    augment = augmentation_for(dataset.name, FLAGS.augment)
     trained = baseline.train_network(
         dataset,
         FLAGS.architecture,
@@ -169,6 +172,13 @@ def _from_scratch(argv: list[str]) -> pathlib.Path:
     )
     print(trained)
     return trained.path
+
+
+def _check_folders() -> None:
+    from keras_compress.files import check_writable_folder
+
+    for folder in (FLAGS.output_dir, FLAGS.metrics_dir, FLAGS.logs_dir):
+        check_writable_folder(folder)
 
 
 def _augmented(train: tuple[Any, Any], data: Data) -> Any:

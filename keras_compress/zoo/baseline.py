@@ -77,6 +77,7 @@ class TrainedNetwork(NamedTuple):
     path: pathlib.Path
     card_path: pathlib.Path
     logs: pathlib.Path
+    dataset: str  # its name
     model: keras.Model
     card: ModelCard
     seconds: float
@@ -85,7 +86,7 @@ class TrainedNetwork(NamedTuple):
         card, name = self.card, self.path.stem
         figures = "   ".join(f"{split} {share:.4f}" for split, share in card.accuracy.items())
         return (
-            f"{name}: {card.architecture} with {self.model.count_params():,} parameters on {card.dataset}\n"
+            f"{name}: {card.architecture} with {self.model.count_params():,} parameters on {self.dataset}\n"
             f"accuracy: {figures}\n"
             f"{self.seconds:.0f} seconds; written: {self.path}, {self.card_path}, {self.logs}.csv, {self.logs}/"
         )
@@ -155,7 +156,7 @@ def train_network(
     with replacing(model_path) as part:
         model.save(part)
     card.write(card_path)
-    return TrainedNetwork(model_path, card_path, logs, model, card, time.perf_counter() - started)
+    return TrainedNetwork(model_path, card_path, logs, dataset.name, model, card, time.perf_counter() - started)
 
 
 def train(

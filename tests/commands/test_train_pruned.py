@@ -67,7 +67,7 @@ def test_two_workers_write_once(command, networks, tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_flags_are_one_line(call):
+def test_bad_flags_are_one_line(call, tmp_path):
     for arguments, message in (
         (("tiny", "--m_by_n=2"), "m_by_n must be a tuple of two integers"),
         (("tiny", "--final_sparsity=1"), "final_sparsity must be a share"),
@@ -77,6 +77,9 @@ def test_bad_flags_are_one_line(call):
         (("--architecture=cnm", "--dataset=digits"), "architecture"),
         (("--architecture=cnn", "--strategy=multiworker"), "trained by one process"),
         (("tiny", "--strategy=multiworker"), "wants the variable TF_CONFIG"),
+        (("--architecture=mlp", "--final_sparsity=1", "--models_dir=made"), "final_sparsity must be a share"),
+        (("--architecture=mlp", "--m_by_n=2", "--models_dir=made"), "m_by_n must be a tuple of two integers"),
     ):
         done = call(*arguments)
         assert done.code == 2 and message in done.err and len(done.err.strip().splitlines()) == 1, done.err
+    assert not (tmp_path / "made").exists()  # nothing was trained for bad settings
