@@ -16,9 +16,10 @@ from keras_compress.files import replacing
 from keras_compress.layers.folding import Fold, fold
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.numerics.alphabet import decode, spread_groups
+from keras_compress.numerics.inputs import InputSamples
 from keras_compress.report import Report
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WIDTHS = (2, 4, 8)  # bits of TFLite's weight types
 
 
@@ -158,6 +159,8 @@ class Result:
         report: what was done.
         clusters: the same path -> integers of the kernel's shape: weights with the same number are equal, and stay so
             in `quantization_aware_training`. Other steps drop them.
+        inputs: ranges of the inputs, and a few samples, of the last step that saw calibration data: what exported files
+            are checked on.
     """
 
     model: keras.Model
@@ -165,6 +168,7 @@ class Result:
     masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     report: Report = dataclasses.field(default_factory=Report)
     clusters: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    inputs: InputSamples | None = None
 
     @classmethod
     def of(cls, model_or_result: "keras.Model | Result") -> "Result":
@@ -213,8 +217,12 @@ class Result:
                 views[each.kernel].variable.assign(kernels[each.kernel].decode())
         return dataclasses.replace(self, model=model, kernels=kernels, clusters={}), folds, reasons
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, samples: bool = True) -> None:
         """Writes `NAME.keras`, `NAME.codes.npz` and `NAME.json`; `path` is `NAME`, with or without `.keras`.
+
+        Args:
+            path: of the files.
+            samples: whether the samples in `inputs` (at most 32) are written too; False writes their ranges alone.
 
         Raises:
             StorageError: the folder cannot be written to, or the disk is full.
@@ -228,6 +236,10 @@ class Result:
                     arrays[f"kernels/{layer}/{field.name}"] = np.asarray(value)
         arrays |= {f"masks/{layer}": mask for layer, mask in self.masks.items()}
         arrays |= {f"clusters/{layer}": numbers for layer, numbers in self.clusters.items()}
+        if self.inputs is not None:
+            arrays |= {"inputs/low": self.inputs.low, "inputs/high": self.inputs.high}
+            held = self.inputs.samples if samples else ()
+            arrays |= {f"inputs/samples/{index}": array for index, array in enumerate(held)}
         with replacing(stem + ".keras") as part:
             self.model.save(part)
         with replacing(stem + ".codes.npz") as part:
@@ -253,14 +265,15 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
                 f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
             )
     try:
-        report, kernels, masks, clusters = _read(stem)
+        read = _read(stem)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
             f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
         ) from error
-    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), kernels, masks, report, clusters)
+    model = load_model(stem + ".keras", allow_lambda=allow_lambda)
+    result = Result(model, read.kernels, read.masks, read.report, read.clusters, read.inputs)
     result.check()
     return result
 
@@ -270,30 +283,44 @@ def has_codes(path: str | os.PathLike[str]) -> bool:
     return os.path.isfile(_stem(path) + ".codes.npz")
 
 
-def _read(
-    stem: str,
-) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray], dict[str, np.ndarray]]:
+@dataclasses.dataclass
+class _Read:
+    """What the files of a result hold, but for the model."""
+
+    report: Report
+    kernels: dict[str, QuantizedKernel] = dataclasses.field(default_factory=dict)
+    masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    clusters: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    inputs: InputSamples | None = None
+
+
+def _read(stem: str) -> _Read:
     state = json.loads(pathlib.Path(stem + ".json").read_text())
     if state["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{stem}.json has format {state['format_version']}; this program reads up to {FORMAT_VERSION}. Update it."
         )
+    read = _Read(Report.from_dict(state["report"]))
     fields: dict[str, dict[str, np.ndarray]] = {}
-    masks: dict[str, np.ndarray] = {}
-    clusters: dict[str, np.ndarray] = {}
+    inputs: dict[str, np.ndarray] = {}
     # NumPy leaves a damaged file open, so it is opened here.
     with open(stem + ".codes.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
         for name in arrays.files:
             kind, _, rest = name.partition("/")
             if kind == "masks":
-                masks[rest] = arrays[name]
+                read.masks[rest] = arrays[name]
             elif kind == "clusters":
-                clusters[rest] = arrays[name]
+                read.clusters[rest] = arrays[name]
+            elif kind == "inputs":
+                inputs[rest] = arrays[name]
             else:
                 layer, _, field = rest.rpartition("/")
                 fields.setdefault(layer, {})[field] = arrays[name]
-    kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
-    return Report.from_dict(state["report"]), kernels, masks, clusters
+    read.kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
+    if inputs:
+        samples = tuple(inputs[f"samples/{index}"] for index in range(len(inputs) - 2))
+        read.inputs = InputSamples(inputs["low"], inputs["high"], samples)
+    return read
 
 
 def _kernel_of(parts: dict[str, np.ndarray]) -> QuantizedKernel:

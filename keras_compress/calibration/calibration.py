@@ -14,6 +14,7 @@ from keras_compress.calibration.gather import Gatherer
 from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
+from keras_compress.numerics.inputs import InputSamples
 
 MAX_ROWS = 4096  # samples at a time: more gain nothing
 MIN_ROWS = 8
@@ -82,6 +83,7 @@ class Calibration:
         self.graph = Graph(model)
         self.store = ActivationStore(self.memory_budget // 2, work_dir)
         self.num_samples = 0
+        self.inputs = InputSamples.none(len(self.graph.inputs))  # what a result keeps of the data
         self.keep = True  # the analog network's activations, for the next call of `quantize`
         self.shared_statistics: dict[Any, Gatherer] = {}
 
@@ -119,6 +121,7 @@ class Calibration:
             for tensor, array in zip(self.graph.inputs, arrays, strict=True):
                 self.store.write((ANALOG, tensor), chunk, array)
             self.num_samples += len(arrays[0])
+            self.inputs = self.inputs.extended(arrays)
         self.store.num_chunks = chunk + 1
         self.data = None  # a generator has ended; an array need not be held twice
 

@@ -109,7 +109,7 @@ def cluster_weights(
         "gzipped bytes": sizes[1].gzipped_bytes,
         "seconds": time.perf_counter() - started,
     }
-    return Result(clustered, {}, dict(given.masks), given.report.extended(step), clusters)
+    return Result(clustered, {}, dict(given.masks), given.report.extended(step), clusters, given.inputs)
 
 
 def _chosen(

@@ -130,7 +130,7 @@ def prune_magnitude(
     }
     if given.kernels:
         step.figures["codes"] = f"dropped, of {len(given.kernels)} kernels: weights were trained"
-    return Result(pruned, {}, masks, given.report.extended(step))
+    return Result(pruned, {}, masks, given.report.extended(step), inputs=given.inputs)
 
 
 def check_settings(

@@ -122,7 +122,7 @@ def distill_scales(
         step.add(_row(scale, views[scale.path].layer, fell))
     step.figures = {"loss before": before, "loss": min(before, after), "samples": samples}
     step.figures["seconds"] = time.perf_counter() - started
-    result = Result(student, kernels, dict(given.masks), given.report.extended(step))
+    result = Result(student, kernels, dict(given.masks), given.report.extended(step), inputs=given.inputs)
     result.check()
     return result
 

@@ -154,7 +154,8 @@ def quantize(
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
     kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
     other_masks = {path: mask for path, mask in given.masks.items() if path not in plan}
-    result = Result(twin, kept | kernels, other_masks | masks, given.report.extended(step))
+    inputs = given.inputs if source is None else source.inputs
+    result = Result(twin, kept | kernels, other_masks | masks, given.report.extended(step), inputs=inputs)
     result.check()
     return result
 

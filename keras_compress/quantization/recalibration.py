@@ -1,6 +1,7 @@
 """`recalibrate_batch_normalization()`: statistics of BatchNorm layers, measured again on the network as it is."""
 
 import contextlib
+import dataclasses
 import os
 import time
 from typing import Any
@@ -85,7 +86,7 @@ def recalibrate_batch_normalization(
             _measure(stages, path, inputs[path], twin_layers[path], step.rows[list(calls).index(path)])
             done(path)
         step.figures = {"seconds": time.perf_counter() - started, "samples": source.num_samples}
-    result = Result(twin, dict(given.kernels), dict(given.masks), given.report.extended(step))
+    result = dataclasses.replace(given, model=twin, report=given.report.extended(step), clusters={})
     result.check()
     return result
 

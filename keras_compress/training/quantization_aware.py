@@ -139,7 +139,7 @@ def quantization_aware_training(
     reasons |= left
     trained, kernels = _returned(base, crossing, bits)
     assert kernels.keys() == chosen
-    result, _, _ = Result(trained, kernels, given.masks).folded()
+    result, _, _ = Result(trained, kernels, given.masks, inputs=given.inputs).folded()
     if tflite is not None:
         with replacing(tflite) as part:
             part.write_bytes(_converted(crossing.model))
