@@ -15,10 +15,8 @@ import keras
 from keras.src.ops import nn
 from keras.src.ops import numpy as arithmetic
 
-from keras_compress.layers.clone import copy_layer, rebuild
 from keras_compress.layers.folding import FOLDABLE
 from keras_compress.layers.graph import LINEAR, Call, Graph, is_linear
-from keras_compress.layers.paths import layers_by_path
 
 L = keras.layers
 
@@ -50,38 +48,6 @@ FUNCTIONS = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), 
 OPERATIONS = {nn.Softmax: "softmax", nn.Sigmoid: "sigmoid", arithmetic.Tanh: "tanh", nn.LogSoftmax: "log_softmax"}
 
 
-def split_activations(model: keras.Model) -> keras.Model:
-    """A new model equal to `model` in which products end before an activation that is a function of its own.
-
-    `Dense(10, "softmax", name="predictions")` becomes `Dense(10, name="predictions")` and
-    `Activation("softmax", name="predictions_softmax")`, once for each call: TFLite rounds what lies between. A ReLU
-    stays, since it belongs to the product.
-
-    Raises:
-        InputError: see `rebuild`.
-    """
-    names = Names(Graph(model))
-    split = {id(layer): path for path, layer in layers_by_path(model).items() if _has_function(layer)}
-
-    def without(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return copy_layer(layer, activation="linear") if id(layer) in split else None
-
-    def function(tensor: keras.KerasTensor) -> list[keras.Layer]:
-        layer = _maker(tensor)
-        if id(layer) not in split:
-            return []
-        name = layer.activation.__name__
-        ending = name if name.isidentifier() else "activation"  # a lambda
-        return [L.Activation(layer.activation, name=names.new(split[id(layer)], ending))]
-
-    twin = rebuild(model, without, insert=function)
-    old, new = layers_by_path(model), layers_by_path(twin)
-    for path in split.values():
-        for variable, value in zip(new[path].weights, old[path].weights, strict=True):
-            variable.assign(value)
-    return twin
-
-
 @dataclasses.dataclass(frozen=True)
 class RoundedTensor:
     """A tensor that a full-integer network rounds.
@@ -110,7 +76,7 @@ def rounded_tensors(graph: Graph) -> list[RoundedTensor]:
     """What a full-integer network rounds, in the order of the graph.
 
     Args:
-        graph: of a model that `split_activations` gave.
+        graph: of a model that `split_layers` gave.
     """
     return _Plan(graph).tensors()
 
@@ -140,7 +106,7 @@ class _Plan:
         self.joined: list[int] = []  # tensors that a join makes
         self.readers = self._readers()
         for tensor in graph.inputs:
-            self._round(tensor, _maker(graph.symbols[tensor]).name, "InputLayer")
+            self._round(tensor, maker_of(graph.symbols[tensor]).name, "InputLayer")
         for call in graph.calls:
             self._visit(call)
 
@@ -148,7 +114,11 @@ class _Plan:
         by_symbol = collections.defaultdict(list)  # several tensors in a nested model that is called twice
         for tensor, symbol in enumerate(self.graph.symbols):
             by_symbol[id(symbol)].append(tensor)
-        rounded = [tensors for tensors in by_symbol.values() if self.roundings.keys() & tensors]
+        rounded = [
+            tensors
+            for tensors in by_symbol.values()
+            if self.roundings.keys() & tensors and any(self.readers[self._real(tensor)] for tensor in tensors)
+        ]
         for tensors in rounded:
             for tensor in tensors[1:]:
                 self._unite(tensors[0], tensor)
@@ -277,7 +247,7 @@ class Names:
 
     def __init__(self, graph: Graph):
         self.taken = {call.path for call in graph.calls} | {
-            _maker(graph.symbols[tensor]).name for tensor in graph.inputs
+            maker_of(graph.symbols[tensor]).name for tensor in graph.inputs
         }
 
     def new(self, path: str, ending: str) -> str:
@@ -291,6 +261,12 @@ class Names:
         return wanted.rpartition("/")[2]
 
 
+def keeps_alphabet(operation: Any) -> bool:
+    """Whether what an operation makes has the levels of its inputs without being rounded again."""
+    moves = type(operation) in MOVES and _is_exact(operation)
+    return moves or type(operation) in JOINS or _is_identity(operation)
+
+
 def is_relu(operation: Any) -> bool:
     """Whether the operation is max(x, 0), perhaps with an upper bound: TFLite makes it part of what comes before."""
     if type(operation) is L.ReLU:
@@ -300,12 +276,11 @@ def is_relu(operation: Any) -> bool:
     return type(operation) in (nn.Relu, nn.Relu6)
 
 
-def _has_function(layer: keras.Layer) -> bool:
-    """Whether a product has an activation that can be a layer of its own and is no ReLU."""
-    if type(layer) not in PRODUCTS or is_linear(layer) or isinstance(layer.activation, keras.Layer):
-        return False
-    fused = layer.activation in (keras.activations.relu, keras.activations.relu6)
-    return not fused and hasattr(layer.activation, "__name__")
+def is_function(operation: Any) -> bool:
+    """Whether an operation is an activation function that is not a part of a product: looked up or approximated."""
+    kind = type(operation)
+    layers = (L.Activation, L.Softmax, L.LeakyReLU, L.PReLU, L.ELU)
+    return kind in OPERATIONS or (kind in layers and not is_relu(operation))
 
 
 def _function(operation: Any) -> str | None:
@@ -326,6 +301,6 @@ def _is_exact(operation: Any) -> bool:
     return getattr(operation, "interpolation", "nearest") == "nearest"
 
 
-def _maker(tensor: keras.KerasTensor) -> Any:
+def maker_of(tensor: keras.KerasTensor) -> Any:
     """The operation that makes a tensor; Keras has no public way to it."""
     return tensor._keras_history.operation

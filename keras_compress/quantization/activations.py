@@ -1,10 +1,9 @@
 """`quantize_activations()`: a model that computes with the activations of an integer network."""
 
 import contextlib
-import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -14,42 +13,20 @@ import tensorflow as tf
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import visit_tensors
+from keras_compress.calibration.ranges import RANGES, Activation, add_layers, choose_alphabets, rounded_network
 from keras_compress.calibration.walk import ERROR_SAMPLES
 from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation, check_bits
-from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import Names, RoundedTensor, rounded_tensors, split_activations
+from keras_compress.layers.rounding import rounded_tensors
 from keras_compress.layers.selection import Pattern, Patterns, select
-from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
+from keras_compress.layers.splitting import split_layers
+from keras_compress.quantization.biases import round_biases
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result
 
-RANGES = ("mse", "moving_average", "minmax")
 BEYOND = 0.501  # steps: no rounding moves a value that far, unless it is clipped
-
-
-@dataclasses.dataclass
-class _Activation:
-    """A tensor that is to be rounded.
-
-    Attributes:
-        tensor: which one.
-        bits: of its codes.
-        alphabet: its letters, once they are known.
-        layer: what rounds it.
-        squares: sums of squares: of what rounding takes, of the values.
-        clipped, count: how many values lie beyond the letters, of how many.
-    """
-
-    tensor: RoundedTensor
-    bits: int
-    alphabet: TensorAlphabet | None = None
-    layer: QuantizeActivation | None = None
-    squares: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))
-    clipped: int = 0
-    count: int = 0
 
 
 def quantize_activations(
@@ -109,11 +86,11 @@ def quantize_activations(
             "the model from before that step."
         )
     Graph(given.model).check_known(f"Tensors within model {given.model.name!r} cannot be rounded")
-    network = split_activations(given.model)
+    network, moved = split_layers(given.model)
     graph = Graph(network)
     tensors = rounded_tensors(graph)
     widths = _widths([tensor.path for tensor in tensors], bits, layers, overrides)
-    chosen = [_Activation(tensor, width) for tensor in tensors if (width := widths[tensor.path]) is not None]
+    chosen = [Activation(tensor, width) for tensor in tensors if (width := widths[tensor.path]) is not None]
     if not chosen:
         raise InputError(
             f"There is no activation to quantize: of {len(tensors)} tensors that an integer network rounds, the "
@@ -127,22 +104,22 @@ def quantize_activations(
         assert source is not None
         passes = 3 if ranges == "mse" else 2
         done = stack.enter_context(progress_bar.tasks(step.technique, passes, enabled=progress))
-        _choose_alphabets(source, graph, chosen, symmetric, ranges, done)
-        names = Names(graph)
-        for activation in chosen:
-            activation.layer = _layer(names.new(activation.tensor.path, "quantized"), activation.alphabet)
+        choose_alphabets(source, graph, chosen, symmetric, ranges, done)
+        add_layers(graph, chosen)
         _measure(source, graph, chosen)
         done("errors")
         step.figures = {"samples": source.num_samples}
-    layers_behind = {id(activation.tensor.symbol): [activation.layer] for activation in chosen}
-    quantized = rebuild(network, insert=lambda tensor: layers_behind.get(id(tensor), []))
+    quantized = rounded_network(network, chosen)
     paths = {id(layer): path for path, layer in layers_by_path(quantized).items()}
     for activation in chosen:
         step.add(_row(paths[id(activation.layer)], activation))
     step.figures = {"seconds": time.perf_counter() - started, **step.figures}
     if left := [path for path, width in widths.items() if width is None]:
         step.figures["left in floating point"] = ", ".join(left)
-    result = Result(quantized, dict(given.kernels), dict(given.masks), given.report.extended(step))
+    kernels = {moved.get(path, path): kernel for path, kernel in given.kernels.items()}
+    masks = {moved.get(path, path): mask for path, mask in given.masks.items()}
+    round_biases(quantized, kernels)
+    result = Result(quantized, kernels, masks, given.report.extended(step), inputs=source.inputs)
     result.check()
     return result
 
@@ -161,65 +138,7 @@ def _widths(
     return widths
 
 
-def _choose_alphabets(
-    source: Calibration,
-    graph: Graph,
-    chosen: list[_Activation],
-    symmetric: bool,
-    ranges: str,
-    done: Callable[[str], None],
-) -> None:
-    """Letters of each tensor: of its function, or of the range that its family has in the data."""
-    range_of = {each.tensor.family: each.tensor.range_of for each in chosen if each.tensor.function is None}
-    families = {number: family for family, numbers in range_of.items() for number in numbers}
-    extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in families}
-
-    def find(number: int, values: Any) -> None:
-        samples = np.asarray(values, np.float32)
-        samples = samples.reshape(len(samples), -1)
-        lows, highs = samples.min(axis=1), samples.max(axis=1)
-        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
-            raise InputError(
-                f"What layer {graph.calls[graph.producer[number]].path!r} makes is not finite for some calibration "
-                "samples. Look at the weights of this layer and of those before it."
-            )
-        extremes[number].add(lows, highs)
-
-    visit_tensors(source, graph, families.keys(), find)
-    done("extremes")
-    spans = {}
-    for family, numbers in range_of.items():
-        lows, highs = zip(*(extremes[number].range() for number in numbers), strict=True)
-        spans[family] = min(lows), max(highs)
-    histograms = {}
-    if ranges == "mse":
-        histograms = {family: Histogram(*span) for family, span in spans.items()}
-        visit_tensors(
-            source, graph, families.keys(), lambda number, values: histograms[families[number]].add(np.asarray(values))
-        )
-        done("histograms")
-    alphabets: dict[tuple[int, int], TensorAlphabet] = {}
-    for each in chosen:
-        family, width = key = each.tensor.family, each.bits
-        if key not in alphabets:
-            if each.tensor.function is not None:
-                alphabets[key] = TensorAlphabet.of_function(*each.tensor.function, width, symmetric=symmetric)
-            else:
-                span = spans[family]
-                if histograms:
-                    span = mse_range(histograms[family], width, symmetric=symmetric)
-                alphabets[key] = TensorAlphabet.of_range(*span, width, symmetric=symmetric)
-        each.alphabet = alphabets[key]
-
-
-def _layer(name: str, alphabet: TensorAlphabet | None) -> QuantizeActivation:
-    assert alphabet is not None
-    return QuantizeActivation(
-        alphabet.bits, alphabet.scale, alphabet.zero_point, symmetric=alphabet.symmetric, name=name, dtype="float32"
-    )
-
-
-def _measure(source: Calibration, graph: Graph, chosen: list[_Activation]) -> None:
+def _measure(source: Calibration, graph: Graph, chosen: list[Activation]) -> None:
     """What rounding takes from each tensor, alone, on about `ERROR_SAMPLES` samples, spread over the data."""
     owner = {number: activation for activation in chosen for number in activation.tensor.tensors}
 
@@ -237,7 +156,7 @@ def _measure(source: Calibration, graph: Graph, chosen: list[_Activation]) -> No
     visit_tensors(source, graph, owner.keys(), compare, stride=max(1, source.num_samples // ERROR_SAMPLES))
 
 
-def _row(path: str, activation: _Activation) -> LayerRow:
+def _row(path: str, activation: Activation) -> LayerRow:
     alphabet = activation.alphabet
     assert alphabet is not None
     error, norm = activation.squares

@@ -199,7 +199,7 @@ EXPECTED = {
     kernel_norm_relu: ["image", "relu"],
     depthwise_norm_relu6: ["image", "relu"],
     transposed_norm_relu: ["image", "relu"],
-    separable_norm: ["image", "norm"],
+    separable_norm: ["image", "norm", "separable_depthwise"],
     dense_norm_relu: ["image", "relu"],
     two_norms: ["image", "second"],
     activation_within: ["image", "first", "second"],

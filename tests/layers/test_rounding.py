@@ -7,7 +7,8 @@ import pytest
 from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import rounded_tensors, split_activations
+from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.splitting import split_layers
 from tests import architectures
 from tests.layers.roundings import EXPECTED, conv, operators
 
@@ -17,7 +18,7 @@ L = keras.layers
 def described(model):
     """A line for each family: the tensors that have the same letters; what tells their range, if it is not all of them,
     or a function's values."""
-    graph = Graph(split_activations(model))
+    graph = Graph(split_layers(model).model)
     families = {}
     for tensor in rounded_tensors(graph):
         families.setdefault(tensor.family, []).append(tensor)
@@ -40,7 +41,7 @@ def test_what_is_rounded(outputs):
 
 def test_operators_are_rounded_like_layers():
     image = keras.Input((8, 8, 4), name="image")
-    kinds = [tensor.kind for tensor in rounded_tensors(Graph(split_activations(keras.Model(image, operators(image)))))]
+    kinds = [tensor.kind for tensor in rounded_tensors(Graph(split_layers(keras.Model(image, operators(image))).model))]
     assert sorted(kinds) == ["Conv2D", "Conv2D", "InputLayer", "Multiply", "Relu"]
 
 
@@ -89,7 +90,7 @@ def model(request):
 def test_a_split_model_computes_the_same(model):
     inputs = architectures.samples(model, 5)
     before = [weight.numpy().copy() for weight in model.weights]
-    twin = split_activations(model)
+    twin = split_layers(model).model
     for ours, theirs in zip(
         keras.tree.flatten(twin(inputs)), keras.tree.flatten(model(inputs, training=False)), strict=True
     ):
@@ -106,7 +107,7 @@ def test_functions_of_products_become_layers_and_relus_stay():
     outputs = L.Dense(3, "softmax", name="predictions")(L.Flatten(name="flat")(hidden))
     model = keras.Model(image, outputs)
     model.get_layer("one").trainable = False
-    twin = split_activations(model)
+    twin = split_layers(model).model
     names = ["image", "relu", "one", "one_tanh", "flat", "predictions", "predictions_softmax"]
     assert [layer.name for layer in twin.layers] == names
     assert twin.get_layer("relu").activation is keras.activations.relu
@@ -118,13 +119,13 @@ def test_new_names_make_room_for_names_that_are_there():
     table = keras.Input((6,), name="table")
     dense = L.Dense(6, "tanh", name="dense")
     hidden = L.Activation("relu", name="dense_tanh")(dense(dense(table)))
-    twin = split_activations(keras.Model(table, hidden))
+    twin = split_layers(keras.Model(table, hidden)).model
     assert [layer.name for layer in twin.layers] == ["table", "dense", "dense_tanh_2", "dense_tanh_3", "dense_tanh"]
 
 
 def test_a_sequential_model_stays_one():
     model = keras.Sequential([keras.Input((6,)), L.Dense(4, "tanh", name="one"), L.Dense(3, "softmax", name="two")])
-    twin = split_activations(model)
+    twin = split_layers(model).model
     assert type(twin) is keras.Sequential
     assert [layer.name for layer in twin.layers] == ["one", "one_tanh", "two", "two_softmax"]
 

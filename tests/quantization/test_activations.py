@@ -11,7 +11,8 @@ import pytest
 import keras_compress as kc
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import rounded_tensors, split_activations
+from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.splitting import split_layers
 from keras_compress.numerics.ranges import Histogram, TensorAlphabet, mse_range
 from tests import architectures
 from tests.calibration.test_calibration import FORMS
@@ -132,7 +133,7 @@ def test_the_outputs_are_those_of_the_rounded_network(name, bits):
     samples = architectures.samples(model, 12)
     result = kc.quantize_activations(model, samples, bits=bits)
     layers = roundings(result.model)
-    split = split_activations(model)
+    split = split_layers(model).model
     graph = Graph(split)
     tensors = rounded_tensors(graph)
     assert len(layers) == len(tensors) == len(result.report.steps[-1].rows)
@@ -249,7 +250,7 @@ def test_a_shared_calibration_serves_several_calls(model, samples, tmp_path):
 
 def tensors_of(model, samples):
     """Name of the rounding layer -> the values that it is to round."""
-    split = split_activations(model)
+    split = split_layers(model).model
     graph = Graph(split)
     values = dict(zip(graph.inputs, [samples], strict=True))
     for call in graph.calls:

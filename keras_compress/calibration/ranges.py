@@ -1,0 +1,128 @@
+"""Alphabets of the tensors that a full-integer network rounds, chosen from the values that they take in the data."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.calibration.calibration import Calibration
+from keras_compress.calibration.forward import visit_tensors
+from keras_compress.errors import InputError
+from keras_compress.layers.activation import QuantizeActivation
+from keras_compress.layers.clone import rebuild
+from keras_compress.layers.graph import Graph
+from keras_compress.layers.rounding import Names, RoundedTensor
+from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
+
+RANGES = ("mse", "moving_average", "minmax")
+
+
+@dataclasses.dataclass
+class Activation:
+    """A tensor that is to be rounded.
+
+    Attributes:
+        tensor: which one.
+        bits: of its codes.
+        alphabet: its letters, once they are known.
+        layer: what rounds it.
+        squares: sums of squares: of what rounding takes, of the values.
+        clipped, count: how many values lie beyond the letters, of how many.
+    """
+
+    tensor: RoundedTensor
+    bits: int
+    alphabet: TensorAlphabet | None = None
+    layer: QuantizeActivation | None = None
+    squares: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))
+    clipped: int = 0
+    count: int = 0
+
+
+def choose_alphabets(
+    source: Calibration,
+    graph: Graph,
+    chosen: list[Activation],
+    symmetric: bool,
+    ranges: str,
+    done: Callable[[str], None],
+) -> None:
+    """Gives each tensor its alphabet: of its function, or of the range that its group has in the data.
+
+    Args:
+        source: the samples; it is open.
+        graph: of the network that `rounded_tensors` looked at.
+        chosen: the tensors.
+        symmetric: whether zero points are 0.
+        ranges: one of `RANGES`.
+        done: called behind each pass over the data.
+
+    Raises:
+        InputError: activations that are not finite.
+    """
+    range_of = {each.tensor.family: each.tensor.range_of for each in chosen if each.tensor.function is None}
+    families = {number: family for family, numbers in range_of.items() for number in numbers}
+    extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in families}
+
+    def find(number: int, values: Any) -> None:
+        samples = np.asarray(values, np.float32)
+        samples = samples.reshape(len(samples), -1)
+        lows, highs = samples.min(axis=1), samples.max(axis=1)
+        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
+            raise InputError(
+                f"What layer {graph.calls[graph.producer[number]].path!r} makes is not finite for some calibration "
+                "samples. Look at the weights of this layer and of those before it."
+            )
+        extremes[number].add(lows, highs)
+
+    visit_tensors(source, graph, families.keys(), find)
+    done("extremes")
+    spans = {}
+    for family, numbers in range_of.items():
+        lows, highs = zip(*(extremes[number].range() for number in numbers), strict=True)
+        spans[family] = min(lows), max(highs)
+    histograms = {}
+    if ranges == "mse":
+        histograms = {family: Histogram(*span) for family, span in spans.items()}
+        visit_tensors(
+            source, graph, families.keys(), lambda number, values: histograms[families[number]].add(np.asarray(values))
+        )
+        done("histograms")
+    alphabets: dict[tuple[int, int], TensorAlphabet] = {}
+    for each in chosen:
+        family, width = key = each.tensor.family, each.bits
+        if key not in alphabets:
+            if each.tensor.function is not None:
+                alphabets[key] = TensorAlphabet.of_function(*each.tensor.function, width, symmetric=symmetric)
+            else:
+                span = spans[family]
+                if histograms:
+                    span = mse_range(histograms[family], width, symmetric=symmetric)
+                alphabets[key] = TensorAlphabet.of_range(*span, width, symmetric=symmetric)
+        each.alphabet = alphabets[key]
+
+
+def rounded_network(network: keras.Model, chosen: Sequence[Activation]) -> keras.Model:
+    """A copy of a network with the layer of each chosen tensor behind it."""
+    layers: dict[int, list[keras.layers.Layer]] = {
+        id(each.tensor.symbol): [each.layer] for each in chosen if each.layer is not None
+    }
+    return rebuild(network, insert=lambda tensor: layers.get(id(tensor), []))
+
+
+def add_layers(graph: Graph, chosen: Sequence[Activation]) -> None:
+    """Gives each tensor the layer that rounds it to its alphabet."""
+    names = Names(graph)
+    for each in chosen:
+        alphabet = each.alphabet
+        assert alphabet is not None
+        each.layer = QuantizeActivation(
+            alphabet.bits,
+            alphabet.scale,
+            alphabet.zero_point,
+            symmetric=alphabet.symmetric,
+            name=names.new(each.tensor.path, "quantized"),
+            dtype="float32",
+        )
