@@ -13,14 +13,24 @@ from tensorflow.lite.python.convert_phase import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import ModelInputs
+from keras_compress.layers.paths import ModelInputs, all_layers_by_path
 from keras_compress.progress import quiet_stderr
 
 KINDS = ("float", "sparse", "dynamic", "int8", "float16", "int16x8")
+LOOPS = ("While", "StatelessWhile", "LoopCond")
+
+
+class ConversionError(InputError):
+    """TensorFlow's converter refuses a model."""
 
 
 def convert(
-    model: keras.Model, kind: str, *, batch: int | None, samples: Callable[[], Iterator[list[np.ndarray]]] | None = None
+    model: keras.Model,
+    kind: str,
+    *,
+    batch: int | None,
+    samples: Callable[[], Iterator[list[np.ndarray]]] | None = None,
+    loops: bool = True,
 ) -> bytes:
     """A TFLite file of a model.
 
@@ -30,11 +40,14 @@ def convert(
             "int8" (integers, also as inputs and outputs);
             "float16" weights; "int16x8" (16-bit activations, 8-bit weights).
         batch: size of the batch axis, or None to leave it open.
-        samples: yields samples, one at a time, for "int8" and "int16x8"; None for a model whose operations tell the
-            ranges of all tensors.
+        samples: yields batches of the size `batch`, of one sample where it is open, for "int8" and "int16x8"; None for
+            a model whose operations tell the ranges of all tensors.
+
+        loops: whether the model may have some where no ranges are measured.
 
     Raises:
-        InputError: the model has an operation that TFLite does not have.
+        ConversionError: the model has an operation that TFLite does not have, or the converter fails.
+        InputError: the model has a loop, in which no ranges can be measured.
     """
     inputs = ModelInputs.of(model)
     specs = [
@@ -46,6 +59,8 @@ def convert(
         return keras.tree.flatten(inputs.call(model, list(values)))
 
     frozen = convert_variables_to_constants_v2(tf.function(run, autograph=False).get_concrete_function(*specs))
+    if not loops or (kind in ("int8", "int16x8") and samples is not None):
+        _check_loops(model, frozen)
     with _absl_errors_only():  # it asks for an object that would keep variables, and there are none
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if kind == "sparse":
@@ -69,9 +84,30 @@ def convert(
             return bytes(converter.convert())
         except ConverterError as error:
             text = " ".join(str(error).split())
-            raise InputError(
-                f"Model {model.name!r} cannot be converted ({kind}): TensorFlow's converter says: {text[:300]}"
+            if "TensorListReserve" in text and batch is None:
+                raise ConversionError(
+                    f"Model {model.name!r} has a recurrent layer, which TensorFlow's converter takes with a fixed "
+                    "batch axis only. Pass static_batch=1, or build the layer with unroll=True."
+                ) from error
+            raise ConversionError(
+                f"Model {model.name!r} cannot be converted ({kind}): TensorFlow's converter says: "
+                f"{text.partition('error: ')[2][:200] or text[:200]}"
             ) from error
+
+
+def _check_loops(model: keras.Model, function: Any) -> None:
+    """Raises InputError for a loop: the converter's measuring of ranges ends the process there (tensorflow#75140)."""
+    loop = next((node.name for node in function.graph.as_graph_def().node if node.op in LOOPS), None)
+    if loop is None:
+        return
+    names = {layer.name for layer in all_layers_by_path(model).values()}
+    parts = [each for part in loop.split("/") for each in (part, part.rpartition("_")[0])]  # "_1": called again
+    layer = next((part for part in reversed(parts) if part in names), loop)
+    raise InputError(
+        f"Layer {layer!r} of model {model.name!r} runs a loop, in which no ranges of integers can be measured. "
+        "Build recurrent layers with unroll=True, choose the ranges with kc.quantize_activations (what the loop "
+        'computes then stays in floating point), or export with activations="float" or "dynamic".'
+    )
 
 
 @contextlib.contextmanager

@@ -1,20 +1,20 @@
 """Changes to a TFLite model: weights become codes and scales, operators learn to read them."""
 
 import collections
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_compress.export.locating import WEIGHTS, channel_axis
+from keras_compress.export.locating import BIAS, INPUTS, WEIGHTS, channel_axis, weighted_operators
 from keras_compress.export.policy import Placement
 from keras_compress.measurement import flatbuffer
+from keras_compress.numerics.biases import bias_step
 
-BIAS = {"TRANSPOSE_CONV": 3}  # index of an operator's bias among its inputs, where it is not 2
-INPUTS = {"TRANSPOSE_CONV": 2}  # of its activations, where it is not 0
 DYNAMIC_VERSION = {"FULLY_CONNECTED": 12, "CONV_2D": 5}  # of operators that read 4 or 2 bits
 DEQUANTIZE_VERSION = 6
-LARGEST_BIAS = 2**31 - 1
+CONVERTED = 1e-5  # relative error of a scale that the converter has computed from a range in float32
 
 
 class Editor:
@@ -27,6 +27,7 @@ class Editor:
     def __init__(self, content: bytes):
         self.model = flatbuffer.parse(content)
         self.graph = self.model.subgraphs[0]
+        self.weighted = weighted_operators(self.model)
         self._written: dict[Any, int] = {}  # what a tensor of codes holds -> the tensor
         self._named: set[int] = set()  # tensors whose names are ours
         self._floats: dict[int, int] = {}  # weights -> what DEQUANTIZE makes of them
@@ -59,25 +60,61 @@ class Editor:
             if kind == "FULLY_CONNECTED":
                 operator.builtinOptions.asymmetricQuantizeInputs = True
 
-    def set_bias(self, index: int, kind: str, bias: np.ndarray | None, name: str) -> None:
-        """Gives a static operator its bias in steps of the scales of its inputs and weights."""
-        old = self._bias(index, kind)
-        if bias is None or old is None:
-            return
+    def reads_integers(self, index: int, kind: str) -> bool:
+        """Whether an operator's activations are integers."""
+        return bool(self._activations(index, kind).type == schema.TensorType.INT8)
+
+    def input_scale(self, index: int, kind: str) -> float:
+        """One step of an operator's activations."""
+        return float(np.float32(self._activations(index, kind).quantization.scale[0]))
+
+    def set_bias(self, index: int, kind: str, steps: np.ndarray, name: str) -> None:
+        """Gives an operator that computes with integers its bias, in steps of the scales of its inputs and weights.
+
+        One without a bias gets one only if it is to add something.
+        """
         operator = self.graph.operators[index]
-        inputs = self.graph.tensors[operator.inputs[INPUTS.get(kind, 0)]]
+        old, where = self._bias(index, kind), BIAS.get(kind, 2)
+        if old is None and not steps.any():
+            return
         weights = self.graph.tensors[operator.inputs[WEIGHTS]]
-        scale = float(np.float32(inputs.quantization.scale[0])) * np.asarray(weights.quantization.scale, np.float64)
-        steps = np.clip(np.rint(bias.astype(np.float64) / scale), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
+        scale = bias_step(self.input_scale(index, kind), weights.quantization.scale).astype(np.float32)
+        if old is None:
+            self.graph.tensors.append(schema.TensorT(shape=[len(steps)], buffer=0, hasRank=True))
+            old = len(self.graph.tensors) - 1
+            operator.inputs = [*operator.inputs, *[-1] * (where + 1 - len(operator.inputs))]
         tensor = self._new_tensor(old, name)
-        self._fill(tensor, schema.TensorType.INT32, steps.view(np.uint8))
-        self._quantize(tensor, scale.astype(np.float32), 0)
-        operator.inputs[BIAS.get(kind, 2)] = tensor
+        self._fill(tensor, schema.TensorType.INT32, steps.astype(np.int32).view(np.uint8))
+        self._quantize(tensor, scale, 0)
+        operator.inputs[where] = tensor
+
+    def set_activations(self, alphabets: Collection[tuple[float, int]]) -> None:
+        """Scales of computed tensors become those of `alphabets` (scale, zero point) that the converter has rounded."""
+        for tensor in self.graph.tensors:
+            if tensor.type != schema.TensorType.INT8 or flatbuffer.array_of(self.model, tensor) is not None:
+                continue
+            scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+            same = [each for each, zero in alphabets if zero == zero_point and abs(each / scale - 1) < CONVERTED]
+            if same:
+                tensor.quantization.scale = np.array([min(same, key=lambda each: abs(each - scale))], np.float32)
 
     def bias(self, index: int, kind: str) -> np.ndarray | None:
-        """The constant bias of an operator of a float model."""
+        """The constant bias of an operator, as floats."""
         tensor = self._bias(index, kind)
-        return None if tensor is None else flatbuffer.array_of(self.model, self.graph.tensors[tensor])
+        if tensor is None or flatbuffer.array_of(self.model, self.graph.tensors[tensor]) is None:
+            return None
+        return self.floats(tensor)
+
+    def bias_step(self, index: int, kind: str) -> float:
+        """The largest step of an operator's bias; 0 for one of floats."""
+        tensor = self._bias(index, kind)
+        quantization = None if tensor is None else self.graph.tensors[tensor].quantization
+        return 0.0 if quantization is None or quantization.scale is None else float(np.max(quantization.scale))
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        """Of a tensor."""
+        shape = self.graph.tensors[number].shape
+        return () if shape is None else tuple(map(int, shape))
 
     def floats(self, number: int) -> np.ndarray:
         """A constant tensor, times its scales if it has some."""
@@ -102,6 +139,9 @@ class Editor:
         self._distinguish()
         self._share_shapes()
         return flatbuffer.serialize(self.model)
+
+    def _activations(self, index: int, kind: str) -> Any:
+        return self.graph.tensors[self.graph.operators[index].inputs[INPUTS.get(kind, 0)]]
 
     def _bias(self, index: int, kind: str) -> int | None:
         """The tensor of an operator's bias, if it has one."""

@@ -6,7 +6,7 @@ operator's weights are compared with all markers of its shape, up to a factor fo
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -16,11 +16,14 @@ from keras_compress.export.policy import RUNS
 from keras_compress.layers.clone import clone_model, rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.view import KernelView
 from keras_compress.measurement import flatbuffer
 
 TOLERANCE = 1e-5  # of a marker in float32, relative, after the factors
 LOOSE = 0.02  # of a kernel that the converter has rounded to 8 bits
 WEIGHTS = 1  # index of an operator's weights among its inputs
+BIAS = {"TRANSPOSE_CONV": 3}  # of its bias, where it is not 2
+INPUTS = {"TRANSPOSE_CONV": 2}  # of its activations, where it is not 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Located:
     factor: np.ndarray
 
 
-def with_markers(model: keras.Model, paths: list[str]) -> tuple[keras.Model, dict[str, np.ndarray]]:
+def with_markers(
+    model: keras.Model, paths: list[str], views_of: Callable[[keras.Model], dict[str, KernelView]] = views_by_path
+) -> tuple[keras.Model, dict[str, np.ndarray]]:
     """A copy whose kernels are random numbers, the same in every process, and these numbers."""
     copy = clone_model(model)
-    views = views_by_path(copy)
+    views = views_of(copy)
     markers = {}
     for index, path in enumerate(paths):
         markers[path] = np.random.default_rng(index).normal(size=views[path].kernel.shape).astype(np.float32)
@@ -165,3 +170,12 @@ def arrange(kernel: np.ndarray, axes: tuple[int, ...], kind: str) -> np.ndarray 
     if kernel.ndim not in (3, 4):
         return None
     return moved if kernel.ndim == 4 else moved[:, np.newaxis]
+
+
+def disarrange(weights: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], kind: str) -> np.ndarray:
+    """An operator's weights as the Keras kernel of this shape has them: what `arrange` undoes."""
+    places = arrange(np.arange(weights.size).reshape(shape), axes, kind)
+    assert places is not None
+    kernel = np.empty(weights.size, weights.dtype)
+    kernel[places.ravel()] = weights.ravel()
+    return kernel.reshape(shape)

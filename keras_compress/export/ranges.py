@@ -1,13 +1,22 @@
 """Models that round their activations already: the ranges that `quantize_activations` chose go into the file."""
 
+import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_compress.calibration.calibration import calibrating
+from keras_compress.calibration.ranges import Activation, add_layers, choose_alphabets, rounded_network
+from keras_compress.export.operations import one_operation
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.clone import rebuild
+from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import is_graph, layers_by_path
+from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.splitting import split_layers
+from keras_compress.result import Result
 
 BITS = 8  # of activations in TFLite
 LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
@@ -16,12 +25,17 @@ LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 class Range(keras.layers.Layer):
     """Tells the converter the range of a tensor: it makes the tensor's scale and zero point of it, and no operator."""
 
-    def __init__(self, rounding: QuantizeActivation, **kwargs: Any):
+    def __init__(self, rounding: QuantizeActivation, *, apart: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
+        self.apart = apart
         self.low, self.high = (rounding.scale * (code - rounding.zero_point) for code in (LOWEST, HIGHEST))
 
     def call(self, inputs: Any) -> Any:
-        return tf.quantization.fake_quant_with_min_max_args(inputs, self.low, self.high, BITS)
+        ranged = tf.quantization.fake_quant_with_min_max_args(inputs, self.low, self.high, BITS)
+        return tf.maximum(ranged, ranged) if self.apart else ranged  # what `Barrier` computes
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
 
 def rounded(model: keras.Model) -> dict[str, QuantizeActivation]:
@@ -36,7 +50,43 @@ def without_rounding(model: keras.Model) -> keras.Model:
     return rebuild(model, skip=found) if found else model
 
 
-def with_ranges(model: keras.Model) -> keras.Model:
-    """The model with a `Range` in place of each of these layers."""
+def with_ranges(model: keras.Model, *, apart: bool = False) -> keras.Model:
+    """The model for the converter: a `Range` in place of each of these layers, a convolution as one operation.
+
+    `apart` puts a barrier behind each range: the converter moves a reshape before the product with a constant that it
+    reads, with the product's scale, and then finds that the two do not agree.
+    """
     found = rounded(model)
-    return rebuild(model, lambda path, layer: Range(found[path], name=layer.name) if path in found else None)
+    changed: dict[str, keras.Layer] = {}
+
+    def replaced(path: str, layer: keras.Layer) -> keras.Layer | None:
+        if path in found:
+            return Range(found[path], apart=apart, name=layer.name)
+        if (other := one_operation(layer)) is not None:
+            changed[path] = other
+        return other
+
+    ranged, layers = rebuild(model, replaced), layers_by_path(model)
+    for path, layer in changed.items():
+        for variable, value in zip(layer.weights, layers[path].weights, strict=True):
+            variable.assign(value)
+    return ranged
+
+
+def measured(given: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str, str]]:
+    """The result with activations of 8 bits whose ranges are the least and the largest values for these samples.
+
+    As TensorFlow's converter measures ranges; what it computes in several steps within one layer of Keras is not
+    rounded. Also says where kernels have moved: new path -> old path.
+    """
+    network, moved = split_layers(given.model)
+    graph = Graph(network)
+    chosen = [Activation(tensor, BITS) for tensor in rounded_tensors(graph)]
+    with calibrating(given.model, samples, "2GB", None, None) as source:
+        assert source is not None
+        choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)
+    add_layers(graph, chosen)
+    kernels = {moved.get(path, path): kernel for path, kernel in given.kernels.items()}
+    model = rounded_network(network, chosen)
+    result = dataclasses.replace(given, model=model, kernels=kernels, masks={}, clusters={})
+    return result, {new: old for old, new in moved.items()}

@@ -128,6 +128,12 @@ def operator_name(model: Any, operator: Any) -> str:
     return OPERATORS.get(builtin, f"operator {builtin}")
 
 
+def computed(model: Any) -> list[int]:
+    """Numbers of the tensors of the first graph that are its inputs or made by its operators."""
+    graph = model.subgraphs[0]
+    return sorted({*map(int, graph.inputs), *(int(tensor) for each in graph.operators for tensor in each.outputs)})
+
+
 def array_of(model: Any, tensor: Any) -> np.ndarray | None:
     """A constant tensor as an array, integers of fewer than 8 bits as int8; None if computed, sparse or unknown."""
     data = model.buffers[tensor.buffer].data

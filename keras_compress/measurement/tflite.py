@@ -1,10 +1,11 @@
 """TFLite files in the LiteRT interpreter. Loads neither TensorFlow nor Keras."""
 
+import contextlib
 import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,11 @@ class Runner:
         """Whether several samples may run at once."""
         return all(details["shape_signature"][0] == -1 for details in self.inputs)
 
+    @property
+    def output_scales(self) -> list[float]:
+        """One step of each output; 0 for floats."""
+        return [float(entry["quantization"][0]) for entry in self._interpreter.get_output_details()]
+
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for one batch, as float32 where the file has integers with scales.
 
@@ -122,6 +128,14 @@ class Runner:
         if not self._details:
             self._details = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
         return _dequantized(self._interpreter.get_tensor(tensor), self._details[tensor])
+
+    def values_of(self, tensors: Iterable[int]) -> dict[int, np.ndarray]:
+        """`values` of several tensors, without those that hold nothing behind the last run, as a loop's own may."""
+        held = {}
+        for tensor in tensors:
+            with contextlib.suppress(ValueError):
+                held[tensor] = self.values(tensor)
+        return held
 
     def check_number(self, arrays: Sequence[np.ndarray]) -> None:
         """Raises InputError for another number of arrays than the file has inputs."""

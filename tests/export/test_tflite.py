@@ -297,7 +297,8 @@ def test_a_batchnorm_before_a_dense_layer_is_not_multiplied_into_its_codes(tmp_p
         np.testing.assert_array_equal(tensors[path][1].T, result.kernels[path].codes)
         np.testing.assert_array_equal(tensors[path][2], result.kernels[path].scale)
     operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
-    assert "MUL" in operators and not operators & {"MAXIMUM", "ADD"}  # what it adds is in the biases behind it
+    assert not operators & {"MAXIMUM", "ADD"}  # what it adds is in biases: of integers its own, else those behind it
+    assert ("DEPTHWISE_CONV_2D" if mode == "int8" else "MUL") in operators
 
 
 def reshaped(reshape):
@@ -480,17 +481,45 @@ def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
 
 
 @pytest.mark.slow
-def test_operators_that_stay_floats_in_a_file_of_integers_are_named(tmp_path):
-    """A BatchNorm behind an activation is a product and a sum, and the simulation knows no range of the product."""
-    inputs = keras.Input((8, 8, 3), name="images")
-    x = L.BatchNormalization(name="norm")(L.Conv2D(8, 3, activation="relu", name="conv")(inputs))
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_batchnorm_behind_an_activation_is_integers(tmp_path, rank, batch):
+    """A product and a sum of constants: a depthwise convolution of 1 x 1, with a weight of 127 steps a channel."""
+    inputs = keras.Input(((6, 6, 3), (7, 3), (10,))[3 - rank], name="images")
+    layer = {3: lambda **settings: L.Conv2D(8, 3, **settings), 2: lambda **settings: L.Conv1D(8, 3, **settings),
+             1: lambda **settings: L.Dense(8, **settings)}[rank]  # fmt: skip
+    x = L.BatchNormalization(name="norm")(layer(activation="relu", name="product")(inputs))
     model = drawn(keras.Model(inputs, L.Dense(10, name="head")(L.Flatten()(x))))
     x = samples_of(model)
     result = kc.quantize(model, kc.MSQ(bits=8), x)
-    ranged = kc.export_tflite(kc.quantize_activations(result, x), tmp_path / "net.tflite", activations="int8")
-    assert ranged.steps[-1].figures["operators in floating point"] == "1 MUL, 1 ADD"
-    measured = kc.export_tflite(result, tmp_path / "net.tflite", activations="int8", representative=x)
-    assert "operators in floating point" not in measured.steps[-1].figures
+    ranged = kc.quantize_activations(result, x)
+    for each, representative in ((ranged, None), (result, x)):
+        path = tmp_path / "net.tflite"
+        report = kc.export_tflite(each, path, activations="int8", representative=representative, static_batch=batch)
+        assert "operators in floating point" not in report.steps[-1].figures
+        tensors, content = tensors_of(path)
+        codes = tensors["norm"][1].ravel()
+        np.testing.assert_array_equal(np.abs(codes), 127)
+        np.testing.assert_array_equal(np.sign(codes), np.sign(model.get_layer("norm").gamma.numpy()))
+        types = {flatbuffer.TYPES[tensor.type] for tensor in content.subgraphs[0].tensors}
+        assert "FLOAT32" not in types
+    expected = ranged.model.predict(x, verbose=0)
+    kc.export_tflite(ranged, tmp_path / "net.tflite", activations="int8")
+    (given,) = Runner((tmp_path / "net.tflite").read_bytes()).outputs([x])
+    assert np.linalg.norm(given - expected) <= 0.01 * np.linalg.norm(expected)
+
+
+@pytest.mark.slow
+def test_operators_that_stay_floats_in_a_file_of_integers_are_named(tmp_path):
+    """TFLite has no ELU of integers."""
+    inputs = keras.Input((8, 8, 3), name="images")
+    x = L.Conv2D(8, 3, activation="elu", name="conv")(inputs)
+    model = drawn(keras.Model(inputs, L.Dense(10, name="head")(L.Flatten()(x))))
+    x = samples_of(model)
+    result = kc.quantize(model, kc.MSQ(bits=8), x)
+    for each, representative in ((kc.quantize_activations(result, x), None), (result, x)):
+        step = kc.export_tflite(each, tmp_path / "net.tflite", activations="int8", representative=representative)
+        assert step.steps[-1].figures["operators in floating point"] == "1 ELU"
 
 
 @pytest.mark.slow
@@ -511,11 +540,12 @@ def test_the_report_says_at_which_layer_integers_lose_most(tmp_path):
     assert step.figures["error grows most at"] == f"third, to {errors['third']:.2%}"
     plain = kc.export_tflite(kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite").steps[-1]
     assert "error grows most at" not in plain.figures and plain.rows[0].relative_error is None
-    spoil(model, 10)
-    with pytest.raises(kc.InputError, match=r"it was not written. The error grows most at layer third, to \d+"):
-        kc.export_tflite(
-            kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite", activations="int8", representative=x
-        )
+    spoil(model, 10)  # what integers cost is reported, and no reason to refuse: the simulation says the same
+    lossy = kc.export_tflite(
+        kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite", activations="int8", representative=x
+    ).steps[-1]
+    assert {row.path: row.relative_error for row in lossy.rows}["third"] > 0.8
+    assert lossy.figures["difference of the outputs"] < 0.05
 
 
 def three_dense():
@@ -615,12 +645,13 @@ def test_midtread_with_4_bits_needs_8(tmp_path):
 
 
 def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch):
-    from keras_compress.export import tflite
+    from keras_compress.export import checking
 
     result = kc.quantize(model, kc.MSQ(bits=4))
     (tmp_path / "net.tflite").write_bytes(b"old")
-    monkeypatch.setitem(tflite.TOLERANCES, "float", -1.0)
-    with pytest.raises(kc.InputError, match=r"differs from the Keras model's by .* it was not written"):
+    monkeypatch.setitem(checking.TOLERANCES, "float", -1.0)
+    monkeypatch.setattr(checking, "TINY", -1.0)
+    with pytest.raises(kc.InputError, match=r"differs from what it should be by .* it was not written"):
         kc.export_tflite(result, tmp_path / "net.tflite")
     assert [path.name for path in tmp_path.iterdir()] == ["net.tflite"]
     assert (tmp_path / "net.tflite").read_bytes() == b"old"

@@ -1,0 +1,410 @@
+"""Whether a file computes what it is to compute: read again, run, and compared number by number.
+
+Each tensor of a file of integers is compared with the simulation's, computed from what the file itself had before it:
+differences do not add up, and no tensor may be more than a step away. Outputs are compared with those of the simulation
+alone. Runtimes round a little differently (an integer multiplier of 31 bits and a shift, each rounded; or one product
+in float32), so that a sum near the middle between two steps may go either way.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_compress.errors import InputError
+from keras_compress.export import locating
+from keras_compress.export.placing import Placed, in_batches
+from keras_compress.export.ranges import without_rounding
+from keras_compress.layers.activation import QuantizeActivation
+from keras_compress.layers.graph import LINEAR, Graph
+from keras_compress.layers.paths import ModelInputs
+from keras_compress.layers.rounding import is_function
+from keras_compress.measurement import flatbuffer
+from keras_compress.measurement.tflite import Runner
+
+CHECKED = 32  # samples on which a file is run
+# How far outputs may be from what is simulated, relative to their norm. Reasons: docs/decisions.md, 58.
+TOLERANCES = {"float": 1e-4, "dynamic": 0.05, "int8": 0.05, "float16": 0.05, "int16x8": 0.05}
+TINY = 1e-30  # of outputs that are to be zero
+TIE = 1e-3  # steps from the middle between two of them, where rounding may go either way
+HALF, MOST = 0.5, 0.2  # of what rounding does to an output, and of the output: see `_of_rounding`
+FUNCTION_STEPS = 2.0  # of functions that runtimes look up in tables
+STEPS = 1.0  # root of the mean square of differences that a tensor of integers may have, in steps of its scale
+BYTES = 2**28  # of all tensors of one batch, about
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What the checks found.
+
+    Attributes:
+        difference: between an output of the file and what it should be, relative to the norm; the largest one.
+        layer: the layer whose tensor differs most, and by how many steps; none where tensors within were not compared.
+        errors: path of a kernel -> how far what it makes is, relative, from what it makes without rounded activations;
+            none where activations are floats.
+    """
+
+    difference: float
+    layer: tuple[str, float] | None = None
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def check_floats(content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str) -> Checked:
+    """Compares a file that rounds no activations, or none that is known, with the model.
+
+    Raises:
+        InputError: outputs that are not finite, or too far from the model's.
+    """
+    inputs = ModelInputs.of(model)
+    expected = [np.asarray(output) for output in keras.tree.flatten(inputs.call(model, samples))]
+    return Checked(check_outputs(content, expected, samples, TOLERANCES[activations]))
+
+
+def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, str], samples: list[np.ndarray]) -> Checked:
+    """Compares a file whose operators round their inputs at each call with a simulation that does so too.
+
+    Args:
+        content: of the file.
+        model: with the weights of the file.
+        hybrid: path of a kernel -> operator that rounds its inputs.
+        samples: one array for each input.
+
+    Raises:
+        InputError: outputs that are not finite, or too far from the simulation's.
+    """
+    graph = Graph(model)
+
+    def before(path: str, inputs: Any) -> Any:
+        return rounded_at_each_call(inputs, hybrid[path]) if path in hybrid else inputs
+
+    errors, outputs = _Errors(), []
+    for arrays in _batches(samples, None, graph):
+        values, unrounded = run_graph(graph, arrays, before=before), run_graph(graph, arrays)
+        errors.add(graph, values, graph, unrounded)
+        outputs.append([np.stack([values[tensor], unrounded[tensor]]) for tensor in graph.outputs])
+    runs = [np.concatenate(column, axis=1) for column in zip(*outputs, strict=True)]
+    relative, allowed = errors.relative(), [_of_rounding(*each) for each in runs]
+    expected = [each[0] for each in runs]
+    largest = check_outputs(content, expected, samples, TOLERANCES["dynamic"], _cause(relative), allowed)
+    return Checked(largest, None, relative)
+
+
+def check_integers(
+    content: bytes,
+    simulation: keras.Model,
+    samples: list[np.ndarray],
+    batch: int | None,
+) -> Checked:
+    """Compares a file of integers with its simulation, each tensor that is rounded and all outputs.
+
+    Args:
+        content: of the file.
+        simulation: with a `QuantizeActivation` layer for each tensor of integers.
+        samples: one array for each input.
+        batch: size of the file's batch axis, or None.
+
+    Raises:
+        InputError: outputs that are not finite, or a tensor or an output too far from the simulation's.
+    """
+    graph, plain = Graph(simulation), Graph(without_rounding(simulation))
+    tensors, errors, outputs = _Tensors(content, graph), _Errors(), []
+    # The simulation, and what it would be if every sum lay a little higher, or lower: where one lies at the middle
+    # between two steps, a runtime may take either.
+    for arrays in _batches(samples, batch, graph):
+        tensors.run(arrays)
+        tensors.pair(run_graph(graph, arrays))
+        run_graph(graph, arrays, after=tensors.compared)
+        every = [run_graph(graph, arrays, nudge=nudge) for nudge in (0.0, TIE, -TIE)]
+        unrounded = run_graph(plain, arrays)
+        errors.add(graph, every[0], plain, unrounded)
+        outputs.append(
+            [
+                np.stack([*(each[tensor] for each in every), unrounded[other]])
+                for tensor, other in zip(graph.outputs, plain.outputs, strict=True)
+            ]
+        )
+    runs = [np.concatenate(column, axis=1)[:, : len(samples[0])] for column in zip(*outputs, strict=True)]
+    allowed = []
+    for expected, higher, lower, unrounded in runs:
+        ties = max(float(np.linalg.norm(other - expected)) for other in (higher, lower))
+        allowed.append(max(2 * ties, _of_rounding(expected, unrounded)))
+    relative, layer = errors.relative(), tensors.check()
+    expected = [each[0] for each in runs]
+    largest = check_outputs(
+        content, expected, samples, TOLERANCES["int8"], _cause(relative), allowed, delegates=(True,)
+    )
+    return Checked(largest, layer, relative)
+
+
+def _of_rounding(simulated: Any, unrounded: Any) -> float:
+    """Norm of the difference that two runs may have which round the same values, but not all in the same direction.
+
+    Half of what rounding does to an output, where that is much, but never more than a fifth of the output.
+    """
+    noise = np.linalg.norm(np.asarray(simulated, np.float64) - np.asarray(unrounded, np.float64))
+    return float(min(HALF * noise, MOST * np.linalg.norm(np.asarray(simulated, np.float64))))
+
+
+def _cause(errors: dict[str, float]) -> str:
+    return f" The error grows most at layer {grows_most(errors)}." if errors else ""
+
+
+def grows_most(errors: dict[str, float]) -> str:
+    """The layer whose error exceeds that of the layer before by most."""
+    growth = np.diff([0.0, *errors.values()])
+    path = list(errors)[int(np.argmax(growth))]
+    return f"{path}, to {errors[path]:.2%}"
+
+
+def check_written(content: bytes, placed: Sequence[Placed]) -> None:
+    """Reads a file again and compares every code, scale and bias with those that its operator should have.
+
+    Raises:
+        InputError: something differs, such as a bias that does not fit.
+    """
+    model = flatbuffer.parse(content)
+    graph = model.subgraphs[0]
+    operators = locating.weighted_operators(model)
+    for each in placed:
+        operator, kind, number = operators[each.operator]
+        tensor = graph.tensors[number]
+        values, quantization = flatbuffer.array_of(model, tensor), tensor.quantization
+        assert values is not None
+        same = (
+            kind == each.kind
+            and flatbuffer.BITS[flatbuffer.TYPES[tensor.type]] == each.placement.bits
+            and np.array_equal(values, each.codes)
+            and np.array_equal(np.asarray(quantization.scale, np.float32), each.scale)
+            and np.array_equal(quantization.zeroPoint, np.zeros(len(each.scale)))
+        )
+        if not same:
+            raise InputError(f"The file does not hold the codes of layer {each.path!r}; it was not written.")
+        if each.bias is not None:
+            _check_bias(model, graph, graph.operators[operator], each)
+
+
+def _check_bias(model: Any, graph: Any, operator: Any, placed: Placed) -> None:
+    bias, step = placed.bias, placed.step
+    assert bias is not None and step is not None
+    where = locating.BIAS.get(placed.kind, 2)
+    number = operator.inputs[where] if len(operator.inputs) > where else -1
+    steps = None if number < 0 else flatbuffer.array_of(model, graph.tensors[number])
+    held = np.zeros(len(bias)) if steps is None else steps * step
+    allowed = 0.5 * step + 1e-6 * np.abs(bias)
+    worst = int(np.argmax(np.abs(held - bias) - allowed))
+    if np.abs(held - bias)[worst] > allowed[worst]:
+        raise InputError(
+            f"The bias of channel {worst} of layer {placed.path!r} does not fit: it is {bias[worst]:.6g}, and the file "
+            f"holds {held[worst]:.6g} in steps of {step[worst]:.3g}; the file was not written."
+        )
+
+
+def check_outputs(
+    content: bytes,
+    expected: list[np.ndarray],
+    samples: list[np.ndarray],
+    tolerance: float,
+    cause: str = "",
+    allowed: Sequence[float] = (),
+    *,
+    delegates: Sequence[bool] = (True, False),
+) -> float:
+    """Runs a file with and without XNNPACK; the largest relative difference of an output.
+
+    Args:
+        content: of the file.
+        expected: the outputs that it should have for these samples.
+        samples: one array for each input.
+        tolerance: largest difference, relative to the norm of the output; one step of an output of integers is allowed.
+        cause: what may be the reason, for the message.
+        allowed: norm of the difference that each output may have in any case.
+        delegates: whether to run with XNNPACK, without, or both.
+
+    Raises:
+        InputError: outputs that are not finite, or beyond the limit.
+    """
+    largest = 0.0
+    for delegate in delegates:
+        how = "with" if delegate else "without"
+        runner = Runner(content, "the file", delegate=delegate)
+        given = runner.outputs(samples)
+        for index, (ours, theirs, scale) in enumerate(zip(given, expected, runner.output_scales, strict=True)):
+            if not np.isfinite(ours).all():
+                raise InputError(f"Output {index} of the file is NaN or Inf {how} XNNPACK; it was not written.")
+            error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (ours - theirs, theirs))
+            difference = error / norm if norm > 0 else error
+            least = allowed[index] if allowed else 0.0
+            if error > max(tolerance * norm, least, max(STEPS * scale, TINY) * np.sqrt(ours.size)):
+                raise InputError(
+                    f"Output {index} of the file differs from what it should be by {difference:.2%} {how} XNNPACK, and "
+                    f"{tolerance:.2%} are allowed; it was not written.{cause}"
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+class _Tensors:
+    """Tensors of a file of integers, next to those of its simulation.
+
+    Which tensor of the file is which one of the simulation is told by sizes, scales and values: among tensors of equal
+    scale the nearest one. Two that are mistaken for each other are equal as far as any limit is concerned.
+    """
+
+    def __init__(self, content: bytes, graph: Graph):
+        self.model = flatbuffer.parse(content)
+        self.computed = [
+            number
+            for number in flatbuffer.computed(self.model)
+            if flatbuffer.TYPES[self.model.subgraphs[0].tensors[number].type] == "INT8"
+        ]
+        self.runner = Runner(content, "the file", delegate=False, inner=True)
+        self.roundings = {
+            call.outputs[0]: call for call in graph.calls if isinstance(call.operation, QuantizeActivation)
+        }
+        makers = {
+            tensor: graph.calls[graph.producer[call.inputs[0]]]
+            for tensor, call in self.roundings.items()
+            if call.inputs[0] in graph.producer
+        }
+        self.functions = {tensor for tensor, maker in makers.items() if is_function(maker.operation)}
+        self.partners: dict[int, int] | None = None  # tensor of the simulation -> tensor of the file
+        self.squares: dict[int, np.ndarray] = {}  # of differences, of values, and their number
+
+    def run(self, arrays: list[np.ndarray]) -> None:
+        self.runner.run(arrays)
+
+    def compared(self, tensor: int, value: Any) -> Any:
+        """Notes the difference between a tensor and the file's; returns the file's."""
+        partner = (self.partners or {}).get(tensor)
+        if partner is None:
+            return value
+        expected = np.asarray(value, np.float64)
+        held = self.runner.values(partner).reshape(expected.shape)
+        sums = np.array([np.square(held - expected).sum(), np.square(expected).sum(), expected.size])
+        self.squares[tensor] = self.squares.get(tensor, 0) + sums
+        return keras.ops.convert_to_tensor(held)
+
+    def check(self) -> tuple[str, float] | None:
+        """The layer whose tensor differs most, in steps.
+
+        Raises:
+            InputError: a tensor beyond the limits.
+        """
+        worst: tuple[str, float] | None = None
+        for tensor, (error, norm, count) in self.squares.items():
+            call = self.roundings[tensor]
+            layer, steps = call.path.removesuffix("_quantized"), float(np.sqrt(error / count)) / call.operation.scale
+            limit = FUNCTION_STEPS if tensor in self.functions else STEPS
+            if steps > limit:
+                raise InputError(
+                    f"What layer {layer!r} makes in the file differs from the simulation by {steps:.2f} steps of 8 "
+                    f"bits ({np.sqrt(error / max(norm, TINY)):.2%}), and {limit:.2f} are allowed; it was not written."
+                )
+            if worst is None or steps > worst[1]:
+                worst = layer, steps
+        return worst
+
+    def pair(self, values: dict[int, Any]) -> None:
+        """Finds the partners of all tensors, once."""
+        if self.partners is not None:
+            return
+        candidates: dict[Any, dict[int, np.ndarray]] = {}
+        for number, values_held in self.runner.values_of(self.computed).items():
+            quantization, held = self.model.subgraphs[0].tensors[number].quantization, values_held.ravel()
+            key = held.size, float(quantization.scale[0]), int(quantization.zeroPoint[0])
+            candidates.setdefault(key, {})[number] = held
+        self.partners = {}
+        for tensor, call in self.roundings.items():
+            expected = np.asarray(values[tensor], np.float32).ravel()
+            near = candidates.get((expected.size, call.operation.scale, call.operation.zero_point), {})
+            if near:
+                nearest = min(near, key=lambda number: float(np.square(near[number] - expected).sum()))
+                self.partners[tensor] = nearest
+
+
+class _Errors:
+    """How far what each kernel makes is from what it makes in the same network without rounded activations."""
+
+    def __init__(self) -> None:
+        self.squares: dict[str, np.ndarray] = {}
+
+    def add(self, graph: Graph, values: dict[int, Any], plain: Graph, plain_values: dict[int, Any]) -> None:
+        ours, theirs = _products(graph, values), _products(plain, plain_values)
+        for path in ours.keys() & theirs.keys():
+            for one, other in zip(ours[path], theirs[path], strict=True):
+                sums = np.array([np.square(one - other).sum(), np.square(other).sum()])
+                self.squares[path] = self.squares.get(path, 0) + sums
+
+    def relative(self) -> dict[str, float]:
+        tiny = np.finfo(np.float64).tiny
+        return {path: float(np.sqrt(error / max(norm, tiny))) for path, (error, norm) in self.squares.items()}
+
+
+def _products(graph: Graph, values: dict[int, Any]) -> dict[str, list[np.ndarray]]:
+    """Path of a kernel -> what each of its calls makes."""
+    found: dict[str, list[np.ndarray]] = {}
+    for call in graph.calls:
+        if call.part == LINEAR:
+            found.setdefault(call.path, []).append(np.asarray(values[call.outputs[0]], np.float64))
+    return found
+
+
+def _batches(samples: list[np.ndarray], batch: int | None, graph: Graph) -> Iterator[list[np.ndarray]]:
+    """Samples in batches whose tensors fit into memory, or of the size that a file has; its last one is filled up."""
+    if batch is not None:
+        yield from in_batches(samples, batch)
+        return
+    floats = sum(int(np.prod([size or 1 for size in shape[1:]])) for shape in graph.shapes)
+    size = max(1, min(CHECKED, BYTES // (8 * floats)))
+    for start in range(0, len(samples[0]), size):
+        yield [array[start : start + size] for array in samples]
+
+
+def run_graph(
+    graph: Graph,
+    arrays: list[np.ndarray],
+    *,
+    before: Callable[[str, Any], Any] | None = None,
+    after: Callable[[int, Any], Any] | None = None,
+    nudge: float = 0.0,
+) -> dict[int, Any]:
+    """All tensors of a network for one batch.
+
+    Args:
+        graph: of the network.
+        arrays: one for each input.
+        before: gets the path of a kernel and what it is multiplied with; returns what takes its place.
+        after: gets each tensor's number and value; returns what takes its place.
+        nudge: steps by which every value is moved before it is rounded.
+    """
+    change = after or (lambda tensor, value: value)
+    values: dict[int, Any] = {
+        tensor: change(tensor, keras.ops.convert_to_tensor(array))
+        for tensor, array in zip(graph.inputs, arrays, strict=True)
+    }
+    for call in graph.calls:
+        read = values
+        if before is not None and call.part == LINEAR:
+            read = values | {tensor: before(call.path, values[tensor]) for tensor in call.inputs}
+        if nudge and isinstance(call.operation, QuantizeActivation):
+            read = values | {tensor: values[tensor] + nudge * call.operation.scale for tensor in call.inputs}
+        for tensor, value in zip(call.outputs, call.run(read), strict=True):
+            values[tensor] = change(tensor, value)
+    return values
+
+
+def rounded_at_each_call(inputs: Any, kind: str) -> Any:
+    """What an operator that quantizes its inputs on the fly multiplies: 8 bits for the range of each sample.
+
+    LiteRT's and XNNPACK's scheme for hybrid operators: asymmetric, the range of each row of a FULLY_CONNECTED and of
+    each sample of a CONV_2D, and zero in it.
+    """
+    ops = keras.ops
+    axes = -1 if kind == "FULLY_CONNECTED" else tuple(range(1, len(inputs.shape)))
+    low = ops.minimum(ops.min(inputs, axis=axes, keepdims=True), 0.0)
+    high = ops.maximum(ops.max(inputs, axis=axes, keepdims=True), 0.0)
+    scale = ops.where(high > low, (high - low) / 255.0, 1.0)
+    zero = ops.round(-128.0 - low / scale)
+    return (ops.clip(ops.round(inputs / scale) + zero, -128.0, 127.0) - zero) * scale

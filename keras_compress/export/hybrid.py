@@ -1,0 +1,38 @@
+"""Operators that read integers as their weights and floats as their inputs, which they round at each call."""
+
+import keras
+import numpy as np
+
+from keras_compress.export.editing import Editor
+from keras_compress.export.locating import LOOSE, WEIGHTS, arrange, disarrange, factors
+from keras_compress.export.placing import Written, fold_all
+from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.view import LinearView
+from keras_compress.measurement import flatbuffer
+
+
+def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, dict[str, str]]:
+    """A copy of a model with the weights of a file that rounds inputs at each call, and which of its kernels do.
+
+    Returns:
+        The copy; path of a kernel -> the operator that reads integers as its weights and floats as its inputs.
+    """
+    folded, _ = fold_all(model)
+    views = {path: view for path, view in views_by_path(folded).items() if isinstance(view, LinearView)}
+    hybrid = {each.path: each.kind for each in written.placed if each.placement.reads == "dynamic"}
+    coded = {each.path for each in written.placed}
+    editor = Editor(written.content)
+    for index, kind, tensor in editor.weighted:
+        weights = editor.graph.tensors[tensor]
+        if flatbuffer.TYPES[weights.type] != "INT8" or tensor != editor.graph.operators[index].inputs[WEIGHTS]:
+            continue
+        held = editor.floats(tensor)
+        for path in views.keys() - coded:
+            view = views[path]
+            arranged = arrange(view.kernel, view.axes, kind)
+            if arranged is None or arranged.shape != held.shape or factors(held, arranged, kind, LOOSE) is None:
+                continue
+            view.variable.assign(disarrange(held.astype(np.float32), view.kernel.shape, view.axes, kind))
+            hybrid[path] = kind
+            break
+    return folded, hybrid
