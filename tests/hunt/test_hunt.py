@@ -1,0 +1,100 @@
+"""Files of random networks compute what is simulated: `make hunt` tries 300 in every mode, `make test` 20 in one.
+
+A network that fails is printed as the call that builds it.
+"""
+
+import os
+import random
+import zlib
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+import keras_compress as kc
+from keras_compress.measurement.tflite import Runner
+from tests.hunt.networks import Network, networks
+
+pytestmark = pytest.mark.slow
+COUNT = int(os.environ.get("HUNT_NETWORKS", "0"))  # 0: a few networks, each in one mode and width
+MODES = ("float", "dynamic", "ranges of ours", "measured", "plain")
+BITS = (8, 4, 2)
+# Of outputs on samples that no check has seen: relative, or one step of 8 bits. Ties and chaos aside, as in the checks.
+LIMIT, CHAOTIC = 0.05, 0.2
+
+
+def drawn(count: int) -> list[Network]:
+    found: list[Network] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(networks())
+    def note(network: Network) -> None:
+        found.append(network)
+
+    note()
+    return found
+
+
+NETWORKS = drawn(COUNT or 20)
+
+
+def near(given: np.ndarray, expected: np.ndarray, unrounded: np.ndarray, step: float, tolerance: float) -> bool:
+    error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (given - expected, expected))
+    noise = float(np.linalg.norm((expected - unrounded).astype(np.float64)))
+    return error <= max(tolerance * norm, 2 * step * np.sqrt(given.size), min(noise, CHAOTIC * norm), 1e-30)
+
+
+def outputs_of(model: keras.Model, x: object) -> list[np.ndarray]:
+    return keras.tree.flatten(model.predict(x, verbose=0))
+
+
+def check(network: Network, mode: str, bits: int, folder) -> None:
+    """One file: written, and its outputs on new samples those of the simulation."""
+    model, x, new = network.model(), network.samples(48), network.samples(16, 1)
+    path = folder / "net.tflite"
+    choice = random.Random(zlib.crc32(repr((network, mode, bits)).encode()))
+    settings = {"storage": choice.choice(["fast", "small"]), "static_batch": choice.choice([None, 1, 4])}
+    if mode == "plain":  # TensorFlow's own file; its simulation is made by the check
+        kc.export_tflite(model, path, activations="int8", representative=x, static_batch=settings["static_batch"])
+        return
+    result = kc.quantize(model, kc.GPFQ(bits=bits), x)
+    if mode in ("float", "dynamic"):
+        kc.export_tflite(result, path, activations=mode, **settings)
+        simulated = result.model
+    else:
+        ranges = "mse" if mode == "ranges of ours" else "minmax"
+        simulated = kc.quantize_activations(result, x, ranges=ranges)
+        if mode == "measured":
+            kc.export_tflite(result, path, activations="int8", representative=x, **settings)
+        else:
+            kc.export_tflite(simulated, path, activations="int8", **settings)
+        simulated = simulated.model
+    if mode == "dynamic":  # compared by the check with a simulation that rounds at each call
+        return
+    runner = Runner(path.read_bytes())
+    given = runner.outputs(new if isinstance(new, list) else [new])
+    expected, unrounded = outputs_of(simulated, new), outputs_of(result.model, new)
+    for ours, theirs, plain, step in zip(given, expected, unrounded, runner.output_scales, strict=True):
+        assert near(ours, theirs, plain, step, 1e-4 if mode == "float" else LIMIT), (network, mode, bits)
+
+
+@pytest.mark.parametrize("index", range(len(NETWORKS)))
+def test_files_compute_what_is_simulated(index, tmp_path):
+    network = NETWORKS[index]
+    every = [(mode, bits) for mode in MODES for bits in BITS if mode != "plain" or bits == 8]
+    chosen = every if COUNT else [every[index % len(every)]]
+    for mode, bits in chosen:
+        try:
+            check(network, mode, bits, tmp_path)
+        except kc.InputError as error:
+            if "cannot be converted" not in str(error):  # what TensorFlow's converter refuses is refused in one line
+                raise AssertionError(f"{network}, {mode}, {bits} bits: {error}") from error
+            print("refused:", network, mode, bits, error)
