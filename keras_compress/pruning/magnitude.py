@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.bridge import training
+from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
@@ -106,7 +107,7 @@ def prune_magnitude(
 
     with scope(strategy):
         crossing = cross(given.model, wrap)
-        training.compile_for(crossing, given.model, settings, samples)
+        compile_for(crossing.model, given.model, settings, samples.labels)
         figures = training.figures("before", crossing.model, tested)
         training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
         for wrapper in wrappers.values():

@@ -568,3 +568,12 @@ def test_applications_cross_both_ways(name):
         assert [layer.name for layer in back.layers] == [layer.name for layer in model.layers]
     for ours, theirs in zip(back.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_bins_that_tf_keras_has_adapted_come_back():
+    tf_keras = import_tf_keras()
+    samples = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
+    layer = tf_keras.layers.Discretization(num_bins=4)
+    layer.adapt(samples)
+    model = tf_keras.Sequential([tf_keras.Input((2,)), layer])
+    np.testing.assert_array_equal(kc.from_tf_keras(model)(samples), model(samples))
