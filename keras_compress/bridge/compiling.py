@@ -34,14 +34,15 @@ class Settings(Protocol):
     def metrics(self) -> Sequence[Any] | None: ...
 
 
-def compile_for(converted: Any, model: keras.Model, training: Settings, labels: Any) -> None:
+def compile_for(converted: Any, model: keras.Model, training: Settings, labels: Any, optimizer: Any = "adam") -> None:
     """Compiles the tf_keras model of a model as the settings say, else as the model was compiled.
 
     Args:
         converted: of tf_keras, with the outputs of `model`.
-        model: of Keras 3. Where it is not compiled: Adam, and the cross-entropy that fits the labels.
+        model: of Keras 3. Where it is not compiled: `optimizer`, and the cross-entropy that fits the labels.
         training: settings; those that are not None take the place of the model's own.
         labels: of a sample at least.
+        optimizer: of Keras 3, for a model that has none.
 
     Raises:
         InputError: labels for which no loss is obvious, or an optimizer, loss or metric that tf_keras does not have.
@@ -55,7 +56,7 @@ def compile_for(converted: Any, model: keras.Model, training: Settings, labels: 
     if "loss" not in settings:
         settings["loss"] = _loss_for(model, labels)
         settings.setdefault("metrics", ["accuracy"])
-    settings.setdefault("optimizer", "adam")
+    settings.setdefault("optimizer", _converted(optimizer, "optimizer"))
     converted.compile(**settings)
 
 

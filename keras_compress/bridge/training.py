@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -25,6 +26,7 @@ from keras_compress.bridge.strategies import task_of
 from keras_compress.errors import InputError, UserError, check_integer
 from keras_compress.files import replacing
 
+DROP = 0.02  # of the accuracy on validation samples, above which a training warns
 RUN = "run.json"  # what a checkpoint belongs to
 HOOKS = [
     f"on_{part}{kind}_{when}"
@@ -128,9 +130,33 @@ def fit(
         state.clear()
 
 
+def constant_then_cosine(rate: float, constant: int, steps: int) -> Any:
+    """A learning rate that stays for some steps of a training, and then falls to zero in half a cosine."""
+    if constant >= steps:
+        return rate
+    return keras.optimizers.schedules.CosineDecay(
+        rate, steps - constant, warmup_target=rate if constant else None, warmup_steps=constant
+    )
+
+
+def warn_of_lost_accuracy(figures: dict[str, Any], instead: str) -> None:
+    """Adds a warning to the figures of a report, and to the log, where a training has lost more than `DROP`.
+
+    Args:
+        figures: of `figures_before` and `figures`; "warning" is added.
+        instead: what to do.
+    """
+    for name, before in list(figures.items()):
+        after = figures.get(name.replace(" before", " after"))
+        if name.endswith("accuracy before") and after is not None and before - after > DROP:
+            figures["warning"] = f"{name.removesuffix(' before')} fell from {before:.2%} to {after:.2%}. {instead}"
+            logging.getLogger("keras_compress").warning(figures["warning"])
+            return
+
+
 def figures_before(
     model: keras.Model, training: Training, samples: Samples, validation: Samples | None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
     if validation is None:
         return {}
@@ -139,7 +165,7 @@ def figures_before(
     return figures("before", plain, validation)
 
 
-def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, float]:
+def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, Any]:
     """Loss and metrics of a compiled model of tf_keras, as a report has them; none without samples."""
     if validation is None:
         return {}

@@ -92,6 +92,7 @@ def cluster_weights(
         kept = _kept(crossing, views, clusters, given.masks)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
         figures |= training.figures("after", crossing.model, tested)
+    training.warn_of_lost_accuracy(figures, "Train for more epochs, or take more clusters.")
     for layer, twin in crossing.pairs:
         copy_weights(twin, layer)
     step = Step("cluster_weights", {"number_of_clusters": number_of_clusters, "epochs": epochs})

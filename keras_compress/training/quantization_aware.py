@@ -133,6 +133,7 @@ def quantization_aware_training(
         kept = _kept(crossing, given.masks, clusters)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
         figures |= training.figures("after", crossing.model, tested)
+    training.warn_of_lost_accuracy(figures, "Train for more epochs, or with more bits.")
     if strategy is not None:  # the converter wants variables that belong to none
         weights = crossing.model.get_weights()
         crossing, _ = fake_quantized()
