@@ -145,10 +145,10 @@ def test_settings_of_the_training_take_the_place_of_the_models_own():
     [
         (
             {"optimizer": opt.Lamb(0.1)},
-            "compiled with optimizer=.*'Lamb', which tf_keras does not have. Pass optimizer=",
+            "with optimizer=.*'Lamb', which tf_keras does not have. Pass optimizer=",
         ),
         ({"optimizer": opt.SGD(0.1, gradient_accumulation_steps=4)}, "gradient_accumulation_steps=4, which tf_keras"),
-        ({"loss": R.Dice()}, "compiled with loss=.*'Dice', which tf_keras does not have. Pass loss="),
+        ({"loss": R.Dice()}, "with loss=.*'Dice', which tf_keras does not have. Pass loss="),
         (
             {"loss": R.MeanSquaredError(reduction="mean_with_sample_weight")},
             "tf_keras refuses loss: .*mean_with_s",
