@@ -91,7 +91,9 @@ def prune_magnitude(
     chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
-    shared = {"pruning_schedule": schedule.for_steps(epochs * samples.steps)}
+    steps = epochs * samples.steps
+    adam = keras.optimizers.Adam(training.constant_then_cosine(RATE, schedule.last_step(steps), steps))
+    shared = {"pruning_schedule": schedule.for_steps(steps)}
     if m_by_n is not None:
         shared["sparsity_m_by_n"] = m_by_n
     if block_size is not None:
@@ -108,9 +110,7 @@ def prune_magnitude(
 
     with scope(strategy):
         crossing = cross(given.model, wrap)
-        steps = epochs * samples.steps
-        rate = training.constant_then_cosine(RATE, schedule.last_step(steps), steps)
-        compile_for(crossing.model, given.model, settings, samples.labels, keras.optimizers.Adam(rate))
+        compile_for(crossing.model, given.model, settings, samples.labels, adam)
         figures = training.figures("before", crossing.model, tested)
         training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
         for wrapper in wrappers.values():
