@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast faults hunt lint format docker-test benchmarks clean
+.PHONY: help quickstart install test test-fast faults hunt readme lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -19,6 +19,10 @@ help:  ## list the targets
 quickstart: $(INSTALLED)  ## train the digits CNN, quantize it with GPFQ and MSQ, say where the table and the pictures lie
 	$(RUN) train/train_baseline.py --dataset=digits --architecture=cnn
 	$(RUN) quantize/quantize_pretrained.py digits_cnn --methods=gpfq,msq --bits=2,3,4 --alphabet_scalars=0.75,1,1.5
+	@echo
+	@echo 'Next, in this shell (README.md has more):'
+	@echo '    . $(VENV)/bin/activate'
+	@echo '    python quantize/compare_exports.py digits_cnn  # the TFLite files that the network can become'
 
 install: $(INSTALLED_DEV)  ## make the virtual environment with all that development needs
 
@@ -32,9 +36,7 @@ test-fast: $(INSTALLED_DEV)  ## run, in two processes, the tests that take no tr
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
 	$(RUN) -m pytest tests/faults
 
-hunt: JOBS = 2
-hunt: $(INSTALLED_DEV)  ## export 300 random networks in every mode and width, and compare each file with its simulation (an hour)
-	HUNT_NETWORKS=300 $(RUN) -m pytest --numprocesses=$(JOBS) tests/hunt
+.PHONY: help quickstart install test test-fast faults hunt readme lint format docker-test benchmarks clean
 
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .

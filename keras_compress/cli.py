@@ -65,7 +65,13 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         return 0
     try:
         rest = flags.FLAGS(argv)
-        return main(rest) or 0
+        code = main(rest) or 0
+        sys.stdout.flush()  # here, where a closed pipe can be met, and not when the interpreter ends
+        return code
+    except BrokenPipeError:  # whoever read the lines, such as `head`, has enough of them
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 0
     except flags.Error as error:
         return _complain(f"{error} See {os.path.basename(argv[0])} --help.")
     except UserError as error:

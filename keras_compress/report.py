@@ -116,7 +116,8 @@ class Report:
             for row in step.rows:
                 if row.path == path:
                     return row
-        raise KeyError(path)
+        known = ", ".join(dict.fromkeys(row.path for step in self.steps for row in step.rows))
+        raise KeyError(f"{path!r} is no layer of this report. Its layers: {known or 'none'}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dictionaries, for JSON."""

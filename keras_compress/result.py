@@ -15,6 +15,7 @@ from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.layers.folding import Fold, fold
 from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.paths import no_model
 from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.numerics.inputs import InputSamples
 from keras_compress.report import Report
@@ -182,10 +183,7 @@ class Result:
             return model_or_result
         if isinstance(model_or_result, keras.Model):
             return cls(model_or_result)
-        raise InputError(
-            f"A keras.Model or a keras_compress Result is wanted. Received: {type(model_or_result).__name__}. "
-            "A Keras 2 (tf_keras) model must be saved and loaded as a Keras 3 model first."
-        )
+        raise InputError(f"A keras.Model or a kc.Result is expected. Received: {no_model(model_or_result)}")
 
     def check(self) -> None:
         """Compares the model's kernels with the decoded codes.

@@ -3,6 +3,7 @@ import importlib
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -159,3 +160,20 @@ def test_every_command_refuses_an_unknown_flag(command):
     assert process.returncode == 2
     assert process.stderr.startswith("error: Unknown command line flag 'no_such_flag'")
     assert process.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_fault():
+    """Such as `head`, which closes the pipe."""
+    code = (
+        "import sys; from keras_compress import cli; sys.argv = ['command'];\n"
+        "def main(argv):\n    for line in range(100_000): print('line', line)\ncli.run(main)"
+    )
+    done = subprocess.run(
+        f"set -o pipefail; {sys.executable} -c {shlex.quote(code)} | head -n 1",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "line 0\n", "")

@@ -11,6 +11,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.sweep.records import COLUMNS
+from tests import bare_shell
 from tests.test_architecture import LOWER, ROOMS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -121,6 +122,26 @@ def test_the_examples_of_the_guide_to_pruning_run(tmp_path):
 def test_the_examples_of_the_guide_to_quantization_aware_training_run(tmp_path):
     printed = run_blocks(blocks(QAT_GUIDE, "python"), tmp_path)
     assert "int4" in printed and "top-1" in printed
+
+
+def test_the_readme_enters_the_virtual_environment_before_it_uses_it():
+    text, lines = README.read_text(), bare_shell.commands()
+    first = next(index for index, line in enumerate(lines) if line.startswith("python "))
+    assert lines[0].startswith("make quickstart") and ". .venv/bin/activate" in lines[1:first]
+    assert text.index("\n. .venv/bin/activate\n") < text.index("```python")
+    assert "'    . $(VENV)/bin/activate'" in (ROOT / "Makefile").read_text()  # said by `make quickstart`, too
+    next_line = re.search(r"'    (python [^']*)'", (ROOT / "Makefile").read_text())
+    assert next_line and (ROOT / next_line[1].split()[1]).is_file()
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_run_in_a_bare_shell(tmp_path):
+    """The quick ones; `make readme` types all."""
+    folder = bare_shell.clone(tmp_path / "clone")
+    lines = [line for line in bare_shell.commands() if line[0] == "." or "show_dataset" in line]
+    done = bare_shell.run(lines, folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "train_logs" / "digits_samples.png").is_file()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

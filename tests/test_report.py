@@ -25,7 +25,7 @@ def report():
 def test_the_newest_row_of_a_layer_counts(report):
     assert report.row("norm") is NORM
     assert report.row("encoder/dense") is DENSE
-    with pytest.raises(KeyError, match="nowhere"):
+    with pytest.raises(KeyError, match=r"'nowhere' is no layer of this report. Its layers: norm, encoder/dense, norm2"):
         report.row("nowhere")
 
 

@@ -1,7 +1,7 @@
 """Trains a network on while its smallest weights become zero, and writes down what that cost.
 
     python train/train_pruned.py digits_cnn
-    python train/train_pruned.py digits_cnn --initial_sparsity=0.5 --final_sparsity=0.9 --epochs=10
+    python train/train_pruned.py digits_cnn --initial_sparsity=0.5 --final_sparsity=0.9 --epochs=20
     python train/train_pruned.py digits_mlp --block_size=4,1
     python train/train_pruned.py my_network.h5 --dataset=cifar10 --checkpoint_dir=state
     python train/train_pruned.py --architecture=cnn --dataset=mnist
@@ -9,8 +9,9 @@
 MODEL is a path, or the name of a network in serialized_models/; its model card says which data set it belongs to, as
 for quantize/quantize_pretrained.py. The pruned network, its zeros and its report are in quantized_models/NAME_pruned.*,
 a row is in model_metrics/NAME.csv, and logs for TensorBoard are in train_logs/NAME_pruned/. With --checkpoint_dir the
-same command goes on after a kill, to the same weights. With --architecture the network is trained first, as
-train/train_baseline.py would. With --strategy=multiworker the same command runs on each worker, the first one writes.
+same command goes on after a kill, to the same weights. The learning rate stays until the last zeros come, and then
+falls. With --architecture the network is trained first, as train/train_baseline.py would. With --strategy=multiworker
+the same command runs on each worker, the first one writes.
 """
 
 import pathlib

@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from keras_compress.bridge.activations import FORMULAS, is_written_out, name_in_keras_3, written_out
 from keras_compress.bridge.libraries import Library
 from keras_compress.errors import InputError
@@ -47,6 +49,7 @@ HELD_BY = ("Bidirectional", "RNN", "StackedRNNCells", "TimeDistributed")
 WITHOUT_DTYPE = ("CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup",
                  "TextVectorization")  # fmt: skip
 LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
+IN_SETTINGS = (*LOOKUPS, "Discretization")  # what they have learned from data becomes a setting of the counterpart
 
 ANY = object()  # a setting that changes no output in inference: how to compute, or random numbers of training
 # Settings that only one library has: the values with which a layer does what it does without them.
@@ -215,6 +218,12 @@ def _settings(layer: Any, name: str) -> dict[str, Any]:
         (settings["axis"],) = settings["axis"]
     if name in LOOKUPS and not settings.get("vocabulary") and layer.vocabulary_size():
         settings["vocabulary"] = layer.get_vocabulary(include_special_tokens=False)
+        if settings.get("output_mode") == "tf_idf":
+            lookup = getattr(layer, "_lookup_layer", layer)  # private, as the next line: TextVectorization holds one
+            start = lookup._token_start_index()
+            settings["idf_weights"] = np.asarray(lookup.idf_weights)[start:][: len(settings["vocabulary"])].tolist()
+    if name == "Discretization" and layer.bin_boundaries is not None and len(layer.bin_boundaries):
+        settings |= {"bin_boundaries": [float(each) for each in layer.bin_boundaries], "num_bins": None}  # as adapted
     return settings
 
 
@@ -257,6 +266,7 @@ def _activation(value: Any, where: str, target: Library) -> Any:
     return value if target.name == "Keras 3" else RENAMED_ACTIVATIONS.get(value, value)
 
 
+HOW_TO_STEP = ("gradient_accumulation_steps", "loss_scale_factor")  # of optimizers; without them the steps are others
 MODULES = ("layers", "initializers", "regularizers", "constraints", "losses", "metrics", "optimizers", "activations")
 
 
@@ -275,5 +285,8 @@ def _object(value: dict[str, Any], where: str, setting: str, target: Library) ->
     if kind is None:
         raise NoCounterpartError(f"{where} has {setting or 'an object'} {name!r}, which {target.name} does not have.")
     accepted = _parameters(kind)
+    for key in HOW_TO_STEP:
+        if key not in accepted and config.get(key) is not None:
+            raise NoCounterpartError(f"{where} has {key}={config[key]!r}, which {target.name} does not have.")
     settings = {key: _translated(each, where, "", target) for key, each in config.items() if key in accepted}
     return kind(**settings)

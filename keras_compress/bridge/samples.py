@@ -62,7 +62,7 @@ class Samples(abc.ABC):
 class _Arrays(Samples):
     def __init__(self, data: Any, argument: str, batch_size: int):
         _check_tuple(data, f"{argument} must be a tuple (x, y) of arrays, a tf.data.Dataset or a keras.utils.PyDataset")
-        self.arrays = tf.nest.map_structure(np.asarray, data)
+        self.arrays = _arrays(data)
         lengths = {len(array) for array in tf.nest.flatten(self.arrays)}
         if len(lengths) != 1 or lengths == {0}:
             raise InputError(f"All arrays of {argument} must have as many samples, at least one. Received: {lengths}.")
@@ -116,7 +116,7 @@ class _PyDataset(Samples):
         self.steps = data.num_batches or 0
         if not self.steps:
             raise InputError(f"{argument} must be a PyDataset with an end, and not empty. Received: {data}.")
-        self.first = data[0]
+        self.first = _arrays(data[0])
         _check_tuple(self.first, f"Batches of {argument} must be tuples (x, y) of arrays")
         self.labels = self.first[1]
 
@@ -124,14 +124,14 @@ class _PyDataset(Samples):
         return f"{self.steps} x {_checksums(self.first)}"
 
     def in_order(self) -> tf.data.Dataset:
-        return _generated(lambda: (self.batches[step] for step in range(self.steps)), self.first)
+        return _generated(lambda: (_arrays(self.batches[step]) for step in range(self.steps)), self.first)
 
     def shuffled(self, seed: int, first_epoch: int, epochs: int) -> tf.data.Dataset:
         def batches() -> Iterator[Any]:
             for epoch in range(epochs):
                 self.batches.on_epoch_begin()
                 if epoch >= first_epoch:
-                    yield from (self.batches[step] for step in range(self.steps))
+                    yield from (_arrays(self.batches[step]) for step in range(self.steps))
                 self.batches.on_epoch_end()
 
         return _generated(batches, self.first)
@@ -140,6 +140,15 @@ class _PyDataset(Samples):
 def _check_tuple(data: Any, wanted: str) -> None:
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         raise InputError(f"{wanted}. Received: {type(data).__name__}.")
+
+
+def _arrays(data: Any) -> Any:
+    """Nested arrays; lists of arrays become tuples, since tf.data makes tensors of lists."""
+    if isinstance(data, dict):
+        return {key: _arrays(each) for key, each in data.items()}
+    if isinstance(data, tuple) or (isinstance(data, list) and any(getattr(each, "shape", ()) for each in data)):
+        return tuple(_arrays(each) for each in data)
+    return np.asarray(data)
 
 
 def _checksums(arrays: Any) -> list[int]:

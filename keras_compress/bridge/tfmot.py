@@ -1,12 +1,13 @@
 """The door to tensorflow_model_optimization (tfmot), which is imported when a technique that needs it runs."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import re
 import unittest.mock
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -97,6 +98,31 @@ def begin_ranges(model: Any, batches: Iterable[Any]) -> None:
             model(inputs, training=True)
     for variable, value in zip(others, values, strict=True):
         variable.assign(value)
+
+
+def restore_states(model: Any) -> None:
+    """Lets layers compute again what they keep besides their weights.
+
+    tfmot copies models by configuration and weights. Normalization computes with tensors that `finalize_state()` makes
+    of its weights, and with those of its first weights until then.
+    """
+    for layer in model._flatten_layers():
+        if layer.built:
+            layer.finalize_state()
+
+
+@contextlib.contextmanager
+def without_rounding() -> Iterator[None]:
+    """Within it, models with fake quantization that are called compute in floating point."""
+
+    def same(inputs: Any, *ranges: Any, **settings: Any) -> Any:
+        return inputs
+
+    names = ("fake_quant_with_min_max_vars", "fake_quant_with_min_max_vars_per_channel")
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(unittest.mock.patch.object(tf.quantization, name, same))
+        yield
 
 
 def _with_one_scale(scheme: Any, registry: Any, bits: int, names: Collection[str]) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -17,15 +18,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.bridge.conversion import Crossing, cross
-from keras_compress.bridge.counterparts import objects
-from keras_compress.bridge.libraries import import_tf_keras, keras_2
+from keras_compress.bridge.compiling import compile_for
+from keras_compress.bridge.conversion import cross
+from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import task_of
 from keras_compress.errors import InputError, UserError, check_integer
 from keras_compress.files import replacing
-from keras_compress.layers.paths import functional_graph
 
+DROP = 0.02  # of the accuracy on validation samples, above which a training warns
 RUN = "run.json"  # what a checkpoint belongs to
 HOOKS = [
     f"on_{part}{kind}_{when}"
@@ -72,28 +73,6 @@ class Training:
         kept = dataclasses.replace(self, checkpoint=None, strategy=None)
         values = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
         return json.dumps(keras.saving.serialize_keras_object(values), default=lambda value: type(value).__name__)
-
-
-def compile_for(crossing: Crossing, model: keras.Model, training: Training, samples: Samples) -> None:
-    """Compiles the counterpart of a model as the settings say.
-
-    Raises:
-        InputError: labels for which no loss is obvious, or an optimizer, loss or metric that tf_keras does not have.
-    """
-    twin = crossing.model
-    compiled = getattr(twin, "optimizer", None) is not None
-    settings: dict[str, Any] = {}
-    if compiled:
-        settings = {"optimizer": twin.optimizer, "loss": twin.loss, "metrics": _metrics_of(model)}
-    for name in ("optimizer", "loss", "metrics"):
-        value = getattr(training, name)
-        if value is not None:
-            settings[name] = _crossed(value, name)
-    if "loss" not in settings:
-        settings["loss"] = _loss_for(model, samples.labels)
-        settings.setdefault("metrics", ["accuracy"])
-    settings.setdefault("optimizer", "adam")
-    twin.compile(**settings)
 
 
 def fit(
@@ -151,85 +130,47 @@ def fit(
         state.clear()
 
 
+def constant_then_cosine(rate: float, constant: int, steps: int) -> Any:
+    """A learning rate that stays for some steps of a training, and then falls to zero in half a cosine."""
+    if constant >= steps:
+        return rate
+    return keras.optimizers.schedules.CosineDecay(
+        rate, steps - constant, warmup_target=rate if constant else None, warmup_steps=constant
+    )
+
+
+def warn_of_lost_accuracy(figures: dict[str, Any], instead: str) -> None:
+    """Adds a warning to the figures of a report, and to the log, where a training has lost more than `DROP`.
+
+    Args:
+        figures: of `figures_before` and `figures`; "warning" is added.
+        instead: what to do.
+    """
+    for name, before in list(figures.items()):
+        after = figures.get(name.replace(" before", " after"))
+        if name.endswith("accuracy before") and after is not None and before - after > DROP:
+            figures["warning"] = f"{name.removesuffix(' before')} fell from {before:.2%} to {after:.2%}. {instead}"
+            logging.getLogger("keras_compress").warning(figures["warning"])
+            return
+
+
 def figures_before(
     model: keras.Model, training: Training, samples: Samples, validation: Samples | None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
     if validation is None:
         return {}
-    plain = cross(model)
-    compile_for(plain, model, training, samples)
-    return figures("before", plain.model, validation)
+    plain = cross(model).model
+    compile_for(plain, model, training, samples.labels)
+    return figures("before", plain, validation)
 
 
-def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, float]:
+def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, Any]:
     """Loss and metrics of a compiled model of tf_keras, as a report has them; none without samples."""
     if validation is None:
         return {}
     values = twin.evaluate(validation.in_order(), verbose=0, return_dict=True)
     return {f"validation {name} {when}": float(value) for name, value in values.items()}
-
-
-def _metrics_of(model: keras.Model) -> Any:
-    return _crossed((model.get_compile_config() or {}).get("metrics"), "metrics")
-
-
-def _crossed(value: Any, name: str) -> Any:
-    """A setting of `compile` for tf_keras; text, and objects that are tf_keras' own, stay."""
-    tf_keras = import_tf_keras()
-    own = (tf_keras.optimizers.Optimizer, tf_keras.losses.Loss, tf_keras.metrics.Metric)
-    if isinstance(value, own) or value is None:
-        return value
-    if isinstance(value, str):
-        return _named(value, name)
-    if isinstance(value, (list, tuple)):
-        return [_crossed(each, name) for each in value]
-    if isinstance(value, dict) and "class_name" not in value:
-        return {key: _crossed(each, name) for key, each in value.items()}
-    if not isinstance(value, dict):
-        value = keras.saving.serialize_keras_object(value)
-    return objects(value, keras_2(), f"The setting {name}")
-
-
-def _named(value: str, name: str) -> str:
-    """The text itself, if tf_keras knows an optimizer, loss or metric of that name."""
-    tf_keras = import_tf_keras()
-    kind = {"optimizer": tf_keras.optimizers, "loss": tf_keras.losses, "metrics": tf_keras.metrics}[name]
-    try:
-        # Which accuracy is meant hangs on the loss; tf_keras gives the text back where it knows no metric.
-        if value not in ("accuracy", "acc") and isinstance(kind.get(value), str):
-            raise ValueError(value)
-    except ValueError as error:
-        raise InputError(f"{name}: Keras knows none that is called {value!r}.") from error
-    return value
-
-
-def _loss_for(model: keras.Model, labels: Any) -> Any:
-    """The cross-entropy for a classifier with one output.
-
-    Raises:
-        InputError: several outputs, or labels that are no classes.
-    """
-    losses = import_tf_keras().losses
-    outputs = functional_graph(model).outputs
-    labels = np.asarray(labels) if not isinstance(labels, (list, tuple, dict)) else np.zeros(0)
-    if len(outputs) == 1 and labels.size:
-        last = outputs[0]._keras_history.operation  # private: no other way to the layer of a tensor
-        activation = getattr(last, "activation", None)
-        from_logits = activation not in (keras.activations.softmax, keras.activations.sigmoid) and not isinstance(
-            last, keras.layers.Softmax
-        )
-        classes = outputs[0].shape[-1]
-        if classes == 1:
-            return losses.BinaryCrossentropy(from_logits=from_logits)
-        if np.issubdtype(labels.dtype, np.integer) and (labels.ndim == 1 or labels.shape[1:] == (1,)):
-            return losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-        if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
-            return losses.CategoricalCrossentropy(from_logits=from_logits)
-    raise InputError(
-        f"Model {model.name!r} is not compiled, and no loss is obvious for its outputs and labels. Pass loss=..., or "
-        "compile the model before."
-    )
 
 
 def _seed_layers(twin: Any, seed: int) -> list[tf.random.Generator]:

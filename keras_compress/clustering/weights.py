@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.bridge import training
+from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import Crossing, copy_weights, cross, weight_pairs
 from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.samples import Samples
@@ -87,10 +88,11 @@ def cluster_weights(
     with scope(strategy):
         figures = training.figures_before(given.model, settings, samples, tested)
         crossing = cross(clustered)
-        training.compile_for(crossing, given.model, settings, samples)
+        compile_for(crossing.model, given.model, settings, samples.labels)
         kept = _kept(crossing, views, clusters, given.masks)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
         figures |= training.figures("after", crossing.model, tested)
+    training.warn_of_lost_accuracy(figures, "Train for more epochs, or take more clusters.")
     for layer, twin in crossing.pairs:
         copy_weights(twin, layer)
     step = Step("cluster_weights", {"number_of_clusters": number_of_clusters, "epochs": epochs})

@@ -1,6 +1,7 @@
 """Names for the layers of a model that may hold other models, and the order in which a model calls its layers."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,16 @@ def is_graph(layer: Any) -> bool:
     return isinstance(layer, Functional) and type(layer).call is Functional.call
 
 
+def no_model(value: Any) -> str:
+    """What something is that is no Keras 3 model, and how it becomes one: the end of a message."""
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    if isinstance(value, (str, os.PathLike)):
+        return f"{kind}, {os.fspath(value)!r}. Load the file first: kc.load_model(path)."
+    if kind.startswith("tf_keras."):
+        return f"{kind}, a model of Keras 2. Convert it first: kc.from_tf_keras(model)."
+    return f"{kind}. Save a model of another library and load it with kc.load_model(path)."
+
+
 def functional_graph(model: keras.Model) -> Functional:
     """The Functional model that holds the connections of `model`: itself, or what a Sequential model built.
 
@@ -26,10 +37,7 @@ def functional_graph(model: keras.Model) -> Functional:
         InputError: not a Keras 3 model, a subclassed model, or one that is not built.
     """
     if not isinstance(model, keras.Model):
-        raise InputError(
-            f"A keras.Model is wanted. Received: {type(model).__module__}.{type(model).__name__}. "
-            "Save a model of another library and load it with Keras 3."
-        )
+        raise InputError(f"A keras.Model is expected. Received: {no_model(model)}")
     if not is_graph(model):
         raise InputError(
             f"Model {model.name!r} is subclassed (class {type(model).__name__} with its own `call`), so that the "

@@ -30,6 +30,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         StorageError: there is no such file, or it cannot be read.
         InputError: it does not begin as a TFLite file does.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(
+            f"The path of a .tflite file is expected. Received: {type(path).__module__}.{type(path).__name__}."
+        )
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:

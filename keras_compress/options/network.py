@@ -118,6 +118,14 @@ def load_data(path: pathlib.Path, model: Any) -> Data:
     else:
         dataset = load_dataset(FLAGS.dataset, seed=FLAGS.seed)
         card = ModelCard(FLAGS.dataset, "", _preprocessing(model, dataset), FLAGS.seed)
+    for part, x in (("training", dataset.x_train), ("test", dataset.x_test)):
+        try:
+            card.preprocessing.check(x.shape[1:])
+        except InputError as error:
+            raise InputError(
+                f"Data set {dataset.name!r} ({part} samples) does not fit a network for {card.dataset!r}. {error} Name "
+                "the data set that the network was trained on, or one like it, with --dataset."
+            ) from error
     return Data(dataset.name, Samples.of(dataset, card.preprocessing), card)
 
 

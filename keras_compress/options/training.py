@@ -26,7 +26,10 @@ def define_training() -> None:
     flags.DEFINE_alias("bs", "batch_size")
     flags.DEFINE_float("learning_rate", 0.001, "Of Adam, at the beginning.")
     flags.DEFINE_enum(
-        "learning_rate_schedule", "cosine", ["cosine", "constant"], "cosine: falls to zero in half a cosine."
+        "learning_rate_schedule",
+        "cosine",
+        ["cosine", "constant"],
+        "cosine: falls to zero in half a cosine; in pruning, only after the last masks.",
     )
     flags.DEFINE_string(
         "augment", "auto", "none, shift or flip_shift. auto: as on the model card, else flip_shift for cifar10."
@@ -132,7 +135,7 @@ def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str
     settings = own | {
         "epochs": FLAGS.epochs,
         "batch_size": FLAGS.batch_size,
-        "optimizer": _optimizer(-(-len(train[0]) // FLAGS.batch_size)),
+        "optimizer": _optimizer(-(-len(train[0]) // FLAGS.batch_size), own.get("schedule")),
         "metrics": ["accuracy"],
         "layers": FLAGS.layers,
         "validation": validation,
@@ -202,13 +205,16 @@ def _augmented(train: tuple[Any, Any], data: Data) -> Any:
     return Batches(*train, Preprocessing(), FLAGS.batch_size, augment=augment, seed=FLAGS.seed)
 
 
-def _optimizer(steps: int) -> Any:
-    """Adam, for so many steps in an epoch."""
+def _optimizer(steps: int, masks: Any) -> Any:
+    """Adam, for so many steps in an epoch, and a schedule of masks or None."""
     import keras
+
+    from keras_compress.bridge.training import constant_then_cosine
 
     rate = FLAGS.learning_rate
     if FLAGS.learning_rate_schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, FLAGS.epochs * steps)
+        steps *= FLAGS.epochs
+        rate = constant_then_cosine(rate, 0 if masks is None else masks.last_step(steps), steps)
     return keras.optimizers.Adam(rate)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.bridge import training
+from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
@@ -30,6 +31,7 @@ PRUNED = (  # exact types in which tfmot prunes kernels
     keras.layers.Conv3DTranspose, keras.layers.Dense, keras.layers.Embedding, keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )  # fmt: skip
+RATE = 0.001  # of Adam, for a model that is not compiled
 WITH_BLOCKS = (keras.layers.Dense, keras.layers.Embedding)  # whose kernels have two axes
 
 
@@ -69,8 +71,8 @@ def prune_magnitude(
         validation: as `train_data`; evaluated before, after, and after each epoch.
         callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
         batch_size, optimizer, loss, metrics, seed, checkpoint, strategy: see `Training`
-            (keras_compress/bridge/training.py): by default as the model was compiled, else Adam and the cross-entropy
-            that fits.
+            (keras_compress/bridge/training.py): by default as the model was compiled, else the cross-entropy that fits,
+            and Adam, whose learning rate of 0.001 falls to zero after the last masks.
 
     Returns:
         The pruned model, of the same class, names and outputs; `masks`, the zeros to keep in later steps; the report
@@ -89,7 +91,9 @@ def prune_magnitude(
     chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
-    shared = {"pruning_schedule": schedule.for_steps(epochs * samples.steps)}
+    steps = epochs * samples.steps
+    adam = keras.optimizers.Adam(training.constant_then_cosine(RATE, schedule.last_step(steps), steps))
+    shared = {"pruning_schedule": schedule.for_steps(steps)}
     if m_by_n is not None:
         shared["sparsity_m_by_n"] = m_by_n
     if block_size is not None:
@@ -106,13 +110,14 @@ def prune_magnitude(
 
     with scope(strategy):
         crossing = cross(given.model, wrap)
-        training.compile_for(crossing, given.model, settings, samples)
+        compile_for(crossing.model, given.model, settings, samples.labels, adam)
         figures = training.figures("before", crossing.model, tested)
         training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
         for wrapper in wrappers.values():
             for weight, mask, _ in wrapper.pruning_vars:
                 weight.assign(weight * mask)
         figures |= training.figures("after", crossing.model, tested)
+    training.warn_of_lost_accuracy(figures, "Train for more epochs, or ask for fewer zeros.")
     pruned, masks = _returned(given, crossing.pairs, wrappers, paths)
     step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}

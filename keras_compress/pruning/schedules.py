@@ -35,6 +35,10 @@ class PruningSchedule(abc.ABC):
         """The share of zeros in the end."""
 
     @abc.abstractmethod
+    def last_step(self, steps: int) -> int:
+        """The step of the last masks, in a training of so many steps."""
+
+    @abc.abstractmethod
     def for_steps(self, steps: int) -> Any:
         """tfmot's schedule for a training of so many steps.
 
@@ -48,6 +52,12 @@ class PruningSchedule(abc.ABC):
             check_integer("end_step", self.end_step, self.begin_step + 1)
         if self.frequency is not None:
             check_integer("frequency", self.frequency, 1)
+
+    def _end(self, steps: int) -> int:
+        return self.end_step if self.end_step is not None else max(self.begin_step + 1, round(0.75 * steps))
+
+    def _frequency(self, steps: int) -> int:
+        return self.frequency or max(1, (self._end(steps) - self.begin_step) // 100)
 
     def _check_length(self, steps: int, last: int) -> None:
         if not self.begin_step < last <= steps:
@@ -117,20 +127,21 @@ class PolynomialDecay(PruningSchedule):
     def final(self) -> float:
         return self.final_sparsity
 
-    def for_steps(self, steps: int) -> Any:
-        end = self.end_step if self.end_step is not None else max(self.begin_step + 1, round(0.75 * steps))
-        self._check_length(steps, end)
-        frequency = self.frequency or max(1, (end - self.begin_step) // 100)
+    def last_step(self, steps: int) -> int:
         # tfmot updates masks at whole multiples of the frequency only: the last one must be the end.
-        updates = max(1, (end - self.begin_step) // frequency)
-        frequency = min(frequency, end - self.begin_step)
+        length, frequency = self._end(steps) - self.begin_step, self._frequency(steps)
+        return self.begin_step + max(1, length // frequency) * min(frequency, length)
+
+    def for_steps(self, steps: int) -> Any:
+        end = self._end(steps)
+        self._check_length(steps, end)
         return import_tfmot().sparsity.keras.PolynomialDecay(
             self.initial_sparsity,
             self.final_sparsity,
             self.begin_step,
-            self.begin_step + updates * frequency,
+            self.last_step(steps),
             self.power,
-            frequency,
+            min(self._frequency(steps), end - self.begin_step),
         )
 
 
@@ -166,8 +177,11 @@ class ConstantSparsity(PruningSchedule):
     def final(self) -> float:
         return self.target_sparsity
 
+    def last_step(self, steps: int) -> int:
+        return self._end(steps)
+
     def for_steps(self, steps: int) -> Any:
-        end = self.end_step if self.end_step is not None else max(self.begin_step + 1, round(0.75 * steps))
+        end = self._end(steps)
         self._check_length(steps, end)
-        frequency = min(self.frequency or max(1, (end - self.begin_step) // 100), end - self.begin_step)
+        frequency = min(self._frequency(steps), end - self.begin_step)
         return import_tfmot().sparsity.keras.ConstantSparsity(self.target_sparsity, self.begin_step, end, frequency)

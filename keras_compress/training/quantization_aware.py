@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.bridge import training
-from keras_compress.bridge.conversion import Crossing, copy_weights, cross
+from keras_compress.bridge.compiling import compile_for
+from keras_compress.bridge.conversion import Crossing, copy_weights, cross, different_output
 from keras_compress.bridge.keeping import Kept, keeping
-from keras_compress.bridge.libraries import import_tf_keras
+from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
-from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, rounding
+from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, restore_states, rounding, without_rounding
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
@@ -127,11 +128,12 @@ def quantization_aware_training(
 
     with scope(strategy):
         crossing, left = fake_quantized()
-        training.compile_for(crossing, base, settings, samples)
-        figures = training.figures_before(base, settings, samples, tested)
+        compile_for(crossing.model, given.model, settings, samples.labels)
+        figures = training.figures_before(given.model, settings, samples, tested)
         kept = _kept(crossing, given.masks, clusters)
         training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
         figures |= training.figures("after", crossing.model, tested)
+    training.warn_of_lost_accuracy(figures, "Train for more epochs, or with more bits.")
     if strategy is not None:  # the converter wants variables that belong to none
         weights = crossing.model.get_weights()
         crossing, _ = fake_quantized()
@@ -295,6 +297,14 @@ def _fake_quantized(
             f"tfmot cannot train model {model.name!r} with rounding ({' '.join(str(error).split())[:200]}). Replace "
             "operations between layers by layers, or choose fewer layers."
         ) from error
+    restore_states(twin)
+    with without_rounding():
+        output = different_output(annotated.model, twin, keras_2(), keras_2())
+    if output is not None:
+        raise InputError(
+            f"tfmot's copy of model {model.name!r} gives other outputs, before anything is rounded (output {output}). "
+            "Leave the layers out that it copies badly: those that keep more than their weights, such as preprocessing."
+        )
     by_name = {getattr(layer, "layer", layer).name: layer for layer in twin.layers}
     pairs = [(layer, by_name[paths[id(layer)]]) for layer, _ in annotated.pairs if paths[id(layer)] in by_name]
     return Crossing(twin, pairs), left

@@ -131,6 +131,11 @@ def _load_named(name: str) -> Dataset:
 
 def _local_file(name: str) -> pathlib.Path | None:
     folder = os.environ.get(DATA_FOLDER)
+    if folder and not os.path.isdir(folder):
+        raise InputError(
+            f"{DATA_FOLDER} must name a folder, with {name}.npz in it. Received: {folder!r}, which is none. Unset it, "
+            "and Keras downloads the data set."
+        )
     path = pathlib.Path(folder or "", f"{name}.npz")
     return path if folder and path.is_file() else None
 

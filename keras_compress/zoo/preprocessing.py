@@ -1,6 +1,7 @@
 """What is done to a sample before a network sees it, written down so that calibration and evaluation do the same."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,39 @@ class Preprocessing:
     std: float | list[float] = 1.0
     shape: tuple[int, ...] | None = None  # None leaves the shape as it is
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Compares the shape of a sample, without the axis of samples, with what this is for.
+
+        Axes of one entry may come and go, and an image may be flat. Other shapes of the same size would be reshaped to
+        something that is no image.
+
+        Raises:
+            InputError: a shape that does not fit.
+        """
+        expected = shape if self.shape is None else self.shape
+        sizes, received = ([size for size in each if size != 1] for each in (expected, shape))
+        flat = min(len(sizes), len(received)) == 1 and math.prod(sizes) == math.prod(received)
+        if sizes != received and not flat:
+            raise InputError(f"Samples of shape {tuple(expected)} are expected. Received: samples of shape {shape}.")
+        for name in ("mean", "std"):
+            count = np.size(getattr(self, name))
+            if count not in (1, shape[-1]):
+                raise InputError(
+                    f"Samples with {count} entries in their last axis are expected, one for each {name}. Received: "
+                    f"samples of shape {shape}."
+                )
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
+        """The samples as the network takes them.
+
+        Args:
+            x: (n, ...) samples as the data set has them.
+
+        Raises:
+            InputError: a shape that does not fit.
+        """
         x = np.asarray(x, np.float32)
+        self.check(x.shape[1:])
         if self.scale != 1.0:
             x = x * np.float32(self.scale)
         if np.any(self.mean) or np.any(np.asarray(self.std) != 1.0):

@@ -71,6 +71,11 @@ def networks(tmp_path_factory) -> pathlib.Path:
     keras.Model([two, keras.Input((1,))], keras.layers.Dense(10)(keras.layers.Flatten()(two))).save(
         folder / "two.keras"
     )
+    other = np.random.default_rng(0)
+    for name, shape, classes in (("larger", (9, 9), 10), ("colored", (8, 8, 3), 10), ("reshaped", (4, 16), 10),
+                                 ("fewer", (8, 8), 4), ("more", (8, 8), 12)):  # fmt: skip
+        x, y = other.integers(0, 17, (3 * classes, *shape), np.uint8), np.arange(3 * classes) % classes
+        np.savez(folder / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     model.layers[0].kernel.assign(np.full((3, 3, 1, 2), np.nan))
     model.save(folder / "nan.keras")
     return folder

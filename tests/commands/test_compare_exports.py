@@ -7,6 +7,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress import zoo
+from tests import wrong_data
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, arguments, mes
     done = call(*arguments)
     assert done.code == 2 and done.err.count("\n") == 1 and message in done.err, done.err
     assert {path.name for path in tmp_path.iterdir()} == {"serialized_models"}
+
+
+def test_the_wrong_data_set_is_one_line(call, tmp_path):
+    wrong_data.check(call, tmp_path)

@@ -7,6 +7,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress import zoo
+from tests import wrong_data
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(call, result, tmp_path, argume
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: ") and done.err.count("\n") == 1 and message in done.err, done.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_wrong_data_set_is_one_line(call, tmp_path):
+    wrong_data.check(call, tmp_path)

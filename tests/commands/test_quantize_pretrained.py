@@ -13,6 +13,7 @@ import keras_compress as kc
 from keras_compress import zoo
 from keras_compress.options.network import input_shape
 from keras_compress.sweep.records import Records
+from tests import wrong_data
 
 COMMAND = pathlib.Path(__file__).resolve().parents[2] / "quantize" / "quantize_pretrained.py"
 NOT_THE_SAME_TWICE = ("time", "seconds", "peak_memory_mb")
@@ -218,3 +219,7 @@ def test_a_command_that_was_killed_goes_on_where_it_stopped(networks, tmp_path):
     assert lasting(ours) == lasting(theirs)
     assert ours[: len(known)] == known
     assert len(out.splitlines()) == len(table.splitlines())
+
+
+def test_the_wrong_data_set_is_one_line(call, tmp_path):
+    wrong_data.check(call, tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress import zoo
-from tests import workers
+from tests import workers, wrong_data
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,7 @@ def test_bad_flags_are_one_line(call, tmp_path):
         done = call(*arguments)
         assert done.code == 2 and message in done.err and len(done.err.strip().splitlines()) == 1, done.err
     assert not (tmp_path / "made").exists()  # nothing was trained for bad settings
+
+
+def test_the_wrong_data_set_is_one_line(call, tmp_path):
+    wrong_data.check(call, tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress import zoo
+from tests import wrong_data
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,7 @@ def test_a_network_is_trained_with_rounding_and_recorded(call, tmp_path):
 def test_bad_flags_are_one_line(call):
     done = call("tiny", "--bits=1")
     assert done.code == 2 and "bits must be an integer from 2 to 8" in done.err
+
+
+def test_the_wrong_data_set_is_one_line(call, tmp_path):
+    wrong_data.check(call, tmp_path)

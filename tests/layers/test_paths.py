@@ -1,3 +1,5 @@
+import pathlib
+
 import keras
 import pytest
 
@@ -70,8 +72,9 @@ def test_nodes_come_after_those_they_read_and_belong_to_the_model():
     ("model", "message"),
     [
         (keras.Sequential([L.Dense(2)], name="deferred"), "'deferred' is not built.*keras.Input"),
-        (L.Dense(2), "A keras.Model is wanted. Received: .*Dense"),
-        ("model.keras", "A keras.Model is wanted. Received: builtins.str"),
+        (L.Dense(2), "A keras.Model is expected. Received: .*Dense"),
+        ("model.keras", r"Received: builtins.str, 'model.keras'. Load the file first: kc.load_model\(path\)"),
+        (pathlib.Path("model.h5"), r"Received: .*Path, 'model.h5'. Load the file first: kc.load_model\(path\)"),
     ],
 )
 def test_what_has_no_graph_is_refused(model, message):

@@ -65,3 +65,8 @@ def test_zero_points_of_equal_layers_are_stored_once(tmp_path):
     inspection = kc.inspect_tflite(tmp_path / "net.tflite")
     assert inspection.scale_bytes == 3 * 16 * 4 + 16 * 8
     assert sum(inspection.parts.values()) == inspection.bytes
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(kc.InputError, match=r"The path of a .tflite file is expected. Received: keras_compress.rep"):
+        kc.inspect_tflite(kc.Report(()))

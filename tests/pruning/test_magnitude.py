@@ -251,3 +251,37 @@ def test_models_without_kernels_to_prune(data):
     model = keras.Sequential([keras.Input((6, 6, 1)), L.DepthwiseConv2D(3), L.GlobalAveragePooling2D()])
     with pytest.raises(kc.InputError, match="no layer that can be pruned"):
         prune(model, data)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_compiled_gets_a_rate_that_falls_after_the_last_masks(model, data):
+    rates = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            optimizer = self.model.optimizer
+            rates.append(float(getattr(optimizer, "learning_rate", None)))
+
+    prune(model, data, callbacks=[Rates()])
+    steps, last = len(rates), kc.PolynomialDecay().last_step(len(rates))
+    assert rates[: last - 1] == pytest.approx([0.001] * (last - 1))
+    assert rates[-1] < 0.001 / 4 and steps - last >= 2
+    rates.clear()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    prune(model, data, callbacks=[Rates()])
+    assert rates == pytest.approx([0.01] * steps)  # as it was compiled
+
+
+@pytest.mark.slow
+def test_lost_accuracy_is_warned_of(model, data, caplog):
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(*data, epochs=30, verbose=0)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    result = prune(model, data, schedule=kc.ConstantSparsity(0.98), validation=data)
+    figures = result.report.steps[-1].figures
+    lost = figures["validation accuracy before"] - figures["validation accuracy after"]
+    assert lost > 0.02 and figures["warning"].startswith("validation accuracy fell from ")
+    assert figures["warning"] in caplog.text and "Train for more epochs, or ask for fewer zeros." in str(result.report)
+    caplog.clear()
+    result = prune(model, data, schedule=kc.ConstantSparsity(0.01), validation=data)
+    assert "warning" not in result.report.steps[-1].figures and not caplog.text

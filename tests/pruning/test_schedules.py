@@ -1,9 +1,12 @@
 """Schedules: settings that are written and read, and tfmot's own that end where they should."""
 
+from itertools import pairwise
+
 import keras
 import pytest
 
 import keras_compress as kc
+from keras_compress.bridge.training import constant_then_cosine
 
 SCHEDULES = [
     kc.PolynomialDecay(),
@@ -31,6 +34,8 @@ def test_the_last_update_reaches_the_final_share(schedule, steps):
     ours = schedule.for_steps(steps)
     updates = [step for step in range(steps) if bool(ours(step)[0])]
     assert updates and updates[0] == schedule.begin_step
+    assert schedule.last_step(steps) - (schedule.frequency or max(1, steps // 100)) < updates[-1]
+    assert updates[-1] <= schedule.last_step(steps) <= steps
     assert float(ours(updates[-1])[1]) == pytest.approx(schedule.final, abs=1e-6)
     shares = [float(ours(step)[1]) for step in updates]
     assert shares == sorted(shares)
@@ -64,3 +69,21 @@ def test_the_formula():
 def test_bad_settings(build, message):
     with pytest.raises(kc.InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_the_learning_rate_falls_after_the_last_masks_only(schedule):
+    steps = 200
+    last = schedule.last_step(steps)
+    rate = constant_then_cosine(0.01, last, steps)
+    values = [float(rate(step)) for step in range(steps)]
+    assert values[: last + 1] == pytest.approx([0.01] * (last + 1))
+    assert all(before > after for before, after in pairwise(values[last:]))
+    assert values[last + (steps - last) // 2] == pytest.approx(0.005, abs=2e-4)  # half of the cosine
+    assert values[-1] < 1e-5
+
+
+def test_learning_rates_without_masks_and_without_steps_after_them():
+    cosine = constant_then_cosine(0.01, 0, 100)
+    assert [float(cosine(step)) for step in (0, 50, 100)] == pytest.approx([0.01, 0.005, 0.0])
+    assert constant_then_cosine(0.01, 100, 100) == 0.01

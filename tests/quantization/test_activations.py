@@ -515,7 +515,7 @@ def test_a_model_whose_tensors_cannot_be_reached_is_refused():
 
 
 def test_what_is_no_model_is_refused(samples):
-    with pytest.raises(kc.InputError, match=r"keras\.Model or a keras_compress Result is wanted"):
+    with pytest.raises(kc.InputError, match=r"keras\.Model or a kc\.Result is expected"):
         kc.quantize_activations("model", samples)
 
 

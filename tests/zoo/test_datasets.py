@@ -62,6 +62,14 @@ def test_the_folder_in_the_environment_comes_before_a_download(images, tmp_path,
     assert not datasets.needs_keras("digits")
 
 
+def test_a_folder_in_the_environment_that_is_missing_is_named(tmp_path, monkeypatch):
+    for wrong in (tmp_path / "nowhere", pathlib.Path(__file__)):
+        monkeypatch.setenv("KERAS_COMPRESS_DATA", str(wrong))
+        with pytest.raises(InputError, match=f"KERAS_COMPRESS_DATA must name a folder, .* Received: '{wrong}'"):
+            load_dataset("mnist")
+    assert len(load_dataset("digits").x_train)  # it lies in the package
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_without_a_network_the_message_says_what_works(name, monkeypatch):
     def refuse():

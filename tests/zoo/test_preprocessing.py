@@ -60,3 +60,46 @@ def test_standardize_makes_a_constant_column_zero(rng):
 def test_an_unknown_kind_is_refused(images):
     with pytest.raises(InputError, match=r"one of unit, raw, standardize. Received: 'whiten'"):
         fit_preprocessing("whiten", images, max_value=255.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "received", "fits"),
+    [
+        ((8, 8, 1), (8, 8), True),
+        ((8, 8), (8, 8, 1), True),
+        ((64,), (8, 8), True),
+        ((64,), (8, 8, 1), True),
+        ((8, 8, 1), (64,), True),
+        ((8, 8, 3), (8, 8, 3), True),
+        ((4,), (4,), True),
+        (None, (5, 7), True),
+        ((8, 8, 1), (28, 28), False),
+        ((28, 28, 1), (8, 8), False),
+        ((8, 8, 1), (8, 8, 3), False),
+        ((8, 8, 3), (8, 8), False),
+        ((8, 8, 3), (3, 8, 8), False),
+        ((8, 8, 1), (4, 16), False),
+        ((8, 8, 1), (4, 4, 4), False),
+        ((8, 8, 1), (65,), False),
+        ((64,), (8, 9), False),
+        ((4,), (5,), False),
+        ((4,), (2, 2, 2), False),
+    ],
+)
+def test_samples_of_another_shape_are_refused(rng, shape, received, fits):
+    """Also those of another shape with as many entries, which a reshape would take."""
+    prepare = Preprocessing(scale=0.5, shape=shape)
+    samples = rng.normal(size=(3, *received))
+    if fits:
+        assert prepare(samples).shape == (3, *(shape or received))
+        return
+    with pytest.raises(InputError, match=r"Samples of shape .* are expected. Received: samples of shape"):
+        prepare(samples)
+
+
+@pytest.mark.parametrize("moments", [{"mean": [1.0, 2.0, 3.0]}, {"std": [1.0, 2.0, 3.0]}])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_means_of_other_channels_are_refused(rng, moments, channels):
+    """NumPy would make three channels of one."""
+    with pytest.raises(InputError, match="Samples with 3 entries in their last axis are expected, one for each"):
+        Preprocessing(**moments)(rng.normal(size=(2, 4, 4, channels)))

@@ -1,0 +1,164 @@
+"""How a model of tf_keras is compiled for a training: as the settings say, else as the Keras 3 model was."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from keras_compress.bridge.counterparts import NoCounterpartError, objects
+from keras_compress.bridge.libraries import import_tf_keras, keras_2
+from keras_compress.errors import InputError
+from keras_compress.layers.paths import functional_graph, is_graph
+
+KINDS = {  # setting of `compile`: module of its objects
+    "optimizer": "optimizers",
+    "loss": "losses",
+    "loss_weights": "losses",
+    "metrics": "metrics",
+    "weighted_metrics": "metrics",
+}
+PASSED = ("optimizer", "loss", "metrics")  # settings of a training
+BY_LOSS = ("accuracy", "acc", "crossentropy", "ce")  # metrics that `compile` chooses to fit the loss
+
+
+class Settings(Protocol):
+    """What a training says about compiling; None leaves it to the model."""
+
+    @property
+    def optimizer(self) -> Any: ...
+    @property
+    def loss(self) -> Any: ...
+    @property
+    def metrics(self) -> Sequence[Any] | None: ...
+
+
+def compile_for(converted: Any, model: keras.Model, training: Settings, labels: Any, optimizer: Any = "adam") -> None:
+    """Compiles the tf_keras model of a model as the settings say, else as the model was compiled.
+
+    Args:
+        converted: of tf_keras, with the outputs of `model`.
+        model: of Keras 3. Where it is not compiled: `optimizer`, and the cross-entropy that fits the labels.
+        training: settings; those that are not None take the place of the model's own.
+        labels: of a sample at least.
+        optimizer: of Keras 3, for a model that has none.
+
+    Raises:
+        InputError: labels for which no loss is obvious, or an optimizer, loss or metric that tf_keras does not have.
+    """
+    passed = {name: getattr(training, name) for name in PASSED if getattr(training, name) is not None}
+    replaced = {*passed, *(("loss_weights",) if "loss" in passed else ())}
+    settings = {
+        name: _converted_state(model, name, value) for name, value in _compiled(model).items() if name not in replaced
+    }
+    settings |= {name: _converted(value, name) for name, value in passed.items()}
+    if "loss" not in settings:
+        settings["loss"] = _loss_for(model, labels)
+        settings.setdefault("metrics", ["accuracy"])
+    settings.setdefault("optimizer", _converted(optimizer, "optimizer"))
+    converted.compile(**settings)
+
+
+def _compiled(model: keras.Model) -> dict[str, Any]:
+    """The arguments with which a model of Keras 3 was compiled; none where it was not."""
+    if not model.compiled or not hasattr(model, "_compile_config"):
+        return {}
+    # private: `get_compile_config()` serializes, and a function of the user's own then is a name and no function
+    state = {name: value for name, value in model._compile_config.config.items() if value is not None}
+    state = {name: value for name, value in state.items() if name in KINDS or name == "run_eagerly"}
+    if isinstance(state.get("optimizer"), str):  # its learning rate may have been set since
+        optimizer = model.optimizer
+        state["optimizer"] = getattr(optimizer, "inner_optimizer", optimizer)
+    return state
+
+
+def _converted_state(model: keras.Model, name: str, value: Any) -> Any:
+    if name not in KINDS:
+        return value
+    graph = functional_graph(model)
+    names = graph.output_names
+    if isinstance(value, dict) and not isinstance(graph.output, dict) and set(value) <= set(names):
+        # Layers within models have other names where models are opened: the order of outputs stays.
+        values = [value.get(each) for each in names]
+        value = values if len(values) > 1 else values[0]
+    try:
+        return _converted(value, name)
+    except InputError as error:
+        instead = f" Pass {name}=... in its place." if name in PASSED else ""
+        raise InputError(f"Model {model.name!r} is compiled with {name}={value!r}. {error}{instead}") from error
+
+
+def _converted(value: Any, name: str) -> Any:
+    """A setting of `compile` for tf_keras; text, functions and objects that are tf_keras' own stay."""
+    tf_keras = import_tf_keras()
+    own = (tf_keras.optimizers.Optimizer, tf_keras.losses.Loss, tf_keras.metrics.Metric)
+    if isinstance(value, (*own, int, float)) or value is None:
+        return value
+    if inspect.isfunction(value) and not value.__module__.startswith("keras."):
+        return value  # of the user's own: it sees tensors of TensorFlow in both libraries
+    if isinstance(value, str):
+        return _named(value, name)
+    if isinstance(value, (list, tuple)):
+        return [_converted(each, name) for each in value]
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _converted(each, name) for key, each in value.items()}
+    if not isinstance(value, dict):
+        hidden = getattr(value, "_fn_kwargs", {})  # private: Huber's configuration does not have its delta
+        value = keras.saving.serialize_keras_object(value)
+        if isinstance(value["config"], dict):
+            value["config"].update(hidden)
+    try:
+        return objects(value, keras_2(), f"The setting {name}")
+    except NoCounterpartError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"tf_keras refuses {name}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _named(value: str, name: str) -> str:
+    """The text itself, if tf_keras knows an optimizer, loss or metric of that name."""
+    kind = getattr(import_tf_keras(), KINDS[name])
+    try:
+        # tf_keras gives the text back where it knows no metric.
+        if value not in BY_LOSS and isinstance(kind.get(value), str):
+            raise ValueError(value)
+    except ValueError as error:
+        raise InputError(f"{name}: Keras knows none that is called {value!r}.") from error
+    return value
+
+
+def _loss_for(model: keras.Model, labels: Any) -> Any:
+    """The cross-entropy for a classifier with one output.
+
+    Raises:
+        InputError: several outputs, or labels that are no classes.
+    """
+    losses = import_tf_keras().losses
+    outputs = functional_graph(model).outputs
+    labels = np.asarray(labels) if not isinstance(labels, (list, tuple, dict)) else np.zeros(0)
+    if len(outputs) == 1 and labels.size:
+        last = _layer_of(outputs[0])
+        activation = getattr(last, "activation", None)
+        from_logits = activation not in (keras.activations.softmax, keras.activations.sigmoid) and not isinstance(
+            last, keras.layers.Softmax
+        )
+        classes = outputs[0].shape[-1]
+        if classes == 1:
+            return losses.BinaryCrossentropy(from_logits=from_logits)
+        if np.issubdtype(labels.dtype, np.integer) and (labels.ndim == 1 or labels.shape[1:] == (1,)):
+            return losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
+            return losses.CategoricalCrossentropy(from_logits=from_logits)
+    raise InputError(
+        f"Model {model.name!r} is not compiled with a loss, and no loss is obvious for its outputs and labels. Pass "
+        "loss=..., or compile the model before."
+    )
+
+
+def _layer_of(output: keras.KerasTensor) -> Any:
+    """The layer that gives an output, within models too."""
+    history = output._keras_history  # private: no other way to the layer of a tensor
+    if is_graph(history.operation):
+        return _layer_of(functional_graph(history.operation).outputs[history.tensor_index])
+    return history.operation
