@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_compress import foreign
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.layers.folding import Fold, fold
@@ -19,6 +20,8 @@ from keras_compress.numerics.alphabet import decode, spread_groups
 from keras_compress.report import Report
 
 FORMAT_VERSION = 1
+ARRAYS_A_WEIGHT = 6  # codes, mask, clusters, scale, zero point, gap
+LEVELS = 1 << 20  # of all alphabets together
 WIDTHS = (2, 4, 8)  # bits of TFLite's weight types
 
 
@@ -60,6 +63,8 @@ class QuantizedKernel:
             raise InputError(f"Codes and levels must be integers. Received: {codes.dtype} and {levels.dtype}.")
         if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
             raise InputError(f"Levels must be a strictly increasing list of at least two. Received: {levels}.")
+        if self.group_size is not None and self.group_size < 1:
+            raise InputError(f"group_size must be at least 1. Received: {self.group_size}.")
         axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         if any(not -codes.ndim <= axis < codes.ndim for axis in axes):
             raise InputError(f"axis must be among the axes of the codes' shape {codes.shape}. Received: {self.axis}.")
@@ -252,15 +257,16 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
             raise StorageError(
                 f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
             )
+    model = load_model(stem + ".keras", allow_lambda=allow_lambda)
     try:
-        report, kernels, masks, clusters = _read(stem)
-    except InputError:
+        report, kernels, masks, clusters = _read(stem, sum(math.prod(each.shape) for each in model.variables))
+    except (InputError, StorageError):
         raise
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(
             f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
         ) from error
-    result = Result(load_model(stem + ".keras", allow_lambda=allow_lambda), kernels, masks, report, clusters)
+    result = Result(model, kernels, masks, report, clusters)
     result.check()
     return result
 
@@ -271,9 +277,9 @@ def has_codes(path: str | os.PathLike[str]) -> bool:
 
 
 def _read(
-    stem: str,
+    stem: str, num_weights: int
 ) -> tuple[Report, dict[str, QuantizedKernel], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    state = json.loads(pathlib.Path(stem + ".json").read_text())
+    state = foreign.read_json(stem + ".json", "report")
     if state["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{stem}.json has format {state['format_version']}; this program reads up to {FORMAT_VERSION}. Update it."
@@ -281,17 +287,17 @@ def _read(
     fields: dict[str, dict[str, np.ndarray]] = {}
     masks: dict[str, np.ndarray] = {}
     clusters: dict[str, np.ndarray] = {}
-    # NumPy leaves a damaged file open, so it is opened here.
-    with open(stem + ".codes.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            kind, _, rest = name.partition("/")
-            if kind == "masks":
-                masks[rest] = arrays[name]
-            elif kind == "clusters":
-                clusters[rest] = arrays[name]
-            else:
-                layer, _, field = rest.rpartition("/")
-                fields.setdefault(layer, {})[field] = arrays[name]
+    # Codes, masks, clusters and scales are each no more than the weights, and levels few; zeros may be packed densely.
+    arrays = foreign.read_npz(stem + ".codes.npz", "file of codes", most_numbers=ARRAYS_A_WEIGHT * num_weights + LEVELS)
+    for name, array in arrays.items():
+        kind, _, rest = name.partition("/")
+        if kind == "masks":
+            masks[rest] = array
+        elif kind == "clusters":
+            clusters[rest] = array
+        else:
+            layer, _, field = rest.rpartition("/")
+            fields.setdefault(layer, {})[field] = array
     kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
     return Report.from_dict(state["report"]), kernels, masks, clusters
 
