@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast faults lint format docker-test benchmarks clean
+.PHONY: help quickstart install test test-fast faults hostile lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -31,6 +31,9 @@ test-fast: $(INSTALLED_DEV)  ## run, in two processes, the tests that take no tr
 
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
 	$(RUN) -m pytest tests/faults
+
+hostile: $(INSTALLED_DEV)  ## read every hostile file in a process of its own, with its time and memory (half an hour)
+	$(RUN) -m pytest tests/hardening -m hostile -rP
 
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .
