@@ -71,6 +71,7 @@ def _renamed(content: bytes, numbering: Numbering) -> bytes:
                 target.create_dataset(new_paths[place], data=source[place][()])
             else:
                 target.require_group(new_paths[place])
+        target.require_group("vars")  # of the model itself, which has none, but is asked
     return made.getvalue()
 
 

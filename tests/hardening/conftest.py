@@ -1,4 +1,4 @@
-"""One process for each hostile file takes a quarter of an hour: `make hostile` does that, `make test` reads some in one."""
+"""A process for each hostile file takes half an hour: `make hostile` does that, `make test` reads some in one."""
 
 import pytest
 
