@@ -116,6 +116,9 @@ NAMED = {
     "regularizer": frozenset(REGULARIZERS),
     "constraint": frozenset(CONSTRAINTS),
 }
+# Settings after which a layer makes so many Python objects, or runs so many loops, as soon as it is made.
+COUNTS = frozenset(("chain_depth", "ngrams", "num_chains", "num_oov_indices", "num_ops", "power_iterations"))
+LARGEST_COUNT = 10_000
 DTYPES = frozenset(
     (
         "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",

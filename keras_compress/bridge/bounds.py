@@ -8,9 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_compress.bridge.hdf5 import Stored
 from keras_compress.errors import InputError
 
 SPARE = 1 << 20  # numbers that a file need not have: states of random generators, of recurrent layers
+SPARE_ARRAYS = 64  # of floating point: states of recurrent layers
 LONGEST_LOOP = 10_000  # turns over an axis that tf_keras writes out in Python
 
 
@@ -19,40 +21,44 @@ class TooLargeError(InputError):
 
 
 @contextlib.contextmanager
-def at_most(numbers: int, path: str | os.PathLike[str]) -> Iterator[None]:
-    """A block in which variables may have no more numbers than the weights of a file, or twice as many and a few.
+def at_most(stored: Stored, path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block in which there may be no more weights than a file has, or twice as many and a few.
 
     Each variable is counted before its memory is asked for.
 
     Args:
-        numbers: in the file.
+        stored: in the file.
         path: of the file, for messages.
 
     Raises:
         TooLargeError: the model is larger than its weights; also where Keras made another error of it.
     """
-    budget = 2 * numbers + SPARE
-    counted = 0
+    numbers = arrays = 0
 
     def count(next_creator: Callable[..., Any], **settings: Any) -> Any:
-        nonlocal counted
-        counted += _numbers(settings)
-        if counted > budget:
+        nonlocal numbers, arrays
+        numbers += _numbers(settings)
+        arrays += tf.as_dtype(settings.get("dtype") or "float32").is_floating
+        if is_too_large():
             raise TooLargeError("larger than its weights")
         return next_creator(**settings)
+
+    def is_too_large() -> bool:
+        return numbers > 2 * stored.numbers + SPARE or arrays > 2 * stored.arrays + SPARE_ARRAYS
 
     error: Exception | None = None
     try:
         with tf.variable_creator_scope(count):
             yield
     except Exception as caught:
-        if counted <= budget:
+        if not is_too_large():
             raise
         error = caught
     if error is not None:
         raise TooLargeError(
-            f"The model in {str(path)!r} is refused: its configuration asks for at least {counted:,} weights, and the "
-            f"file has {numbers:,}. Save it again together with its weights."
+            f"The model in {str(path)!r} is refused: its configuration asks for at least {numbers:,} weights in "
+            f"{arrays:,} arrays, and the file has {stored.numbers:,} in {stored.arrays:,}. Save it again together with "
+            "its weights."
         ) from error
 
 

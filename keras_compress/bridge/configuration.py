@@ -11,7 +11,7 @@ from typing import IO, Any
 import h5py
 
 from keras_compress import foreign
-from keras_compress.bridge.hdf5 import count_numbers
+from keras_compress.bridge.hdf5 import Stored, stored_in
 from keras_compress.errors import InputError
 
 ZIP_START = b"PK\x03\x04"
@@ -27,13 +27,13 @@ class Contents:
     Attributes:
         configuration: of the model.
         version: of the Keras that wrote the file, as it says.
-        num_weights: numbers in all datasets of the file, which lie in it.
+        stored: what it has of weights.
         layer_groups: names of the groups at the top of the weights in a `.keras` file; Keras 2 changed them twice.
     """
 
     configuration: dict[str, Any]
     version: str
-    num_weights: int
+    stored: Stored
     layer_groups: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ def _read_zip(file: IO[bytes]) -> Contents:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         if CONFIGURATION not in names:
-            return Contents({}, "", 0)
+            return Contents({}, "", Stored())
         foreign.check_zip(archive)
         version: Any = ""
         if METADATA in names:
@@ -90,17 +90,17 @@ def _read_zip(file: IO[bytes]) -> Contents:
             raise ValueError(f"it has no {WEIGHTS}")
         content = archive.read(WEIGHTS)
         with h5py.File(io.BytesIO(content), "r") as weights:
-            numbers = count_numbers(weights, len(content))
-            return Contents(configuration, str(version), numbers, tuple(map(str, weights)))
+            stored = stored_in(weights, len(content))
+            return Contents(configuration, str(version), stored, tuple(map(str, weights)))
 
 
 def _read_hdf5(file: IO[bytes]) -> Contents:
     size = os.fstat(file.fileno()).st_size
     with h5py.File(file, "r") as weights:
-        numbers = count_numbers(weights, size)
+        stored = stored_in(weights, size)
         texts = [weights.attrs.get(name, "") for name in ("model_config", "keras_version")]
     configuration, version = (text.decode() if isinstance(text, bytes) else str(text) for text in texts)
-    return Contents(foreign.parse_json(configuration) if configuration else {}, version, numbers)
+    return Contents(foreign.parse_json(configuration) if configuration else {}, version, stored)
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> str:

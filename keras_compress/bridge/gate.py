@@ -219,6 +219,8 @@ def _check_setting(setting: str, value: Any) -> None:
             raise _RefusedError(f"it has Python code ({setting}: {value!r})")
         if allowed.PATHS.search(setting):
             raise _RefusedError(f"its setting {setting} is the path {value[:80]!r}, and not what lies there")
+    if setting in allowed.COUNTS and isinstance(value, (int, float)) and value > allowed.LARGEST_COUNT:
+        raise _RefusedError(f"its setting {setting} is {value:,}, and at most {allowed.LARGEST_COUNT:,} is taken")
     for end, names in allowed.NAMED.items():
         if setting.endswith(end):
             _check_named(setting, value, names)

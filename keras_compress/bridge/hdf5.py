@@ -1,23 +1,38 @@
 """HDF5 files of others: what they hold is in them, and no more than their size."""
 
+import dataclasses
 import math
 from typing import Any
 
 import h5py
 
+MOST_OBJECTS = 30_000  # groups, datasets and attributes; the largest networks of Keras have ten thousand
 LARGEST_ATTRIBUTES = 64 << 20  # bytes of texts of any length, which may all be one and the same text in the file
 
 
-def count_numbers(file: h5py.File, size: int) -> int:
-    """How many numbers all datasets of a file have, after each was held against the size of the file.
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a file has of weights.
+
+    Attributes:
+        numbers: in all of its arrays.
+        arrays: how many of them.
+    """
+
+    numbers: int = 0
+    arrays: int = 0
+
+
+def stored_in(file: h5py.File, size: int) -> Stored:
+    """What all datasets of a file hold, after each was held against the size of the file.
 
     Args:
         file: open; nothing but its headers is read.
         size: of the file in bytes.
 
     Raises:
-        ValueError: links to other files, data outside of the file or packed, texts of any length, or sizes that the
-            file cannot hold.
+        ValueError: links to other files, data outside of the file or packed, texts of any length, sizes that the file
+            cannot hold, or more parts than any network has.
     """
     seen: set[Any] = set()
     places: list[Any] = [file]
@@ -34,6 +49,8 @@ def count_numbers(file: h5py.File, size: int) -> int:
                 continue
             seen.add(address)
             places.append(place)
+            if len(places) > MOST_OBJECTS:
+                raise ValueError(f"more than {MOST_OBJECTS:,} groups and datasets")
             if isinstance(place, h5py.Group):
                 groups.append(place)
             elif isinstance(place, h5py.Dataset):
@@ -43,9 +60,11 @@ def count_numbers(file: h5py.File, size: int) -> int:
     claimed = sum(map(_claimed_bytes, datasets))
     if claimed > size:
         raise ValueError(f"datasets that claim {claimed:,} bytes in a file of {size:,}")
+    if len(places) + sum(h5py.h5a.get_num_attrs(place.id) for place in places) > MOST_OBJECTS:
+        raise ValueError(f"more than {MOST_OBJECTS:,} groups, datasets and attributes")
     for place in places:
         _check_attributes(place, size - claimed)
-    return sum(_numbers(dataset.id) for dataset in datasets)
+    return Stored(sum(_numbers(dataset.id) for dataset in datasets), len(datasets))
 
 
 def _claimed_bytes(dataset: h5py.Dataset) -> int:

@@ -21,6 +21,7 @@ from keras_compress import foreign
 from keras_compress.bridge import bounds, gate, groups
 from keras_compress.bridge.configuration import Contents, one_line
 from keras_compress.bridge.conversion import built_again
+from keras_compress.bridge.hdf5 import Stored
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.wire import messages
 from keras_compress.errors import InputError
@@ -69,7 +70,7 @@ def load_keras_2(path: pathlib.Path, contents: Contents, *, allow_lambda: bool) 
     numberings = groups.numberings(contents.layer_groups) if has_old_groups(contents) else [None]
     for numbering in numberings:
         try:
-            with _careful(contents.num_weights, path), tempfile.TemporaryDirectory() as folder:
+            with _careful(contents.stored, path), tempfile.TemporaryDirectory() as folder:
                 source = path
                 if numbering is not None:
                     source = pathlib.Path(folder, "renamed.keras")
@@ -98,14 +99,14 @@ def load_saved_model(path: pathlib.Path, *, allow_lambda: bool) -> keras.Model:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(path)!r} has damaged metadata ({one_line(error)}). Copy the folder again.") from error
     gate.check(configuration, path, allow_lambda=allow_lambda)
-    num_weights = _count_variables(path)
+    stored = _variables(path)
 
     tf_keras = import_tf_keras()
     from tf_keras.src.saving.legacy.saved_model import json_utils  # tf_keras exports neither of these two
     from tf_keras.src.saving.serialization_lib import SafeModeScope
 
     try:
-        with _careful(num_weights, path), SafeModeScope(not allow_lambda):
+        with _careful(stored, path), SafeModeScope(not allow_lambda):
             root = json_utils.decode(text.decode())
             model = tf_keras.models.model_from_config({"class_name": root["class_name"], "config": root["config"]})
             model.load_weights(path / VARIABLES).assert_existing_objects_matched().expect_partial()
@@ -117,14 +118,14 @@ def load_saved_model(path: pathlib.Path, *, allow_lambda: bool) -> keras.Model:
 
 
 @contextlib.contextmanager
-def _careful(num_weights: int, path: pathlib.Path) -> Iterator[None]:
+def _careful(stored: Stored, path: pathlib.Path) -> Iterator[None]:
     """A block in which tf_keras builds a model: in silence, no larger than its weights, without endless loops."""
     from tf_keras.src import backend
 
     with (
         warnings.catch_warnings(),
         quiet_stderr(),
-        bounds.at_most(num_weights, path),
+        bounds.at_most(stored, path),
         bounds.short_loops(backend),
     ):
         warnings.simplefilter("ignore")  # of old formats, which the reader of a file cannot change
@@ -168,8 +169,8 @@ def _own_file(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _count_variables(path: pathlib.Path) -> int:
-    """Numbers in all variables of a SavedModel, held against the size of its files."""
+def _variables(path: pathlib.Path) -> Stored:
+    """What a SavedModel has of variables, held against the size of its files."""
     folder = (path / VARIABLES).parent
     size = 0
     if _own_file(folder).is_dir():
@@ -186,7 +187,7 @@ def _count_variables(path: pathlib.Path) -> int:
         raise _unreadable(path, error) from error
     if claimed > size:
         raise InputError(f"{str(path)!r} has variables that claim {claimed:,} bytes, and files of {size:,}.")
-    return sum(numbers.values())
+    return Stored(sum(numbers.values()), len(numbers))
 
 
 def _converted(path: pathlib.Path, model: Any) -> keras.Model:

@@ -10,6 +10,7 @@ import keras
 import keras_compress.layers.activation  # noqa: F401 - Keras then knows the layer in files of ours
 from keras_compress.bridge import bounds, gate, legacy
 from keras_compress.bridge.configuration import HOW_TO_SAVE, is_saved_model, one_line, read_contents
+from keras_compress.bridge.hdf5 import Stored
 from keras_compress.errors import InputError
 
 
@@ -41,7 +42,7 @@ def load_model(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> k
     if of_keras_2 and (legacy.has_changed(configuration) or legacy.has_old_groups(contents)):
         return legacy.load_keras_2(path, contents, allow_lambda=allow_lambda)
     try:
-        with bounds.at_most(contents.num_weights, path), warnings.catch_warnings():
+        with bounds.at_most(contents.stored, path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which the reader of a file cannot change
             model = keras.saving.load_model(path, compile=False, safe_mode=not allow_lambda)
     except bounds.TooLargeError:
@@ -63,13 +64,13 @@ def configuration_of(model: keras.Model) -> dict[str, Any]:
 
 
 def model_of(
-    configuration: dict[str, Any], num_weights: int, path: pathlib.Path, *, allow_lambda: bool = False
+    configuration: dict[str, Any], stored: Stored, path: pathlib.Path, *, allow_lambda: bool = False
 ) -> keras.Model:
     """A model with new weights from its configuration, which was read from a file.
 
     Args:
         configuration: of the model.
-        num_weights: numbers in all weights of the file.
+        stored: what the file has of weights.
         path: of the file, for messages.
         allow_lambda: see `load_model`.
 
@@ -79,7 +80,7 @@ def model_of(
     """
     gate.check(configuration, path, allow_lambda=allow_lambda)
     try:
-        with bounds.at_most(num_weights, path):
+        with bounds.at_most(stored, path):
             model = keras.saving.deserialize_keras_object(configuration, safe_mode=not allow_lambda)
     except bounds.TooLargeError:
         raise

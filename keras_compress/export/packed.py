@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from keras_compress import foreign
-from keras_compress.bridge.hdf5 import count_numbers
+from keras_compress.bridge.hdf5 import Stored, stored_in
 from keras_compress.bridge.loading import configuration_of, model_of
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
@@ -136,7 +136,7 @@ def _load(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
         raise InputError(
             f"{str(path)!r} claims {num_weights:,} weights and has {len(weights):,} bytes of them. Pack it again."
         )
-    model = model_of(configuration, num_weights, path, allow_lambda=allow_lambda)
+    model = model_of(configuration, Stored(num_weights, len(header["weights"])), path, allow_lambda=allow_lambda)
     try:
         if len(header["weights"]) != len(model.variables):
             raise ValueError(f"{len(header['weights'])} weights for the {len(model.variables)} of its model")
@@ -243,7 +243,7 @@ def _read(path: pathlib.Path) -> bytes:
     """The content of a file, after its checks."""
     try:
         with foreign.open_regular(path, "packed file") as stream, h5py.File(stream, "r") as file:
-            count_numbers(file, os.fstat(stream.fileno()).st_size)
+            stored_in(file, os.fstat(stream.fileno()).st_size)
             attributes = file[CONTENT].attrs if CONTENT in file else {}
             if attributes.get("format") != FORMAT.encode():
                 raise InputError(f"{str(path)!r} is no file of save_packed. Use kc.load_model for a model file.")

@@ -515,7 +515,7 @@ def _(folder: pathlib.Path) -> pathlib.Path:
     return h5(folder, sequential(*[plain("ReLU", str(index)) for index in range(100_000)]))
 
 
-@case("as many layers as are allowed")
+@case("as many layers as are allowed", refused=False)
 def _(folder: pathlib.Path) -> pathlib.Path:
     return h5(folder, model(*[layer("ReLU", f"a{index}") for index in range(4000)]))
 
@@ -634,6 +634,26 @@ def _(folder: pathlib.Path) -> pathlib.Path:
 @case("a configuration of empty objects within the limit", fast=True)
 def _(folder: pathlib.Path) -> pathlib.Path:
     return keras(folder, "[" + "{}," * 5_000_000 + "{}]")
+
+
+for _name, _settings in (
+    ("StringLookup", {"vocabulary": ["a"], "num_oov_indices": HUGE}),
+    ("TextVectorization", {"ngrams": HUGE}),
+):
+
+    def _write_count(folder: pathlib.Path, kind: str = _name, settings: Any = _settings) -> pathlib.Path:
+        return h5(folder, sequential(plain(kind, "lookup", **settings), shape=(1,), dtype="string"), layers=["lookup"])
+
+    CASES[f"{_name} with {list(_settings)[-1]} of 5e8"] = Case(_write_count, fast=True)
+
+
+@case("groups without end", gated=True)
+def _(folder: pathlib.Path) -> pathlib.Path:
+    path = h5(folder, sequential(plain("Dense", "dense", units=2)), layers=["dense"])
+    with h5py.File(path, "a", libver="latest") as file:
+        for index in range(40_000):
+            file.create_group(f"g{index}")
+    return path
 
 
 @case("a number of many digits", fast=True)
