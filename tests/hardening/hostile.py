@@ -483,6 +483,15 @@ for _kind, _shape, _settings in (
     CASES[f"{_kind} {_settings} for {_shape}"] = Case(large(_kind, _shape, **_settings), fast=_kind == "Dense")
 
 
+CASES["STFTSpectrogram of 2^26"] = Case(
+    large("STFTSpectrogram", (1 << 27, 1), fft_length=1 << 26, frame_length=1 << 26, mode="log"), fast=True
+)
+CASES["Conv1D begun by STFT"] = Case(
+    large("Conv1D", (1 << 27, 1), kernel_size=1 << 26, filters=9, kernel_initializer={"class_name": "STFTInitializer",
+          "module": "keras.initializers", "registered_name": None, "config": {}})
+)  # fmt: skip
+
+
 @case("Dense of 5e8 in .h5", fast=True)
 def _(folder: pathlib.Path) -> pathlib.Path:
     return h5(folder, sequential(plain("Dense", "dense", units=HUGE)), layers=["dense"])
