@@ -5,6 +5,7 @@ itself is imported after the configuration went through the gate.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -31,12 +32,10 @@ PROGRAM = "saved_model.pb"
 METADATA = "keras_metadata.pb"
 VARIABLES = "variables/variables"
 # Where the texts lie, by the numbers of the fields: nodes of SavedMetadata and what they say, and, until TensorFlow
-# 2.4, meta_graphs.object_graph_def.nodes.user_object of a SavedModel.
-NODES: tuple[int, ...] = (1,)
-NODE_PATH, NODE_METADATA = 3, 5
-OBJECTS: tuple[int, ...] = (2, 7, 1, 4)
-OBJECT_IDENTIFIER, OBJECT_METADATA = 1, 3
-KERAS_OBJECTS = "_tf_keras_"  # begins the identifiers of what Keras wrote
+# 2.4, meta_graphs.object_graph_def.nodes of a SavedModel, of which the first is the whole, and user_object of a node.
+NODES, NODE_PATH, NODE_METADATA = 1, 3, 5
+OBJECTS, OBJECT, IDENTIFIER, METADATA_OF_OBJECT = (2, 7, 1), 4, 1, 3
+KERAS_OBJECTS = b"_tf_keras_"  # begins the identifiers of what Keras wrote
 # Layers that Keras 3 takes from files of Keras 2, and computes otherwise.
 CHANGED = ("hard_sigmoid",)
 
@@ -134,20 +133,18 @@ def _careful(stored: Stored, path: pathlib.Path) -> Iterator[None]:
 
 def _metadata(path: pathlib.Path) -> bytes:
     """The text about the outermost model in a SavedModel, read without tf_keras."""
-    if os.path.lexists(path / METADATA):
-        name, nodes = METADATA, NODES
-    else:
-        name, nodes = PROGRAM, OBJECTS
+    name = METADATA if os.path.lexists(path / METADATA) else PROGRAM
     with foreign.open_regular(_own_file(path / name), "part of a SavedModel") as file:
         content = memoryview(file.read())
     try:
-        for node in messages(content, *nodes):
-            if name == METADATA and _text(node, NODE_PATH) == b"root":
-                return _text(node, NODE_METADATA)
-            if name == PROGRAM and _text(node, OBJECT_IDENTIFIER).startswith(KERAS_OBJECTS.encode()):
-                return _text(node, OBJECT_METADATA)  # of the first object, which is the whole model
-            if name == PROGRAM:
-                break
+        if name == METADATA:
+            for node in messages(content, NODES):
+                if _text(node, NODE_PATH) == b"root":
+                    return _text(node, NODE_METADATA)
+        else:
+            for whole in itertools.islice(messages(content, *OBJECTS), 1):
+                if _text(whole, OBJECT, IDENTIFIER).startswith(KERAS_OBJECTS):
+                    return _text(whole, OBJECT, METADATA_OF_OBJECT)
     except ValueError as error:
         raise InputError(f"{str(path / name)!r} is damaged ({one_line(error)}). Copy the folder again.") from error
     if name == METADATA:
@@ -158,8 +155,8 @@ def _metadata(path: pathlib.Path) -> bytes:
     )
 
 
-def _text(message: memoryview, number: int) -> bytes:
-    return b"".join(map(bytes, list(messages(message, number))[-1:]))  # the last one counts, as everywhere
+def _text(message: memoryview, *numbers: int) -> bytes:
+    return b"".join(map(bytes, list(messages(message, *numbers))[-1:]))  # the last one counts, as everywhere
 
 
 def _own_file(path: pathlib.Path) -> pathlib.Path:
