@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast faults hunt readme lint format docker-test benchmarks clean
+.PHONY: help quickstart install test test-fast faults hostile hunt readme lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -36,7 +36,15 @@ test-fast: $(INSTALLED_DEV)  ## run, in two processes, the tests that take no tr
 faults: $(INSTALLED_DEV)  ## torture: full disks, kills, cut files (as root, where a tmpfs can be mounted; ten minutes)
 	$(RUN) -m pytest tests/faults
 
-.PHONY: help quickstart install test test-fast faults hunt readme lint format docker-test benchmarks clean
+hostile: $(INSTALLED_DEV)  ## read every hostile file in a process of its own, with its time and memory (half an hour)
+	$(RUN) -m pytest tests/hardening -m hostile -rP
+
+hunt: JOBS = 2
+hunt: $(INSTALLED_DEV)  ## export 300 random networks in every mode and width, each file against its simulation (an hour)
+	HUNT_NETWORKS=300 $(RUN) -m pytest --numprocesses=$(JOBS) tests/hunt
+
+readme: $(INSTALLED_DEV)  ## type README's commands into a shell that knows nothing (some minutes)
+	$(RUN) -m pytest tests/readme
 
 lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .

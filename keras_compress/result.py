@@ -4,23 +4,27 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_compress import foreign
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.layers.folding import Fold, fold
 from keras_compress.layers.kernels import views_by_path
-from keras_compress.layers.paths import no_model
+from keras_compress.layers.paths import ModelInputs, no_model
 from keras_compress.numerics.alphabet import decode, spread_groups
-from keras_compress.numerics.inputs import InputSamples
+from keras_compress.numerics.inputs import KEPT, InputSamples
 from keras_compress.report import Report
 
 FORMAT_VERSION = 2
+ARRAYS_A_WEIGHT = 6  # codes, mask, clusters, scale, zero point, gap
+LEVELS = 1 << 20  # of all alphabets together
+OPEN_SIZE = 4096  # of an axis of the inputs that the model leaves open, in samples
 WIDTHS = (2, 4, 8)  # bits of TFLite's weight types
 
 
@@ -62,6 +66,8 @@ class QuantizedKernel:
             raise InputError(f"Codes and levels must be integers. Received: {codes.dtype} and {levels.dtype}.")
         if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) > 0).all():
             raise InputError(f"Levels must be a strictly increasing list of at least two. Received: {levels}.")
+        if self.group_size is not None and self.group_size < 1:
+            raise InputError(f"group_size must be at least 1. Received: {self.group_size}.")
         axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         if any(not -codes.ndim <= axis < codes.ndim for axis in axes):
             raise InputError(f"axis must be among the axes of the codes' shape {codes.shape}. Received: {self.axis}.")
@@ -262,15 +268,15 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
             raise StorageError(
                 f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
             )
+    model = load_model(stem + ".keras", allow_lambda=allow_lambda)
     try:
-        read = _read(stem)
-    except InputError:
+        read = _read(stem, _most_numbers(model))
+    except (InputError, StorageError):
         raise
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(
             f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
         ) from error
-    model = load_model(stem + ".keras", allow_lambda=allow_lambda)
     result = Result(model, read.kernels, read.masks, read.report, read.clusters, read.inputs)
     result.check()
     return result
@@ -292,8 +298,19 @@ class _Read:
     inputs: InputSamples | None = None
 
 
-def _read(stem: str) -> _Read:
-    state = json.loads(pathlib.Path(stem + ".json").read_text())
+def _most_numbers(model: keras.Model) -> int:
+    """How many numbers the file of codes may hold.
+
+    Codes, masks, clusters and scales are each no more than the weights, levels few, and samples at most `KEPT`; zeros
+    may be packed densely, so that the size of the file says nothing.
+    """
+    weights = sum(math.prod(each.shape) for each in model.variables)
+    inputs = sum(math.prod(size or OPEN_SIZE for size in each.shape[1:]) for each in ModelInputs.of(model).tensors)
+    return ARRAYS_A_WEIGHT * weights + LEVELS + KEPT * inputs
+
+
+def _read(stem: str, most_numbers: int) -> _Read:
+    state = foreign.read_json(stem + ".json", "report")
     if state["format_version"] > FORMAT_VERSION:
         raise InputError(
             f"{stem}.json has format {state['format_version']}; this program reads up to {FORMAT_VERSION}. Update it."
@@ -301,19 +318,17 @@ def _read(stem: str) -> _Read:
     read = _Read(Report.from_dict(state["report"]))
     fields: dict[str, dict[str, np.ndarray]] = {}
     inputs: dict[str, np.ndarray] = {}
-    # NumPy leaves a damaged file open, so it is opened here.
-    with open(stem + ".codes.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            kind, _, rest = name.partition("/")
-            if kind == "masks":
-                read.masks[rest] = arrays[name]
-            elif kind == "clusters":
-                read.clusters[rest] = arrays[name]
-            elif kind == "inputs":
-                inputs[rest] = arrays[name]
-            else:
-                layer, _, field = rest.rpartition("/")
-                fields.setdefault(layer, {})[field] = arrays[name]
+    for name, array in foreign.read_npz(stem + ".codes.npz", "file of codes", most_numbers=most_numbers).items():
+        kind, _, rest = name.partition("/")
+        if kind == "masks":
+            read.masks[rest] = array
+        elif kind == "clusters":
+            read.clusters[rest] = array
+        elif kind == "inputs":
+            inputs[rest] = array
+        else:
+            layer, _, field = rest.rpartition("/")
+            fields.setdefault(layer, {})[field] = array
     read.kernels = {layer: _kernel_of(parts) for layer, parts in fields.items()}
     if inputs:
         samples = tuple(inputs[f"samples/{index}"] for index in range(len(inputs) - 2))

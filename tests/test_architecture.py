@@ -12,7 +12,7 @@ PACKAGE = "keras_compress"
 COMMANDS = ("train", "quantize", "benchmarks")
 
 DECIDES = "bridge/tfmot.py"  # what tf.keras is, before tfmot would
-EVERYWHERE = {"errors", "files", "progress", "text"}
+EVERYWHERE = {"errors", "files", "foreign", "progress", "text"}
 LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result", "report"} | {
     "keras",
     "tensorflow",
@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "__init__": {"backend"},
     "errors": set(),
     "files": set(),
+    "foreign": {"numpy"},
     "progress": {"rich"},
     "text": set(),
     "backend": {"keras"},

@@ -1,131 +1,113 @@
-"""What a model file says of its model, read without building anything: configuration, version, code within it."""
+"""What a model file says of its model, read without building anything: configuration, version, size of its weights."""
 
-import json
+import dataclasses
+import io
+import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+import zlib
+from typing import IO, Any
 
 import h5py
-import keras
 
-from keras_compress.errors import InputError, StorageError
+from keras_compress import foreign
+from keras_compress.bridge.hdf5 import Stored, stored_in
+from keras_compress.errors import InputError
 
 ZIP_START = b"PK\x03\x04"
 HDF5_START = b"\x89HDF\r\n\x1a\n"
-LARGEST_CONFIGURATION = 1 << 28  # bytes; a small zip can claim to unpack to any size
-FUNCTION_MODULES = (  # where Keras looks for a function that is saved by its name
-    keras.activations, keras.constraints, keras.initializers, keras.losses, keras.metrics, keras.regularizers,
-)  # fmt: skip
+CONFIGURATION, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 HOW_TO_SAVE = "Save the whole model with Keras 3: model.save('NAME.keras')."
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What is known of a model file before anything is built.
+
+    Attributes:
+        configuration: of the model.
+        version: of the Keras that wrote the file, as it says.
+        stored: what it has of weights.
+        layer_groups: names of the groups at the top of the weights in a `.keras` file; Keras 2 changed them twice.
+    """
+
+    configuration: dict[str, Any]
+    version: str
+    stored: Stored
+    layer_groups: tuple[str, ...] = ()
 
 
 def is_saved_model(path: pathlib.Path) -> bool:
     """Whether a path is a folder with a TensorFlow SavedModel."""
-    return path.is_dir() and (path / "saved_model.pb").is_file()
+    return path.is_dir() and os.path.lexists(path / "saved_model.pb")
 
 
-def read_configuration(path: pathlib.Path) -> tuple[dict[str, Any], str]:
-    """The configuration of the model in a file, and the version of the Keras that wrote it; nothing is deserialized."""
+def read_contents(path: pathlib.Path) -> Contents:
+    """What a model file holds, its sizes held against the file; nothing is deserialized.
+
+    Raises:
+        StorageError: no such file, one that cannot be read, or no regular one.
+        InputError: no model file, a damaged one, or one that claims more than it can hold.
+    """
     if path.is_dir():
         raise InputError(
-            f"{str(path)!r} is a folder, and no SavedModel; a file NAME.keras or NAME.h5 is wanted. {HOW_TO_SAVE}"
+            f"{str(path)!r} is a folder, and no SavedModel; a file NAME.keras or NAME.h5 is expected. {HOW_TO_SAVE}"
         )
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except FileNotFoundError as error:
-        raise StorageError(f"There is no model file {str(path)!r}. Check the name and the folder.") from error
-    except OSError as error:
-        raise StorageError(f"The model file {str(path)!r} cannot be read ({error.strerror}).") from error
-    zipped = start.startswith(ZIP_START)
-    if not zipped and start != HDF5_START:
-        raise InputError(f"{str(path)!r} is not a Keras model: {_what_it_is(start)}. {HOW_TO_SAVE}")
-    wanted = (".keras",) if zipped else (".h5", ".hdf5")
-    if path.suffix not in wanted:
-        raise InputError(
-            f"{str(path)!r} holds the format of {wanted[0]} files, and Keras chooses the format by the name. "
-            f"Rename it to {path.stem + wanted[0]!r}."
-        )
-    try:
-        text, version = _read_zip(path) if zipped else _read_hdf5(path)
-        configuration = json.loads(text) if text else {}
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"The model file {str(path)!r} is damaged or cut off ({one_line(error)}). Copy or save it again."
-        ) from error
-    if not isinstance(configuration, dict) or "class_name" not in configuration:
-        raise InputError(f"{str(path)!r} holds no model, perhaps weights only. {HOW_TO_SAVE}")
-    return configuration, version
-
-
-def _read_zip(path: pathlib.Path) -> tuple[str, str]:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if "config.json" not in names:
-            return "", ""
-        if archive.getinfo("config.json").file_size > LARGEST_CONFIGURATION:
-            raise ValueError(f"its config.json claims more than {LARGEST_CONFIGURATION:,} bytes")
-        version = ""
-        if "metadata.json" in names:
-            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
-        return archive.read("config.json").decode(), version
-
-
-def _read_hdf5(path: pathlib.Path) -> tuple[str, str]:
-    with h5py.File(path, "r") as file:
-        texts = [file.attrs.get(name, "") for name in ("model_config", "keras_version")]
-    configuration, version = (text.decode() if isinstance(text, bytes) else str(text) for text in texts)
-    return configuration, version
-
-
-def objects_in(configuration: Any) -> Iterator[dict[str, Any]]:
-    """Every serialized object in a configuration, from the outside in."""
-    if isinstance(configuration, dict):
-        if "class_name" in configuration:
-            yield configuration
-        for value in configuration.values():
-            yield from objects_in(value)
-    elif isinstance(configuration, list):
-        for value in configuration:
-            yield from objects_in(value)
-
-
-def _lambda_names(configuration: Any) -> Iterator[str]:
-    for entry in objects_in(configuration):
-        if entry["class_name"] == "Lambda":
-            yield repr((entry.get("config") or {}).get("name", "Lambda"))
-        elif entry["class_name"] == "__lambda__":
-            yield "a lambda function"
-
-
-def unknown_names(configuration: dict[str, Any]) -> Iterator[str]:
-    """Classes and functions that are neither of Keras nor registered with it."""
-    for entry in objects_in(configuration):
-        name, settings = entry["class_name"], entry.get("config")
-        if name == "function":
-            name, known = str(settings), any(hasattr(module, str(settings)) for module in FUNCTION_MODULES)
-        elif "registered_name" in entry:  # Keras 3
-            name, known = (
-                entry["registered_name"] or name,
-                str(entry.get("module")).split(".")[0] in ("keras", "tf_keras"),
+    with foreign.open_regular(path, "model file") as file, foreign.reading(path, "model file"):
+        start = file.read(8)
+        zipped = start.startswith(ZIP_START)
+        if not zipped and start != HDF5_START:
+            raise InputError(f"{str(path)!r} is not a Keras model: {_what_it_is(start)}. {HOW_TO_SAVE}")
+        suffixes = (".keras",) if zipped else (".h5", ".hdf5")
+        if path.suffix not in suffixes:
+            raise InputError(
+                f"{str(path)!r} holds the format of {suffixes[0]} files, and Keras chooses the format by the name. "
+                f"Rename it to {path.stem + suffixes[0]!r}."
             )
-        elif isinstance(settings, dict) and "name" in settings:  # a layer or a model in the legacy format
-            known = hasattr(keras.layers, name) or hasattr(keras.models, name) or name == "Functional"
-        else:
-            continue
-        if not known and keras.saving.get_registered_object(name) is None:
-            yield name.rpartition(">")[2]  # registered names are PACKAGE>NAME
+        try:
+            contents = _read_zip(file) if zipped else _read_hdf5(file)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+            raise InputError(_damaged(path, error)) from error
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:  # what foreign bytes make of h5py and json
+            raise InputError(_damaged(path, error)) from error
+    if not isinstance(contents.configuration, dict) or "class_name" not in contents.configuration:
+        raise InputError(f"{str(path)!r} holds no model, perhaps weights only. {HOW_TO_SAVE}")
+    return contents
 
 
-def check_lambdas(configuration: Any, path: pathlib.Path, allow_lambda: bool) -> None:
-    """Raises InputError for Lambda layers and lambda functions that are not allowed."""
-    lambdas = sorted(set(_lambda_names(configuration)))
-    if lambdas and not allow_lambda:
-        raise InputError(
-            f"The model in {str(path)!r} has Lambda layers or lambda functions ({', '.join(lambdas)}), whose Python "
-            "code would run here. If you trust its origin, use load_model(path, allow_lambda=True) or --allow_lambda."
-        )
+def _read_zip(file: IO[bytes]) -> Contents:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if CONFIGURATION not in names:
+            return Contents({}, "", Stored())
+        foreign.check_zip(archive)
+        version: Any = ""
+        if METADATA in names:
+            metadata = foreign.parse_json(foreign.read_member(archive, METADATA, foreign.LARGEST_JSON))
+            version = metadata.get("keras_version", "") if isinstance(metadata, dict) else ""
+        configuration = foreign.parse_json(foreign.read_member(archive, CONFIGURATION, foreign.LARGEST_JSON))
+        if WEIGHTS not in names:
+            raise ValueError(f"it has no {WEIGHTS}")
+        content = archive.read(WEIGHTS)
+        with h5py.File(io.BytesIO(content), "r") as weights:
+            stored = stored_in(weights, len(content))
+            return Contents(configuration, str(version), stored, tuple(map(str, weights)))
+
+
+def _read_hdf5(file: IO[bytes]) -> Contents:
+    size = os.fstat(file.fileno()).st_size
+    with h5py.File(file, "r") as weights:
+        stored = stored_in(weights, size)
+        texts = [weights.attrs.get(name, "") for name in ("model_config", "keras_version")]
+    configuration, version = (text.decode() if isinstance(text, bytes) else str(text) for text in texts)
+    return Contents(foreign.parse_json(configuration) if configuration else {}, version, stored)
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> str:
+    return (
+        f"The model file {str(path)!r} is damaged or cut off and cannot be loaded ({one_line(error)}). Copy "
+        "or save it again."
+    )
 
 
 def _what_it_is(start: bytes) -> str:
@@ -136,6 +118,6 @@ def _what_it_is(start: bytes) -> str:
     return "it is neither a zip nor an HDF5 file"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     innermost = str(error).rpartition("Exception encountered: ")[2]  # Keras puts whole configurations before it
     return " ".join(innermost.split()).split(". ")[0][:200] or type(error).__name__

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_compress.bridge import operations
 from keras_compress.bridge.counterparts import IN_SETTINGS, NoCounterpartError, counterpart, name_of, objects
+from keras_compress.bridge.effort import samples_to_run
 from keras_compress.bridge.libraries import Library, keras_2, keras_3
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import functional_graph, layers_by_path
@@ -88,6 +89,19 @@ def from_tf_keras(model: Any) -> keras.Model:
         InputError: no built Functional or Sequential model of tf_keras; a layer, setting, activation or function that
             Keras 3 does not have, by name; outputs that differ.
     """
+    return built_again(model)
+
+
+def built_again(model: Any, *, bounded: bool = False) -> keras.Model:
+    """See `from_tf_keras`.
+
+    Args:
+        model: of tf_keras.
+        bounded: refuse a model whose tensors are out of proportion to its weights, as one from a file may have them.
+
+    Raises:
+        InputError: see `from_tf_keras`, or too large a model.
+    """
     source = keras_2()
     if not isinstance(model, source.keras.Model):
         raise InputError(
@@ -99,7 +113,7 @@ def from_tf_keras(model: Any) -> keras.Model:
             f"Model {model.name!r} ({type(model).__name__}) is subclassed or not built, so that the connections of its "
             "layers are not known. Build it with the Functional API, tf_keras.Model(inputs, outputs)."
         )
-    made = _converted(model, source, keras_3()).model
+    made = _converted(model, source, keras_3(), bounded=bounded).model
     assert isinstance(made, keras.Model)
     return made
 
@@ -136,13 +150,20 @@ def weight_pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
     return list(zip(old.weights, new.weights, strict=True))
 
 
-def _converted(model: Any, source: Library, target: Library, wrap: Wrap | None = None, flat: bool = False) -> Crossing:
+def _converted(
+    model: Any,
+    source: Library,
+    target: Library,
+    wrap: Wrap | None = None,
+    flat: bool = False,
+    bounded: bool = False,
+) -> Crossing:
     names = {id(layer): path for path, layer in layers_by_path(model).items()} if flat else {}
     conversion = _Conversion(source, target, wrap, names)
     twin = conversion.functional(model) if flat else conversion.graph(model)
     for old, new in conversion.pairs:
         copy_weights(old, new)
-    output = different_output(model, twin, source, target)
+    output = different_output(model, twin, source, target, bounded)
     if output is not None:
         raise NoCounterpartError(
             f"Model {model.name!r} gives other outputs in {target.name} than in {source.name} (output {output}), so "
@@ -285,21 +306,22 @@ def _base_name(weight: Any) -> str:
     return str(weight.name).rpartition("/")[2].partition(":")[0]
 
 
-def different_output(model: Any, converted: Any, source: Library, target: Library) -> int | None:
+def different_output(model: Any, converted: Any, source: Library, target: Library, bounded: bool = False) -> int | None:
     """Compares two models, of `source` and of `target`, on the same random inputs.
 
     Returns:
         The number of the first output that differs; None where all are equal but for rounding errors.
 
     Raises:
-        InputError: `model` does not run.
+        InputError: `model` does not run, or is `bounded` and too large to be run.
     """
     inputs = source.tensors(source.inputs(model))
     generator = np.random.default_rng(0)
     failure: Exception | None = None
     for size in OPEN_SIZES:
+        samples = samples_to_run(model, source, size, CHECKED) if bounded else CHECKED
         arrays = [
-            _random(tuple(each or size for each in tensor.shape[1:]), _dtype_name(tensor), generator)
+            _random((samples, *(each or size for each in tensor.shape[1:])), _dtype_name(tensor), generator)
             for tensor in inputs
         ]
         try:
@@ -333,7 +355,6 @@ def _dtype_name(tensor: Any) -> str:
 
 def _random(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> np.ndarray:
     """A few samples, with zeros in them for layers that mask; integers are 0 and 1, which every Embedding has."""
-    shape = (CHECKED, *shape)
     if dtype == "string":
         return generator.choice(np.array(["a", "b"], object), shape)
     if dtype == "bool":

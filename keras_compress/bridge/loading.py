@@ -8,15 +8,9 @@ from typing import Any
 import keras
 
 import keras_compress.layers.activation  # noqa: F401 - Keras then knows the layer in files of ours
-from keras_compress.bridge import legacy
-from keras_compress.bridge.configuration import (
-    HOW_TO_SAVE,
-    check_lambdas,
-    is_saved_model,
-    one_line,
-    read_configuration,
-    unknown_names,
-)
+from keras_compress.bridge import bounds, gate, legacy
+from keras_compress.bridge.configuration import HOW_TO_SAVE, is_saved_model, one_line, read_contents
+from keras_compress.bridge.hdf5 import Stored
 from keras_compress.errors import InputError
 
 
@@ -24,34 +18,38 @@ def load_model(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> k
     """The model in a file or folder as a Keras 3 model, not compiled.
 
     Files of Keras 3 (`.keras`, `.h5`) are read by Keras; those of Keras 2 (`.h5`, `.keras`, SavedModel folders) by
-    Keras too where it can, else by tf_keras, and built again (`from_tf_keras`). Nothing is deserialized before the
-    configuration is found to be free of Python code, and a SavedModel's functions are not run.
+    Keras too where it can, else by tf_keras, and built again (`from_tf_keras`). Nothing is built of a file before all
+    that its configuration names was found on a list of what may be built, and before its sizes were held against those
+    of the file. A SavedModel's functions are not run.
 
     Args:
         path: the file or folder.
-        allow_lambda: load Lambda layers and lambda functions too. Their Python code is in the file and runs: only for
-            files whose origin you trust.
+        allow_lambda: build whatever the file names: Lambda layers and lambda functions, whose Python code is in the
+            file and runs, and classes, functions, modules and paths of any kind. Only for files whose origin you trust.
 
     Raises:
         StorageError: no such file, or it cannot be read.
-        InputError: no model, a damaged one, one with lambdas that are not allowed, one with classes that Keras does not
-            know, or one of Keras 2 that has no counterpart in Keras 3.
+        InputError: no model, a damaged one, one that names what is not on the list, one with classes that Keras does
+            not know, one that is larger than its weights, or one of Keras 2 that has no counterpart in Keras 3.
     """
     path = pathlib.Path(path)
     if is_saved_model(path):
         return legacy.load_saved_model(path, allow_lambda=allow_lambda)
-    configuration, version = read_configuration(path)
-    check_lambdas(configuration, path, allow_lambda)
-    of_keras_2 = legacy.is_of_keras_2(configuration, version)
-    if of_keras_2 and legacy.has_changed(configuration):
-        return legacy.load_keras_2(path, allow_lambda=allow_lambda)
+    contents = read_contents(path)
+    configuration = contents.configuration
+    gate.check(configuration, path, allow_lambda=allow_lambda)
+    of_keras_2 = legacy.is_of_keras_2(configuration, contents.version)
+    if of_keras_2 and (legacy.has_changed(configuration) or legacy.has_old_groups(contents)):
+        return legacy.load_keras_2(path, contents, allow_lambda=allow_lambda)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which the reader of a file cannot mend
+        with bounds.at_most(contents.stored, path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which the reader of a file cannot change
             model = keras.saving.load_model(path, compile=False, safe_mode=not allow_lambda)
+    except bounds.TooLargeError:
+        raise
     except Exception as error:  # Keras and the classes in the file raise every kind of exception
         if of_keras_2:
-            return legacy.load_keras_2(path, allow_lambda=allow_lambda)
+            return legacy.load_keras_2(path, contents, allow_lambda=allow_lambda)
         raise InputError(_why_not(path, configuration, error)) from error
     if not isinstance(model, keras.Model):
         raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is wanted. {HOW_TO_SAVE}")
@@ -65,15 +63,27 @@ def configuration_of(model: keras.Model) -> dict[str, Any]:
     return dict(configuration)
 
 
-def model_of(configuration: dict[str, Any], path: pathlib.Path, *, allow_lambda: bool = False) -> keras.Model:
+def model_of(
+    configuration: dict[str, Any], stored: Stored, path: pathlib.Path, *, allow_lambda: bool = False
+) -> keras.Model:
     """A model with new weights from its configuration, which was read from a file.
 
+    Args:
+        configuration: of the model.
+        stored: what the file has of weights.
+        path: of the file, for messages.
+        allow_lambda: see `load_model`.
+
     Raises:
-        InputError: lambdas that are not allowed, classes that Keras does not know, or no model.
+        InputError: what is not on the list, classes that Keras does not know, more weights than the file has, or no
+            model.
     """
-    check_lambdas(configuration, path, allow_lambda)
+    gate.check(configuration, path, allow_lambda=allow_lambda)
     try:
-        model = keras.saving.deserialize_keras_object(configuration, safe_mode=not allow_lambda)
+        with bounds.at_most(stored, path):
+            model = keras.saving.deserialize_keras_object(configuration, safe_mode=not allow_lambda)
+    except bounds.TooLargeError:
+        raise
     except Exception as error:  # Keras and the classes in the file raise every kind of exception
         raise InputError(_why_not(path, configuration, error)) from error
     if not isinstance(model, keras.Model):
@@ -81,11 +91,8 @@ def model_of(configuration: dict[str, Any], path: pathlib.Path, *, allow_lambda:
     return model
 
 
-def _why_not(path: pathlib.Path, configuration: dict[str, Any], error: Exception) -> str:
-    unknown = ", ".join(dict.fromkeys(map(repr, unknown_names(configuration))))
+def _why_not(path: pathlib.Path, configuration: dict[str, Any], error: BaseException) -> str:
+    unknown = ", ".join(dict.fromkeys(map(repr, gate.unknown_names(configuration))))
     if unknown:
-        return (
-            f"The model in {str(path)!r} uses {unknown}, which Keras does not know. Import the module that defines it "
-            "before loading, and decorate it with @keras.saving.register_keras_serializable()."
-        )
+        return gate.what_keras_does_not_know(path, unknown)
     return f"The model in {str(path)!r} cannot be loaded ({one_line(error)}). {HOW_TO_SAVE}"

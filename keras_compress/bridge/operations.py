@@ -102,6 +102,12 @@ SAME_NAMES = {"nn.swish": "nn.silu"}
 
 _functions = {kind: function for kind, function, _, _ in ELEMENTWISE}
 _ours = {name: function for _, _, names, function in ELEMENTWISE for name in names}
+KNOWN = frozenset((*FROM_TENSORFLOW, *_ours, *SAME_NAMES))  # what a TFOpLambda of a file may call
+
+
+def bare_name(function: str) -> str:
+    """The name of a function of TensorFlow as the tables have it."""
+    return function.removeprefix("compat.v1.")
 
 
 def to_tf_keras(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], library: Library) -> Any:
@@ -130,7 +136,7 @@ def from_tf_keras(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     Raises:
         NoCounterpartError: a function that is in neither table.
     """
-    name = layer.symbol.removeprefix("compat.v1.")
+    name = bare_name(layer.symbol)
     name = SAME_NAMES.get(name, name)
     function = FROM_TENSORFLOW.get(name) or _ours.get(name)
     if function is None:

@@ -1,10 +1,13 @@
 """Activations between two passes: in memory up to a budget, in HDF5 files beyond it."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import pathlib
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
@@ -21,7 +24,9 @@ Key = tuple[str, int]  # network and number of a tensor
 
 ANALOG, COMPRESSED = "analog", "compressed"
 PREFIX = "keras_compress-"
+FOLDER = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")  # as `tempfile.mkdtemp` names it
 LOCK = "lock"
+MARK = b"keras_compress: activations of a running quantization\n"  # in the lock; a folder without it is another's
 SPARE = 16 << 20  # bytes that a disk must keep free: files have headers, and others write too
 
 
@@ -58,8 +63,10 @@ class ActivationStore:
         _remove_leftovers(self.work_dir)
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=self.work_dir))
         new = self._folder / f"new {LOCK}"
-        self._lock = open(new, "w")  # held for as long as the store lives
+        self._lock = open(new, "wb")  # held for as long as the store lives
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock.write(MARK)
+        self._lock.flush()
         new.rename(self._folder / LOCK)  # another store, which looks for leftovers, finds it locked or not at all
         return self
 
@@ -173,11 +180,38 @@ def _bytes(tensor: tf.Tensor) -> int:
 
 
 def _remove_leftovers(work_dir: pathlib.Path) -> None:
-    """Removes folders whose process is gone: it no longer holds the lock."""
+    """Removes folders of stores whose process is gone: it no longer holds the lock.
+
+    `work_dir` may be a place that all users share. So only what is surely a store's goes: a folder of this user, named
+    by `mkdtemp`, whose lock is a regular file with our mark; and of it only the files that a store makes.
+    """
     for folder in work_dir.glob(PREFIX + "*"):
-        try:
-            with open(folder / LOCK) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # another process lives, or the folder is somebody else's
+        if not FOLDER.fullmatch(folder.name):
             continue
+        with contextlib.suppress(OSError):  # another process lives, or the folder is somebody else's
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(handle).st_uid == os.geteuid() and _is_left(handle):
+                    _empty(handle)
+                    folder.rmdir()
+            finally:
+                os.close(handle)
+
+
+def _is_left(folder: int) -> bool:
+    """Whether an open folder has a lock of ours that nobody holds; it is not waited for, nor followed elsewhere."""
+    lock = os.open(LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode) or os.read(lock, len(MARK) + 1) != MARK:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    finally:
+        os.close(lock)
+
+
+def _empty(folder: int) -> None:
+    """Removes the files of a store from an open folder, the lock last; other files stay, and so does the folder."""
+    names = os.listdir(folder)
+    for name in [name for name in names if name.endswith(".h5")] + [name for name in names if name == LOCK]:
+        os.unlink(name, dir_fd=folder)

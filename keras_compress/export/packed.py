@@ -9,6 +9,7 @@ of a small network would be a twentieth of the file.
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 import pathlib
 import zlib
@@ -18,6 +19,8 @@ import h5py
 import keras
 import numpy as np
 
+from keras_compress import foreign
+from keras_compress.bridge.hdf5 import Stored, stored_in
 from keras_compress.bridge.loading import configuration_of, model_of
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
@@ -30,7 +33,7 @@ CONTENT = "packed"  # the dataset's name
 DICTIONARY = "packed_dictionary.txt"  # another one needs another version
 MAX_LEVELS = 1 << 17
 TERNARY = 3 ** np.arange(5)  # five ternary digits are a byte
-LARGEST_HEADER = 1 << 28  # bytes; a small file can claim to unpack to any size
+LEAST_BITS = 1  # of a weight
 
 
 def save_packed(result: Result, path: str | os.PathLike[str]) -> None:
@@ -93,7 +96,7 @@ def decompressed(content: bytes) -> tuple[dict[str, Any], bytes]:
         ValueError, zlib.error: there is none.
     """
     reader = zlib.decompressobj(zdict=_dictionary())
-    header = json.loads(reader.decompress(content, LARGEST_HEADER))
+    header = foreign.parse_json(reader.decompress(content, foreign.LARGEST_JSON + 1))
     if not reader.eof:
         raise ValueError("it has no end")
     return dict(header), reader.unused_data
@@ -117,13 +120,23 @@ def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
         InputError: not such a file, a damaged or cut one, one of a newer version, or a model that cannot be built.
     """
     path = pathlib.Path(path)
+    with foreign.reading(path, "packed file"):
+        return _load(path, allow_lambda)
+
+
+def _load(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     content = _read(path)
     try:
         header, weights = decompressed(content)
         configuration = header["configuration"]
+        num_weights = sum(math.prod(map(int, entry["shape"])) for entry in header["weights"])
     except (KeyError, TypeError, ValueError, zlib.error) as error:
         raise InputError(f"{str(path)!r} has a header that cannot be read ({error}). Pack it again.") from error
-    model = model_of(configuration, path, allow_lambda=allow_lambda)
+    if num_weights * LEAST_BITS > 8 * len(weights):
+        raise InputError(
+            f"{str(path)!r} claims {num_weights:,} weights and has {len(weights):,} bytes of them. Pack it again."
+        )
+    model = model_of(configuration, Stored(num_weights, len(header["weights"])), path, allow_lambda=allow_lambda)
     try:
         if len(header["weights"]) != len(model.variables):
             raise ValueError(f"{len(header['weights'])} weights for the {len(model.variables)} of its model")
@@ -136,7 +149,7 @@ def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
                 variable.assign(_kernel(entry["kernel"], shape, reader).decode())
             else:
                 variable.assign(reader.take(entry["dtype"], shape))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise InputError(f"{str(path)!r} does not hold the model that it says ({error}). Pack it again.") from error
     return model
 
@@ -228,10 +241,9 @@ def _kernel(described: dict[str, Any], shape: tuple[int, ...], reader: _Reader) 
 
 def _read(path: pathlib.Path) -> bytes:
     """The content of a file, after its checks."""
-    if not path.is_file():
-        raise StorageError(f"There is no packed file {str(path)!r}. Check the name and the folder.")
     try:
-        with h5py.File(path, "r") as file:
+        with foreign.open_regular(path, "packed file") as stream, h5py.File(stream, "r") as file:
+            stored_in(file, os.fstat(stream.fileno()).st_size)
             attributes = file[CONTENT].attrs if CONTENT in file else {}
             if attributes.get("format") != FORMAT.encode():
                 raise InputError(f"{str(path)!r} is no file of save_packed. Use kc.load_model for a model file.")
@@ -242,10 +254,8 @@ def _read(path: pathlib.Path) -> bytes:
                 )
             content = np.asarray(file[CONTENT][()], np.uint8).tobytes()
             checksum = bytes(attributes["sha256"])
-    except InputError:
+    except (InputError, StorageError):
         raise
-    except PermissionError as error:
-        raise StorageError(f"The packed file {str(path)!r} cannot be read ({error.strerror}).") from error
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{str(path)!r} is damaged or cut off, or no file of save_packed. Copy or pack it again."

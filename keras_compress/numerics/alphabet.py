@@ -206,7 +206,7 @@ def spread_groups(values: Any, group_size: int | None, num_features: int) -> Any
     """A row of (num_groups, ...) for each feature; `values` itself, which may be None, where there are no groups."""
     if values is None or group_size is None:
         return values
-    return np.repeat(values, group_size, axis=0)[:num_features]
+    return np.repeat(values, min(group_size, num_features), axis=0)[:num_features]  # a file may say any size
 
 
 def code_type(levels: np.ndarray) -> type[np.signedinteger]:

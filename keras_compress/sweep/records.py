@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import locked, replacing
+from keras_compress.foreign import parse_json
 
 Row = dict[str, Any]
 Key = tuple[str, ...]
@@ -67,6 +69,8 @@ COLUMNS: dict[str, Column] = {
     "tflite_top1": Column(dict, "top-1 of each .tflite file on the test samples, as JSON; null: it cannot be exported"),
     "tflite_bytes": Column(dict, "bytes of each .tflite file, as JSON"),
 }  # new columns go to the end: a file that lacks the last ones is one of an older program
+FILE_NAMES = ("file",)  # names of files beside the records: never a path
+LONGEST_SHOWN = 80  # characters of a cell in a message
 SETTINGS = tuple(name for name, column in COLUMNS.items() if column.is_setting)
 
 
@@ -142,7 +146,12 @@ class Records:
         except OSError as error:
             raise StorageError(f"The records {str(self.path)!r} cannot be read ({error.strerror}).") from error
         text = content[: content.rfind(b"\n") + 1].decode(errors="replace")
-        lines = list(csv.reader(io.StringIO(text)))
+        try:
+            lines = list(csv.reader(io.StringIO(text)))
+        except csv.Error as error:
+            raise InputError(
+                f"The records {str(self.path)!r} cannot be read ({error}). Fix or remove the line with that cell."
+            ) from error
         if not lines:
             return []
         width = len(lines[0])
@@ -179,9 +188,35 @@ def _text(value: Any) -> str:
 def _parsed(cells: list[str]) -> Row:
     row: Row = {}
     for (name, column), cell in zip(COLUMNS.items(), cells, strict=True):
-        convert = json.loads if column.kind is dict else column.kind
         try:
-            row[name] = convert(cell) if cell else ("" if column.kind is str else None)
-        except ValueError as error:
-            raise InputError(f"A record has {cell!r} in the column {name}. Mend or remove its line.") from error
+            row[name] = _value(name, column, cell)
+        except (ValueError, RecursionError) as error:
+            shown = cell if len(cell) <= LONGEST_SHOWN else cell[:LONGEST_SHOWN] + "..."
+            raise InputError(f"A record has {shown!r} in the column {name}. Fix or remove its line.") from error
     return row
+
+
+def _value(name: str, column: Column, cell: str) -> Any:
+    """What a cell holds; anyone may have written it.
+
+    Raises:
+        ValueError: something else than `COLUMNS` says.
+    """
+    if not cell:
+        return "" if column.kind is str else None
+    if column.kind is dict:
+        return _numbers(cell)
+    if column.kind is float and not math.isfinite(float(cell)):
+        raise ValueError("not finite")
+    if name in FILE_NAMES and (pathlib.PurePath(cell).name != cell or cell.startswith(".") or "\0" in cell):
+        raise ValueError("a path, and no name")
+    return column.kind(cell)
+
+
+def _numbers(cell: str) -> dict[str, float | None]:
+    values = parse_json(cell)
+    if not isinstance(values, dict) or not all(
+        value is None or (isinstance(value, (int, float)) and math.isfinite(value)) for value in values.values()
+    ):
+        raise ValueError("no numbers by name")
+    return values

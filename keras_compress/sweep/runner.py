@@ -36,11 +36,16 @@ from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
 from keras_compress.sweep.grid import Configuration, Grid
 from keras_compress.sweep.memory import peak_bytes, reset_peak
-from keras_compress.sweep.records import Key, Records, Row, key_of
+from keras_compress.sweep.records import Records, Row, key_of
 from keras_compress.sweep.samples import Samples
 
 logger = logging.getLogger(__name__)
 
+# Cells that every row of a grid has; without them it is computed again.
+ALWAYS_THERE = (
+    "float_top1", "top1", "test_samples", "layer_errors", "zeros", "parameters", "nonzeros", "macs", "raw_bytes",
+    "gzipped_bytes", "ideal_bytes", "seconds",
+)  # fmt: skip
 EXPORTS = tuple(f"{mode}/{storage}" for mode in MODES for storage in STORAGES)
 
 
@@ -133,7 +138,7 @@ def run(
     pending = [
         configuration
         for configuration, row in settings.items()
-        if overwrite or not _done(records, key_of(row), output_dir, exports)
+        if overwrite or not _done(records, row, output_dir, exports)
     ]
     if len(pending) < len(settings):
         logger.info("%d of %d configurations are recorded already", len(settings) - len(pending), len(settings))
@@ -311,16 +316,21 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _done(records: Records, key: Key, output_dir: str | os.PathLike[str] | None, exports: Sequence[str]) -> bool:
-    row = records.find(key)
+def _done(records: Records, settings: Row, output_dir: str | os.PathLike[str] | None, exports: Sequence[str]) -> bool:
+    """Whether a configuration has a row, and the files that it names by its settings: a cell is no path."""
+    row = records.find(key_of(settings))
     if row is None or not (row["tflite_top1"] or {}).keys() >= set(exports):
+        return False
+    if any(row[name] is None for name in ALWAYS_THERE):
         return False
     if output_dir is None:
         return True
+    if row["file"] != file_name(settings):
+        return False
     stem = pathlib.Path(output_dir) / row["file"]
     files = [stem.with_name(stem.name + suffix) for suffix in (".keras", ".codes.npz", ".json")]
     files += [tflite_path(output_dir, row["file"], name) for name in exports if row["tflite_top1"][name] is not None]
-    return bool(row["file"]) and all(file.is_file() for file in files)
+    return all(file.is_file() for file in files)
 
 
 def _check_settings(

@@ -8,7 +8,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from keras_compress.errors import InputError
+from keras_compress import foreign
+from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.zoo.datasets import load_dataset
 from keras_compress.zoo.preprocessing import Preprocessing
@@ -69,7 +70,7 @@ class ModelCard:
             InputError: there is no card at `path`, or it is not one.
         """
         try:
-            fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            fields = foreign.read_json(path, "model card")
             version = fields["format_version"]
             if version > FORMAT_VERSION:
                 raise InputError(
@@ -79,8 +80,10 @@ class ModelCard:
             preprocessing = Preprocessing.from_dict(fields["preprocessing"])
             table = fields["table"] and TableEncoding.from_dict(fields["table"])
             return cls(**{**fields, "preprocessing": preprocessing, "table": table})
-        except OSError as error:
-            raise InputError(f"The model card {str(path)!r} cannot be read ({error.strerror}).") from error
+        except StorageError as error:
+            cause = error.__cause__
+            reason = cause.strerror if isinstance(cause, OSError) else error
+            raise InputError(f"The model card {str(path)!r} cannot be read ({reason}).") from error
         except InputError:
             raise
         except (ValueError, KeyError, TypeError) as error:

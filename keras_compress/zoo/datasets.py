@@ -21,7 +21,8 @@ import zlib
 
 import numpy as np
 
-from keras_compress.errors import InputError
+from keras_compress import foreign
+from keras_compress.errors import InputError, StorageError
 from keras_compress.zoo.folders import read_folder
 from keras_compress.zoo.samples import Dataset, check_dataset
 from keras_compress.zoo.tables import read_csv
@@ -101,20 +102,22 @@ def needs_keras(name_or_path: str) -> bool:
 def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
     """Reads an `.npz` file with the keys x_train, y_train, x_test and y_test; the data set is named after the file."""
     try:
-        if not zipfile.is_zipfile(path):
+        with foreign.open_regular(path, "data set") as file:
+            whole = zipfile.is_zipfile(file)
+        if not whole:
             raise InputError(f"{str(path)!r} is not an .npz file, or only a part of one.")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise InputError(
-                    f"{str(path)!r} lacks {', '.join(missing)}. Wanted: {', '.join(KEYS)}. "
-                    f"Received: {', '.join(archive.files) or 'nothing'}."
-                )
-            arrays = {key: archive[key] for key in KEYS}
-    except InputError:
+        found = foreign.read_npz(path, "data set")
+    except (InputError, StorageError):
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{str(path)!r} cannot be read as an .npz file: {error or type(error).__name__}.") from error
+    missing = [key for key in KEYS if key not in found]
+    if missing:
+        raise InputError(
+            f"{str(path)!r} lacks {', '.join(missing)}. Wanted: {', '.join(KEYS)}. "
+            f"Received: {', '.join(found) or 'nothing'}."
+        )
+    arrays = {key: found[key] for key in KEYS}
     dataset = check_dataset(path.stem, arrays, repr(str(path)), max_value=max_value)
     names = CLASS_NAMES.get(dataset.name, [])
     return dataclasses.replace(dataset, class_names=names) if len(names) == dataset.num_classes else dataset

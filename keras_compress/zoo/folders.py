@@ -1,12 +1,20 @@
 """A folder of images per class: ROOT/CLASS/*.png, or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."""
 
+import contextlib
 import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from keras_compress import foreign
 from keras_compress.errors import InputError
 from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "WEBP", "TIFF")  # of Pillow; others start programs of the system
+FEW_PIXELS = 1 << 23  # that any folder may have; beyond them
+PIXELS_A_BYTE = 256  # of its files at most: a white page has more, a photograph less than ten
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
 
@@ -21,7 +29,9 @@ def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_f
         test_fraction: share of the images that become test images, where there is no folder `test`.
 
     Raises:
-        InputError: there are no classes or images, they cannot be read, or their sizes differ and `image_size` is None.
+        InputError: there are no classes or images, they cannot be read, their sizes differ and `image_size` is None,
+            or they claim more pixels than their files can hold.
+        StorageError: an image that is no regular file.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size must be at least 1. Received: {image_size}.")
@@ -73,18 +83,14 @@ def _paths(root: pathlib.Path, class_names: list[str]) -> tuple[list[pathlib.Pat
 
 
 def _read_images(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
-    from PIL import Image
-
+    _check_pixels(paths, image_size)
     images = []
     for path in paths:
-        try:
-            with Image.open(path) as file:
-                image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
-                if image_size is not None:
-                    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-                images.append(np.asarray(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"The image {str(path)!r} cannot be read: {error}.") from error
+        with _opened(path) as file:
+            image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
+            if image_size is not None:
+                image = image.resize((image_size, image_size), _bilinear())
+            images.append(np.asarray(image))
         if images[-1].shape[:2] != images[0].shape[:2]:
             raise InputError(
                 f"Images must be of one size: {str(paths[0])!r} has {_size(images[0])} pixels, {str(path)!r} has "
@@ -93,6 +99,45 @@ def _read_images(paths: list[pathlib.Path], image_size: int | None) -> np.ndarra
     if any(image.ndim == 3 for image in images):
         images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
     return np.stack(images)
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+    """An image of Pillow; whatever is wrong with its file is one line."""
+    from PIL import Image
+
+    with foreign.open_regular(path, "image") as content:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see _check_pixels
+                with Image.open(content, formats=FORMATS) as file:
+                    yield file
+        except InputError:
+            raise
+        except Exception as error:  # Pillow's readers raise every kind of exception
+            raise InputError(f"The image {str(path)!r} cannot be read: {error or type(error).__name__}.") from error
+
+
+def _bilinear() -> Any:
+    from PIL import Image
+
+    return Image.Resampling.BILINEAR
+
+
+def _check_pixels(paths: list[pathlib.Path], image_size: int | None) -> None:
+    """Holds what all images claim against the size of their files, before one of them is unpacked."""
+    pixels, size = 0, 0
+    for path in paths:
+        with _opened(path) as file:
+            claimed = file.width * file.height
+        size += path.stat().st_size
+        # Where images are resized, only one of them is there in its own size.
+        pixels = claimed if image_size is not None else pixels + claimed
+        if pixels > FEW_PIXELS + PIXELS_A_BYTE * (path.stat().st_size if image_size is not None else size):
+            raise InputError(
+                f"The images up to {str(path)!r} claim {pixels:,} pixels, more than files of their size hold. Remove "
+                "those that are no pictures, or give --image_size."
+            )
 
 
 def _size(image: np.ndarray) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_compress.errors import InputError
+from keras_compress.foreign import open_regular
 from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
 
 LABEL_NAMES = ("label", "target", "class")
@@ -112,7 +113,8 @@ def read_csv(path: pathlib.Path, *, seed: int, label_column: str | None, test_fr
 def read_rows(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]], list[int]]:
     """Reads the column names, the rows, and the line in which each row ends."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open_regular(path, "table") as file:
+            text = file.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
         numbered = [(cells, reader.line_num) for cells in reader if cells]

@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from keras_compress.calibration.store import PREFIX, ActivationStore
+from keras_compress.calibration.store import LOCK, MARK, PREFIX, ActivationStore
 from keras_compress.errors import StorageError
 
 MEMORY, DISK = 10**9, 0
@@ -143,6 +143,47 @@ def test_folders_of_others_stay(tmp_path):
     with ActivationStore(DISK, tmp_path):
         pass
     assert (stranger / "notes.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("name", ["thesis", "abcdefgh"])
+def test_a_folder_with_a_lock_of_another_kind_stays(tmp_path, name):
+    stranger = tmp_path / (PREFIX + name)
+    stranger.mkdir()
+    (stranger / LOCK).touch()
+    (stranger / "chapter.h5").write_text("keep me")
+    with ActivationStore(DISK, tmp_path):
+        pass
+    assert sorted(os.listdir(stranger)) == ["chapter.h5", LOCK]
+
+
+def test_only_the_files_of_a_store_are_removed(tmp_path):
+    left = tmp_path / (PREFIX + "abcdefgh")
+    left.mkdir()
+    (left / LOCK).write_bytes(MARK)
+    (left / "0.h5").touch()
+    (left / "notes.txt").write_text("keep me")
+    with ActivationStore(DISK, tmp_path):
+        pass
+    assert os.listdir(left) == ["notes.txt"]
+
+
+def test_a_pipe_in_place_of_a_lock_is_not_waited_for(tmp_path):
+    (tmp_path / (PREFIX + "abcdefgh")).mkdir()
+    os.mkfifo(tmp_path / (PREFIX + "abcdefgh") / LOCK)
+    with ActivationStore(DISK, tmp_path):
+        pass
+    assert (tmp_path / (PREFIX + "abcdefgh") / LOCK).exists()
+
+
+def test_a_link_to_a_folder_is_not_followed(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / LOCK).write_bytes(MARK)
+    (target / "0.h5").touch()
+    (tmp_path / (PREFIX + "abcdefgh")).symlink_to(target)
+    with ActivationStore(DISK, tmp_path):
+        pass
+    assert sorted(os.listdir(target)) == ["0.h5", LOCK]
 
 
 def usage(free):

@@ -169,3 +169,35 @@ def test_several_programs_may_write_to_one_file(tmp_path):
         thread.join()
     rows = Records(path).rows
     assert sorted((row["seed"], row["samples"]) for row in rows) == [(s, n) for s in range(1, 5) for n in range(20)]
+
+
+@pytest.mark.parametrize("cell", ["../evil", "/tmp/evil", ".", "..", ".hidden", "a/b"])
+def test_a_path_in_place_of_a_name_is_refused(tmp_path, cell):
+    records = Records(tmp_path / "rows.csv")
+    records.append({"method": "msq", "file": "network"})
+    path = tmp_path / "rows.csv"
+    path.write_text(path.read_text().replace(",network,", f",{cell},"))
+    with pytest.raises(InputError, match=r"in the column file\. Fix or remove its line"):
+        Records(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("layer_errors", "[1]"), ("layer_errors", '{"a": "b"}'), ("tflite_top1", "5"), ("top1", "nan"), ("top1", "1e999")],
+)
+def test_a_cell_holds_what_its_column_says(tmp_path, column, cell):
+    path = tmp_path / "rows.csv"
+    Records(path).append({"method": "msq"})
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(COLUMNS))
+        writer.writeheader()
+        writer.writerow({"method": "msq", column: cell})
+    with pytest.raises(InputError, match=rf"in the column {column}\. Fix or remove its line"):
+        Records(path)
+
+
+def test_a_cell_longer_than_the_csv_module_reads_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    Records(path).append({"method": "x" * 200_000})
+    with pytest.raises(InputError, match="Fix or remove the line"):
+        Records(path)
