@@ -121,12 +121,7 @@ class Editor:
         tensor = self.graph.tensors[number]
         values = flatbuffer.array_of(self.model, tensor)
         assert values is not None
-        if tensor.quantization is None or tensor.quantization.scale is None or not len(tensor.quantization.scale):
-            return values
-        shape = [1] * values.ndim
-        scale = np.asarray(tensor.quantization.scale, np.float64)
-        shape[tensor.quantization.quantizedDimension if len(scale) > 1 else 0] = len(scale)
-        return values * scale.reshape(shape)
+        return flatbuffer.dequantized(values, tensor)
 
     def finish(self, inputs: list[str], outputs: list[str]) -> bytes:
         """The file, with lasting names and a signature, and without what nothing reads any more."""

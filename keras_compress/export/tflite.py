@@ -17,7 +17,7 @@ from keras_compress.export import checking, hybrid, ranges
 from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.integers import with_ranges
-from keras_compress.export.placing import Placed, Written, in_batches, names, with_codes
+from keras_compress.export.placing import Written, in_batches, names, with_codes
 from keras_compress.export.policy import MODES, STORAGES, refusal
 from keras_compress.files import replacing
 from keras_compress.layers.graph import Graph
@@ -30,6 +30,7 @@ from keras_compress.result import Result
 SPARSE = "sparse"  # storage of the converter, for floats without codes
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
 MAX_REPRESENTATIVE = 1000  # samples that ranges are measured on
+NEAR = 0.01  # relative: of the largest weight, as it is and as the converter has rounded it
 
 
 def export_tflite(
@@ -82,7 +83,7 @@ def export_tflite(
         part.write_bytes(written.content)
     step = Step("export_tflite", {"activations": activations, "storage": storage, "static_batch": static_batch})
     step.settings["file"] = os.path.basename(os.fspath(path))
-    for row in _rows(given, written.placed, checked.errors):
+    for row in _rows(given, written, checked.errors):
         step.add(row)
     step.figures = {
         "bytes": len(written.content),
@@ -208,9 +209,10 @@ def _float_operators(content: bytes) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
-def _rows(given: Result, placed: list[Placed], errors: dict[str, float]) -> list[LayerRow]:
+def _rows(given: Result, written: Written, errors: dict[str, float]) -> list[LayerRow]:
     views = views_by_path(given.model)
-    by_path = {each.path: each for each in placed}
+    by_path = {each.path: each for each in written.placed}
+    held = _held_in_8_bits(written.content)
     rows = []
     for path, view in views.items():
         row = LayerRow(path, type(view.layer).__name__, "float", parameters=view.kernel.size)
@@ -222,5 +224,21 @@ def _rows(given: Result, placed: list[Placed], errors: dict[str, float]) -> list
             row.relative_error = errors.get(path)
         elif path in given.kernels:
             row.reason = "the converter has no operator whose weights are this kernel; its values are there as floats"
+            largest = float(np.abs(view.kernel).max())
+            if any(size == view.kernel.size and abs(most - largest) <= NEAR * largest for size, most in held):
+                row.action, row.storage = "rounded anew", "int8"
+                row.reason = "the converter has no place for its codes here, and has rounded its values to 8 bits anew"
         rows.append(row)
     return rows
+
+
+def _held_in_8_bits(content: bytes) -> list[tuple[int, float]]:
+    """Number and largest absolute value of the weights of each constant of 8 bits, in all graphs of a file."""
+    model = flatbuffer.parse(content)
+    found = []
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            values = flatbuffer.array_of(model, tensor)
+            if flatbuffer.TYPES[tensor.type] == "INT8" and values is not None and values.size:
+                found.append((values.size, float(np.abs(flatbuffer.dequantized(values, tensor)).max())))
+    return found

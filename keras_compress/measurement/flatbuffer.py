@@ -152,6 +152,18 @@ def array_of(model: Any, tensor: Any) -> np.ndarray | None:
     return content.view(name.lower() if name != "BFLOAT16" else "uint16").reshape(shape)
 
 
+def dequantized(values: np.ndarray, tensor: Any) -> np.ndarray:
+    """A constant's numbers times the scales of its tensor, if it has some; weights have no zero points."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or not len(quantization.scale):
+        return values
+    shape = [1] * values.ndim
+    scale = np.asarray(quantization.scale, np.float64)
+    if values.ndim:
+        shape[quantization.quantizedDimension if len(scale) > 1 else 0] = len(scale)
+    return values * scale.reshape(shape)
+
+
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Integers in two's complement, 2, 4 or 8 bits each, row by row, the first ones in the low bits of a byte.
 
