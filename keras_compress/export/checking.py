@@ -28,7 +28,7 @@ CHECKED = 32  # samples on which a file is run
 # How far outputs may be from what is simulated, relative to their norm. Reasons: docs/decisions.md, 58.
 TOLERANCES = {"float": 1e-4, "dynamic": 0.05, "int8": 0.05, "float16": 0.05, "int16x8": 0.05}
 TINY = 1e-30  # of outputs that are to be zero
-TIE = 1e-3  # steps from the middle between two of them, where rounding may go either way
+NUDGES = (0.05, -0.05, 0.25, -0.25)  # of a step: near the middle between two, rounding may go either way
 HALF, MOST = 0.5, 0.2  # of what rounding does to an output, and of the output: see `_of_rounding`
 FUNCTION_STEPS = 2.0  # of functions that runtimes look up in tables
 STEPS = 1.0  # root of the mean square of differences that a tensor of integers may have, in steps of its scale
@@ -85,11 +85,12 @@ def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, str], sa
         errors.add(graph, values, graph, unrounded)
         outputs.append([np.stack([values[tensor], unrounded[tensor]]) for tensor in graph.outputs])
     runs = [np.concatenate(column, axis=1) for column in zip(*outputs, strict=True)]
-    relative, allowed = errors.relative(), [_of_rounding(*each) for each in runs]
-    expected = [each[0] for each in runs]
+    relative, expected = errors.relative(), [each[0] for each in runs]
     # What a loop rounds is not simulated.
     tolerance = TOLERANCES["dynamic"] if len(flatbuffer.parse(content).subgraphs) == 1 else MOST
-    largest = check_outputs(content, expected, samples, tolerance, _cause(relative), allowed)
+    largest = check_outputs(
+        content, expected, samples, tolerance, _cause(relative), lambda: [_of_rounding(*each) for each in runs]
+    )
     return Checked(largest, None, relative)
 
 
@@ -112,36 +113,33 @@ def check_integers(
     """
     graph, plain = Graph(simulation), Graph(without_rounding(simulation))
     tensors, errors, outputs = _Tensors(content, graph), _Errors(), []
-    # The simulation, and what it would be if every sum lay a little higher, or lower: where one lies at the middle
-    # between two steps, a runtime may take either.
     for arrays in _batches(samples, batch, graph):
         tensors.run(arrays)
         tensors.pair(run_graph(graph, arrays))
         run_graph(graph, arrays, after=tensors.compared)
-        every = [run_graph(graph, arrays, nudge=nudge) for nudge in (0.0, TIE, -TIE)]
-        unrounded = run_graph(plain, arrays)
-        errors.add(graph, every[0], plain, unrounded)
-        outputs.append(
-            [
-                np.stack([*(each[tensor] for each in every), unrounded[other]])
-                for tensor, other in zip(graph.outputs, plain.outputs, strict=True)
-            ]
-        )
-    runs = [np.concatenate(column, axis=1)[:, : len(samples[0])] for column in zip(*outputs, strict=True)]
-    allowed = []
-    for expected, higher, lower, unrounded in runs:
-        ties = max(float(np.linalg.norm(other - expected)) for other in (higher, lower))
-        allowed.append(max(2 * ties, _of_rounding(expected, unrounded)))
+        values, unrounded = run_graph(graph, arrays), run_graph(plain, arrays)
+        errors.add(graph, values, plain, unrounded)
+        outputs.append([np.asarray(values[tensor]) for tensor in graph.outputs])
+    expected = [np.concatenate(column)[: len(samples[0])] for column in zip(*outputs, strict=True)]
+
+    def moved() -> list[float]:
+        """How far each output moves where rounding goes the other way near the middle between two steps."""
+        largest = np.zeros(len(expected))
+        for nudge in NUDGES:
+            batches = [run_graph(graph, arrays, nudge=nudge) for arrays in _batches(samples, batch, graph)]
+            for number, (tensor, output) in enumerate(zip(graph.outputs, expected, strict=True)):
+                other = np.concatenate([np.asarray(values[tensor]) for values in batches])[: len(output)]
+                largest[number] = max(largest[number], np.linalg.norm(other - output))
+        most = [MOST * float(np.linalg.norm(output)) for output in expected]
+        return [min(2 * float(each), limit) for each, limit in zip(largest, most, strict=True)]
+
     relative, layer = errors.relative(), tensors.check()
-    expected = [each[0] for each in runs]
-    largest = check_outputs(
-        content, expected, samples, TOLERANCES["int8"], _cause(relative), allowed, delegates=(True,)
-    )
+    largest = check_outputs(content, expected, samples, TOLERANCES["int8"], _cause(relative), moved, delegates=(True,))
     return Checked(largest, layer, relative)
 
 
 def _of_rounding(simulated: Any, unrounded: Any) -> float:
-    """Norm of the difference that two runs may have which round the same values, but not all in the same direction.
+    """Norm of the difference that two runs may have whose ranges at each call are not the same to the last bit.
 
     Half of what rounding does to an output, where that is much, but never more than a fifth of the output.
     """
@@ -209,7 +207,7 @@ def check_outputs(
     samples: list[np.ndarray],
     tolerance: float,
     cause: str = "",
-    allowed: Sequence[float] = (),
+    allowed: Callable[[], list[float]] | None = None,
     *,
     delegates: Sequence[bool] = (True, False),
 ) -> float:
@@ -221,7 +219,7 @@ def check_outputs(
         samples: one array for each input.
         tolerance: largest difference, relative to the norm of the output; one step of an output of integers is allowed.
         cause: what may be the reason, for the message.
-        allowed: norm of the difference that each output may have in any case.
+        allowed: gives the norms of the differences that outputs may have in any case; called where one is needed.
         delegates: whether to run with XNNPACK, without, or both.
 
     Raises:
@@ -237,8 +235,8 @@ def check_outputs(
                 raise InputError(f"Output {index} of the file is NaN or Inf {how} XNNPACK; it was not written.")
             error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (ours - theirs, theirs))
             difference = error / norm if norm > 0 else error
-            least = allowed[index] if allowed else 0.0
-            if error > max(tolerance * norm, least, max(STEPS * scale, TINY) * np.sqrt(ours.size)):
+            limit = max(tolerance * norm, max(STEPS * scale, TINY) * np.sqrt(ours.size))
+            if error > limit and (allowed is None or error > allowed()[index]):
                 raise InputError(
                     f"Output {index} of the file differs from what it should be by {difference:.2%} {how} XNNPACK, and "
                     f"{tolerance:.2%} are allowed; it was not written.{cause}"

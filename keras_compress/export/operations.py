@@ -6,12 +6,14 @@ that of the product. The converter finds its way back where all of that is float
 where ranges of integers stand behind it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_compress.layers.clone import copy_layer
+from keras_compress.layers.clone import copy_layer, rebuild
+from keras_compress.layers.paths import is_graph, layers_by_path
 
 L = keras.layers
 
@@ -71,6 +73,8 @@ DILATED: dict[type, type[keras.layers.Layer]] = {
 
 def one_operation(layer: keras.Layer) -> keras.Layer | None:
     """An unbuilt layer that the converter makes one operator of; None for a layer that needs no other form."""
+    if (written := _with_softplus(layer)) is not None and type(layer) is L.Activation:
+        return written
     if type(layer) is L.Dense:
         shapes = [node.input_tensors[0].shape for node in layer._inbound_nodes]  # private: a layer may have many inputs
         several = any(len(shape) > 2 for shape in shapes) and not any(None in shape[1:] for shape in shapes)
@@ -80,3 +84,35 @@ def one_operation(layer: keras.Layer) -> keras.Layer | None:
     if type(layer) is not L.DepthwiseConv1D and set(layer.dilation_rate) == {1}:
         return None
     return DILATED[type(layer)].from_config(copy_layer(layer).get_config())
+
+
+def for_converter(model: keras.Model) -> keras.Model:
+    """The model with softplus written so that it does not overflow: the converter writes log(1 + exp(x))."""
+    return rebuilt(model, _with_softplus) if is_graph(model) else model
+
+
+def rebuilt(model: keras.Model, other: Callable[[keras.Layer], keras.Layer | None]) -> keras.Model:
+    """A copy in which some layers have another form, with the same weights; the model itself where none has."""
+    changed: dict[str, keras.Layer] = {}
+
+    def replaced(path: str, layer: keras.Layer) -> keras.Layer | None:
+        form = other(layer)
+        if form is not None:
+            changed[path] = form
+        return form
+
+    copy, layers = rebuild(model, replaced), layers_by_path(model)
+    for path, layer in changed.items():
+        for variable, value in zip(layer.weights, layers[path].weights, strict=True):
+            variable.assign(value)
+    return copy if changed else model
+
+
+def softplus(inputs: Any) -> Any:
+    """log(1 + exp(x)) for every x."""
+    return tf.nn.relu(inputs) + tf.math.log(1.0 + tf.exp(-tf.abs(inputs)))
+
+
+def _with_softplus(layer: keras.Layer) -> keras.Layer | None:
+    overflows = getattr(layer, "activation", None) is keras.activations.softplus
+    return copy_layer(layer, activation=softplus) if overflows else None

@@ -11,6 +11,7 @@ from keras_compress.export import locating
 from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located
+from keras_compress.export.operations import for_converter
 from keras_compress.export.policy import Placement, placement
 from keras_compress.layers.folding import fold, move_offsets
 from keras_compress.layers.kernels import views_by_path
@@ -76,6 +77,7 @@ def with_codes(given: Result, activations: str, storage: str, batch: int | None,
     """
     kernels = given.kernels
     model, folded = fold_all(given.model)
+    model = for_converter(model)
     axes = {path: kernel.axes for path, kernel in kernels.items()}
     located = _located(model, axes, batch)
     missing = axes.keys() - {each.path for each in located}

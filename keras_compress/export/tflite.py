@@ -17,6 +17,7 @@ from keras_compress.export import checking, hybrid, ranges
 from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.integers import with_ranges
+from keras_compress.export.operations import for_converter
 from keras_compress.export.placing import Written, in_batches, names, with_codes
 from keras_compress.export.policy import MODES, STORAGES, refusal
 from keras_compress.files import replacing
@@ -108,7 +109,7 @@ def _written(given: Result, activations: str, storage: str, batch: int | None, s
     if given.kernels:
         return with_codes(given, activations, storage, batch, samples)
     kind = SPARSE if storage == SPARSE else activations
-    content = convert(given.model, kind, batch=batch, samples=lambda: in_batches(samples, batch))
+    content = convert(for_converter(given.model), kind, batch=batch, samples=lambda: in_batches(samples, batch))
     return Written(Editor(content).finish(*names(given.model)), [])
 
 
