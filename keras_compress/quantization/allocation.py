@@ -106,7 +106,7 @@ def allocate_bits(
         assert source is not None
         done = stack.enter_context(progress_bar.tasks("allocate", len(plan), enabled=progress))
         if loss is None:
-            job = Job(source, clone_model(given.model), list(plan), "auto", 1.0, seed, {})
+            job = Job(source, clone_model(given.model), plan, "auto", 1.0, seed, {})
         else:
             source.keep, at_first = True, loss(given.model)
         for row, path in enumerate(plan):

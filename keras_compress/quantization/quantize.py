@@ -134,7 +134,7 @@ def quantize(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         twin = clone_model(given.model)
-        job = Job(source, twin, list(plan), form, patch_fraction, seed, masks)
+        job = Job(source, twin, plan, form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}
