@@ -1,4 +1,4 @@
-"""Small networks of depthwise layers, trained here: few epochs, honest accuracy, and all that MobileNets are made of."""
+"""Small networks of depthwise layers, trained here for few epochs: honest accuracy, and all that MobileNets have."""
 
 import pathlib
 from typing import Any

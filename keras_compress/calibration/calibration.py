@@ -16,6 +16,7 @@ from keras_compress.calibration.gather import Gatherer
 from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.paths import model_in
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -51,7 +52,7 @@ class Calibration:
             results = [kc.quantize(model, quantizer, calibration) for quantizer in quantizers]
 
     Args:
-        model: a built Functional or Sequential model; it is not written to.
+        model: a built model, or the result of a step; it is not written to.
         data: an array, a list or dictionary of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator
             of batches; with or without labels; one pass is made.
         memory_budget: bytes, or text such as "512MB": activations beyond half of it go to disk, statistics beyond it
@@ -70,7 +71,7 @@ class Calibration:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Any,
         data: Any,
         *,
         memory_budget: int | str = "2GB",
@@ -79,11 +80,11 @@ class Calibration:
     ):
         if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
             raise InputError(f"batch_size must be a positive integer or None. Received: {batch_size!r}.")
-        self.model = model
+        self.model: keras.Model = model_in(model)
         self.data = data
         self.batch_size = batch_size
         self.memory_budget = parse_bytes(memory_budget)
-        self.graph = Graph(model)
+        self.graph = Graph(self.model)
         self.store = ActivationStore(self.memory_budget // 2, work_dir)
         self.num_samples = 0
         self.block_size = 1
