@@ -9,6 +9,7 @@ For other strides, each tap's strided window gives one filter gradient with all 
 """
 
 import concurrent.futures
+import functools
 import itertools
 from typing import Any
 
@@ -36,8 +37,13 @@ def filter_gradient(
         return tall_gradient(images[part], windows[part], kernel_shape, strides, dilation)
 
     parts = slices(len(images), -(-len(images) // STRIPS))
-    with concurrent.futures.ThreadPoolExecutor(STRIPS) as threads:  # few channels are work for one thread
-        return tf.transpose(tf.add_n(list(threads.map(gradient, parts))), (0, 1, 3, 2))
+    return tf.transpose(tf.add_n(list(_threads().map(gradient, parts))), (0, 1, 3, 2))
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    """Each takes a strip: few channels are work for one thread. They are kept, since starting them takes milliseconds."""
+    return concurrent.futures.ThreadPoolExecutor(STRIPS)
 
 
 def tall_gradient(
@@ -76,11 +82,17 @@ def taps_gradient(geometry: ConvolutionGeometry, padded: Any, windows: Any) -> A
 
     Args:
         geometry: of the convolution.
-        padded: (n, height, width, C) images with the zeros that the padding adds.
+        padded: (n, height, width, C) images from `aligned`.
         windows: (n, output height, output width, C_windows).
     """
-    padded = geometry.read(padded, windows.shape[1:3])
     return filter_gradient(padded, windows, geometry.kernel_size, geometry.strides, geometry.dilation)
+
+
+def aligned(geometry: ConvolutionGeometry, images: Any) -> Any:
+    """Images with the zeros that the padding adds, as `taps_gradient` takes them: without what no window reads."""
+    sizes = geometry.output_size(0, images.shape[1]), geometry.output_size(1, images.shape[2])
+    padded = geometry.read(geometry.pad(images), sizes)
+    return _with_rows(padded, -(-padded.shape[1] // geometry.strides[0]) * geometry.strides[0])
 
 
 def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
@@ -220,7 +232,7 @@ class TapSum:
     def add(self, compressed: Any, analog: Any) -> None:
         """Adds the sums of a batch of images, each (n, height, width, channels)."""
         geometry = self.geometry
-        padded = geometry.pad(analog)
+        padded = aligned(geometry, analog)
         blocks = []
         for window in geometry.windows(compressed):
             blocks.append(tf.transpose(taps_gradient(geometry, padded, window), (2, 0, 1, 3)))

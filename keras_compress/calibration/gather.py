@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.calibration.blocks import Reblocked, block_length, slices
-from keras_compress.calibration.correlation import CorrelationSum, TapSum, taps_gradient
+from keras_compress.calibration.correlation import CorrelationSum, TapSum, aligned, taps_gradient
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.convolution_views import ConvolutionView
@@ -189,7 +189,7 @@ class CallSums:
             images = self.view.images(compressed)
             sizes = (geometry.output_size(axis, size) for axis, size in enumerate(images.shape[1:3]))
             windows = tf.reshape(missing, (len(images), *sizes, channels))
-            gradient = taps_gradient(geometry, geometry.pad(images), windows)
+            gradient = taps_gradient(geometry, aligned(geometry, images), windows)
             product = tf.reshape(tf.transpose(gradient, (0, 1, 3, 2)), (-1, channels))
         else:
             (rows,) = self.view.rows(compressed)

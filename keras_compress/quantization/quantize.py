@@ -73,7 +73,7 @@ def quantize(
         keep_zeros: True: weights that are zero stay zero. None: those that the result's masks name. False: none.
         form: "gram" keeps N x N matrices, "direct" the residual of all rows; "auto" takes the smaller one.
         memory_budget: bytes, or text such as "512MB"; what does not fit goes to disk.
-        batch_size: samples that go through the networks at a time; None chooses by the budget.
+        batch_size: samples that are read and kept at a time; None is one block. No number depends on it.
         patch_fraction: share of the patches of a convolution that are used, drawn without replacement.
         work_dir: folder for activations that do not fit.
         seed: of the patches' draw, and of stochastic quantizers.
