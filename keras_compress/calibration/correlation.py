@@ -42,7 +42,7 @@ def filter_gradient(
 
 @functools.cache
 def _threads() -> concurrent.futures.ThreadPoolExecutor:
-    """Each takes a strip: few channels are work for one thread. They are kept, since starting them takes milliseconds."""
+    """One for each strip: few channels are work for one thread. Kept, since starting them takes milliseconds."""
     return concurrent.futures.ThreadPoolExecutor(STRIPS)
 
 

@@ -96,4 +96,4 @@ def digest(outcome) -> str:
 
 if __name__ == "__main__":
     chosen = network(16, 16)
-    print(json.dumps({name: digest(TECHNIQUES[name](chosen, samples(150, 16), {})) for name in sys.argv[1:]}))
+    print(json.dumps({name: digest(TECHNIQUES[name](chosen, samples(100, 16), {})) for name in sys.argv[1:]}))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.calibration import blocks
+from keras_compress.calibration import blocks, calibration
+from keras_compress.calibration.store import ActivationStore
 from tests.quantization import cuts
 from tests.quantization.contracts import QUANTIZERS
 
@@ -18,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 COUNT = 37
 CUTS = {
     "batches_of_7": {"batch_size": 7},
-    "batches_of_16": {"batch_size": 16, "memory_budget": "1MB"},  # two blocks and, at the end, less than one
+    "batches_of_16": {"batch_size": 16, "memory_budget": "2MB"},  # two blocks and, at the end, less than one
 }
 # One of each class, and each setting that reads the data in a way of its own; others solve from the same statistics.
 FIRSTS = {type(quantizer): name for name, quantizer in reversed(QUANTIZERS.items())}.values()
@@ -43,9 +44,10 @@ def in_batches(x):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in CHOSEN])
-def test_batches_and_memory_leave_no_trace(model, name, tmp_path):
+def test_batches_and_memory_leave_no_trace(model, name, tmp_path, monkeypatch):
     x = cuts.samples(COUNT)
     whole = cuts.digest(cuts.TECHNIQUES[name](model, x, {}))
+    monkeypatch.setattr(calibration, "ActivationStore", lambda budget, work_dir: ActivationStore(0, work_dir))
     for cut in CUTS.values() if name in FAST else [CUTS["batches_of_16"]]:
         assert cuts.digest(cuts.TECHNIQUES[name](model, x, cut | {"work_dir": tmp_path})) == whole
 
@@ -64,16 +66,7 @@ def test_the_draw_of_patches_is_another_one_for_another_seed(model):
 
 
 # What a search, an inverse or a training makes of the last digit of a sum
-THREADED = [
-    "gpfq",
-    "gpfq_searched",
-    "gpfq_alternating",
-    "optq_corrected",
-    "qronos",
-    "beacon",
-    "spfq_aligned",
-    "distilled",
-]
+THREADED = ["gpfq", "gpfq_searched", "optq_corrected", "beacon", "distilled"]
 
 
 @pytest.mark.slow
