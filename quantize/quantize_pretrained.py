@@ -46,7 +46,7 @@ flags.DEFINE_list(
     "dense_alphabet_scalars", None, "C of Dense layers. Default: the same as --alphabet_scalars, in pairs."
 )
 flags.DEFINE_list("num_samples", ["500"], "Calibration samples, drawn from the training samples.")
-flags.DEFINE_integer("batch_size", None, "Samples that go through the networks at a time. Default: by memory.")
+flags.DEFINE_integer("batch_size", None, "Samples that are read and kept at a time. Default: one block.")
 flags.DEFINE_alias("bs", "batch_size")
 flags.DEFINE_list("ignore_layers", [], "Names, paths or regular expressions of layers to leave in floating point.")
 flags.DEFINE_string("radius", None, "median, max, mse, quantile, or a quantile in (0, 1]. Default: the alphabet's own.")

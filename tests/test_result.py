@@ -203,3 +203,28 @@ def test_lambda_layers_are_refused_unless_allowed(tmp_path):
     with pytest.raises(kc.InputError, match="allow_lambda"):
         kc.load_result(tmp_path / "small")
     assert kc.load_result(tmp_path / "small", allow_lambda=True).model.count_params() == model.count_params()
+
+
+# What takes a model takes a result
+
+
+def test_a_result_is_taken_wherever_its_model_is():
+    x = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, activation="softmax")])
+    y = np.argmax(model.predict(x, verbose=0), axis=1)
+    result = kc.quantize(model, kc.MSQ(3))
+    assert kc.evaluate(result, x, y) == kc.evaluate(result.model, x, y)
+    assert kc.measure(result).parameters == kc.measure(result.model).parameters
+    with kc.Calibration(result, x) as calibration:
+        assert calibration.model is result.model
+        again = kc.quantize(result, kc.GPFQ(4), calibration)
+    assert set(again.kernels) == set(result.kernels)
+    with pytest.raises(kc.InputError, match=r"Received: builtins.str"):
+        kc.evaluate("model.keras", x, y)
+
+
+@pytest.mark.slow
+def test_a_result_crosses_to_tf_keras():
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    result = kc.quantize(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), kc.MSQ(3))
+    np.testing.assert_allclose(kc.to_tf_keras(result)(x), result.model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)

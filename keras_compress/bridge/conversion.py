@@ -19,7 +19,7 @@ from keras_compress.bridge.counterparts import IN_SETTINGS, NoCounterpartError, 
 from keras_compress.bridge.effort import samples_to_run
 from keras_compress.bridge.libraries import Library, keras_2, keras_3
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, layers_by_path
+from keras_compress.layers.paths import functional_graph, layers_by_path, model_in
 
 MASKS = ("mask", "query_mask", "value_mask", "key_mask")  # arguments that both libraries fill in themselves
 RECURRENT = ("Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN")
@@ -61,14 +61,15 @@ def cross(model: keras.Model, wrap: Wrap | None = None, *, flat: bool = False) -
     return _converted(model, keras_3(), keras_2(), wrap, flat)
 
 
-def to_tf_keras(model: keras.Model) -> Any:
+def to_tf_keras(model: Any) -> Any:
     """The `tf_keras.Model` that computes the same as a Keras 3 model.
 
     Weights are bit-identical, names, shared layers, trainable flags and random seeds are kept, and so is how the model
     was compiled where Keras can say it; the state of its optimizer is not.
 
     Args:
-        model: a built Functional or Sequential model; not written to. Models within it are converted too.
+        model: a built Functional or Sequential model, or the result of a step; not written to. Models within it are
+            converted too.
 
     Returns:
         A model that shares nothing with `model`. `tf.keras` and the environment are as before.
@@ -77,7 +78,7 @@ def to_tf_keras(model: keras.Model) -> Any:
         InputError: a subclassed model; a layer, setting, activation or operation that tf_keras does not have, by name;
             outputs that differ.
     """
-    return cross(model).model
+    return cross(model_in(model)).model
 
 
 def from_tf_keras(model: Any) -> keras.Model:

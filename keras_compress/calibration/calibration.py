@@ -1,6 +1,7 @@
 """Calibration data of one model, and what the analog network makes of it, for one call of `quantize` or for a grid."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -10,14 +11,14 @@ import keras
 import numpy as np
 
 from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
+from keras_compress.calibration.blocks import block_length, slices
 from keras_compress.calibration.gather import Gatherer
 from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.paths import model_in
 from keras_compress.numerics.inputs import InputSamples
 
-MAX_ROWS = 4096  # samples at a time: more gain nothing
-MIN_ROWS = 8
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -52,13 +53,17 @@ class Calibration:
             results = [kc.quantize(model, quantizer, calibration) for quantizer in quantizers]
 
     Args:
-        model: a built Functional or Sequential model; it is not written to.
+        model: a built model, or the result of a step; it is not written to.
         data: an array, a list or dictionary of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator
             of batches; with or without labels; one pass is made.
         memory_budget: bytes, or text such as "512MB": activations beyond half of it go to disk, statistics beyond it
             make way for the direct form.
-        batch_size: samples that go through the networks at a time; None chooses by the budget.
+        batch_size: samples that are kept and read at a time, in whole blocks, of which there is one at least; None is
+            one. The networks always run over the same blocks (`calibration.blocks`), so that no number depends on it.
         work_dir: where activations go that do not fit; default: the system's folder for temporary files.
+
+    Attributes:
+        block_size: samples of a block, which depends on the model alone.
 
     Raises:
         InputError: see `checked_batches`; a subclassed model, or one that is not built.
@@ -67,7 +72,7 @@ class Calibration:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Any,
         data: Any,
         *,
         memory_budget: int | str = "2GB",
@@ -76,14 +81,15 @@ class Calibration:
     ):
         if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
             raise InputError(f"batch_size must be a positive integer or None. Received: {batch_size!r}.")
-        self.model = model
+        self.model: keras.Model = model_in(model)
         self.data = data
         self.batch_size = batch_size
         self.memory_budget = parse_bytes(memory_budget)
-        self.graph = Graph(model)
+        self.graph = Graph(self.model)
         self.store = ActivationStore(self.memory_budget // 2, work_dir)
         self.num_samples = 0
         self.inputs = InputSamples.none(len(self.graph.inputs))  # what a result keeps of the data
+        self.block_size = 1
         self.keep = True  # the analog network's activations, for the next call of `quantize`
         self.shared_statistics: dict[Any, Gatherer] = {}
 
@@ -116,8 +122,11 @@ class Calibration:
 
     def _read(self) -> None:
         batches = checked_batches(self.data, input_specs(self.model))
+        first = next(batches)  # refuses what is empty
+        self.block_size = self._block_size(first)
+        rows = max(1, (self.batch_size or 1) // self.block_size) * self.block_size
         chunk = -1
-        for chunk, arrays in enumerate(in_chunks(batches, self.batch_size or self._rows())):
+        for chunk, arrays in enumerate(in_chunks(itertools.chain([first], batches), rows)):
             for tensor, array in zip(self.graph.inputs, arrays, strict=True):
                 self.store.write((ANALOG, tensor), chunk, array)
             self.num_samples += len(arrays[0])
@@ -125,10 +134,20 @@ class Calibration:
         self.store.num_chunks = chunk + 1
         self.data = None  # a generator has ended; an array need not be held twice
 
-    def _rows(self) -> int:
-        """Samples at a time, so that the widest tensor takes a small share of the budget."""
-        widest = max(int(np.prod([size or 1 for size in shape[1:]])) for shape in self.graph.shapes)
-        return int(np.clip(self.memory_budget // 32 // (4 * widest), MIN_ROWS, MAX_ROWS))
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.num_samples // self.block_size)
+
+    def input_blocks(self, size: int, last: int | None = None) -> Iterator[list[Any]]:
+        """The model's inputs, `size` samples at a time from the first one on, at most `last` of them in all."""
+        keys = [(ANALOG, tensor) for tensor in self.graph.inputs]
+        for rows in slices(min(self.num_samples, last or self.num_samples), size):
+            yield [self.store.read_rows(key, rows) for key in keys]
+
+    def _block_size(self, batch: list[np.ndarray]) -> int:
+        """By the widest tensor, whose open axes may be those of the data."""
+        shapes = [shape[1:] for shape in self.graph.shapes] + [array.shape[1:] for array in batch]
+        return block_length(max(int(np.prod([size or 1 for size in shape])) for shape in shapes))
 
 
 @contextlib.contextmanager

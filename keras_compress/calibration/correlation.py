@@ -8,26 +8,73 @@ is exact. Everything is a sum over images, so only these sums are kept, and the 
 For other strides, each tap's strided window gives one filter gradient with all taps: exact without border terms.
 """
 
+import concurrent.futures
+import functools
 import itertools
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_compress.calibration.blocks import slices
 from keras_compress.layers.convolution import ConvolutionGeometry
 
+STRIPS = 4  # tall images of a block, which can be worked on side by side
 
-def filter_gradient(images: Any, windows: Any, size: tuple[int, int], strides: tuple[int, int], dilation: Any) -> Any:
-    """sum_u windows[u]^T images[u * strides + p * dilation] for each p of `size`: (*size, C_windows, C_images)."""
-    gradient = tf.raw_ops.Conv2DBackpropFilter(
-        input=images,
-        filter_sizes=[*size, images.shape[3], windows.shape[3]],
-        out_backprop=windows,
+
+def filter_gradient(
+    images: Any, windows: Any, size: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int]
+) -> Any:
+    """sum_u windows[u]^T images[u * strides + p * dilation] for each p of `size`: (*size, C_windows, C_images).
+
+    Args:
+        images: (n, height, width, C_images), with all that the last window reads.
+        windows: (n, window height, window width, C_windows).
+    """
+    kernel_shape = (*size, images.shape[3], windows.shape[3])
+
+    def gradient(part: slice) -> Any:
+        return tall_gradient(images[part], windows[part], kernel_shape, strides, dilation)
+
+    parts = slices(len(images), -(-len(images) // STRIPS))
+    return tf.transpose(tf.add_n(list(_threads().map(gradient, parts))), (0, 1, 3, 2))
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    """One for each strip: few channels are work for one thread. Kept, since starting them takes milliseconds."""
+    return concurrent.futures.ThreadPoolExecutor(STRIPS)
+
+
+def tall_gradient(
+    images: Any, windows: Any, kernel_shape: tuple[int, ...], strides: tuple[int, int], dilation: tuple[int, int]
+) -> Any:
+    """The gradient of a convolution's kernel, of `kernel_shape`, with the same sums on any number of threads.
+
+    TensorFlow deals the images of a batch to its threads, each of which sums its own: other threads, other sums. Here
+    the images lie one below the other in a tall one, which threads do not share. Zeros below the windows keep an image
+    from its neighbour.
+    """
+    reach = (kernel_shape[0] - 1) * dilation[0] + 1
+    needed = max(images.shape[1], (windows.shape[1] - 1) * strides[0] + reach)
+    height = -(-needed // strides[0]) * strides[0]
+    lines = tf.reshape(_with_rows(images, height), (-1, *images.shape[2:]))
+    rows = (tf.shape(lines)[0] - reach) // strides[0] + 1  # those behind are the zeros below the last image
+    window_lines = tf.reshape(_with_rows(windows, height // strides[0]), (-1, *windows.shape[2:]))
+    return tf.raw_ops.Conv2DBackpropFilter(
+        input=lines[None],
+        filter_sizes=kernel_shape,
+        out_backprop=window_lines[:rows][None],  # along the first axis: not a copy
         strides=[1, *strides, 1],
         padding="VALID",
         dilations=[1, *dilation, 1],
     )
-    return tf.transpose(gradient, (0, 1, 3, 2))
+
+
+def _with_rows(images: Any, rows: int) -> Any:
+    """Images with rows of zeros below."""
+    more = rows - images.shape[1]
+    return tf.pad(images, [(0, 0), (0, more), (0, 0), (0, 0)]) if more else images
 
 
 def taps_gradient(geometry: ConvolutionGeometry, padded: Any, windows: Any) -> Any:
@@ -35,17 +82,17 @@ def taps_gradient(geometry: ConvolutionGeometry, padded: Any, windows: Any) -> A
 
     Args:
         geometry: of the convolution.
-        padded: (n, height, width, C) images with the zeros that the padding adds.
+        padded: (n, height, width, C) images from `aligned`.
         windows: (n, output height, output width, C_windows).
     """
-    # columns and rows beyond the last window are not read, and Conv2DBackpropFilter wants sizes that fit
-    height, width = (
-        (size - 1) * geometry.strides[axis] + (geometry.kernel_size[axis] - 1) * geometry.dilation[axis] + 1
-        for axis, size in enumerate(windows.shape[1:3])
-    )
-    return filter_gradient(
-        padded[:, :height, :width], windows, geometry.kernel_size, geometry.strides, geometry.dilation
-    )
+    return filter_gradient(padded, windows, geometry.kernel_size, geometry.strides, geometry.dilation)
+
+
+def aligned(geometry: ConvolutionGeometry, images: Any) -> Any:
+    """Images with the zeros that the padding adds, as `taps_gradient` takes them: without what no window reads."""
+    sizes = geometry.output_size(0, images.shape[1]), geometry.output_size(1, images.shape[2])
+    padded = geometry.read(geometry.pad(images), sizes)
+    return _with_rows(padded, -(-padded.shape[1] // geometry.strides[0]) * geometry.strides[0])
 
 
 def correlate(windows: Any, images: Any, reach: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
@@ -185,7 +232,7 @@ class TapSum:
     def add(self, compressed: Any, analog: Any) -> None:
         """Adds the sums of a batch of images, each (n, height, width, channels)."""
         geometry = self.geometry
-        padded = geometry.pad(analog)
+        padded = aligned(geometry, analog)
         blocks = []
         for window in geometry.windows(compressed):
             blocks.append(tf.transpose(taps_gradient(geometry, padded, window), (2, 0, 1, 3)))

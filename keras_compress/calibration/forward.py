@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_compress.calibration.blocks import block_length, in_blocks
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.calibration.walk import execute
 from keras_compress.layers.graph import Graph
 
-SHARE = 4  # of the memory budget that tensors which are shown together may take, as a divisor
+TOGETHER = 8  # blocks' worth of numbers that tensors which are shown together may take
 # Gets the number of a tensor, and its values for some samples.
 Visit = Callable[[int, Any], None]
 
@@ -30,16 +31,14 @@ def visit_tensors(
     """
     shown = sorted(tensors)
     step = _traced(graph, graph.inputs, shown, [calibration.store.spec(key) for key in _input_keys(calibration)])
-    sizes = (np.prod([size or 1 for size in graph.shapes[tensor][1:]]) for tensor in shown)
-    rows = max(1, int(calibration.memory_budget // SHARE // (4 * sum(sizes))))
-    first = 0  # index of the chunk's first sample
-    for chunk in range(_num_chunks(calibration)):
-        inputs = [calibration.store.read(key, chunk) for key in _input_keys(calibration)]
+    numbers = sum(int(np.prod([size or 1 for size in graph.shapes[tensor][1:]])) for tensor in shown)
+    rows = min(calibration.block_size, block_length(numbers // TOGETHER, least=1))
+    first = 0  # index of the block's first sample
+    for inputs in calibration.input_blocks(rows):
         offset = -first % stride
         first += len(inputs[0])
-        inputs = [array[offset::stride] for array in inputs]
-        for start in range(0, len(inputs[0]), rows):
-            for tensor, values in zip(shown, step([array[start : start + rows] for array in inputs]), strict=True):
+        if offset < len(inputs[0]):
+            for tensor, values in zip(shown, step([array[offset::stride] for array in inputs]), strict=True):
                 visit(tensor, values)
 
 
@@ -57,13 +56,14 @@ class Stages:
     def __init__(self, calibration: Calibration, graph: Graph, tensors: Iterable[int]):
         self.store = calibration.store
         self.graph = graph
+        self._block_size = calibration.block_size
         self._num_chunks = _num_chunks(calibration)
         self._keys = dict(zip(graph.inputs, _input_keys(calibration), strict=True))  # tensor -> where it is kept
         self._to_show = set(tensors)
         self._to_come = set(graph.needed(self._to_show, graph.inputs))  # calls
 
     def show(self, tensors: Collection[int], visit: Visit) -> None:
-        """Runs the calls that make some tensors, and shows them, chunk by chunk."""
+        """Runs the calls that make some tensors, and shows them, block by block."""
         graph, keys = self.graph, self._keys
         calls = graph.needed(tensors, keys)
         self._to_come.difference_update(calls)
@@ -75,11 +75,15 @@ class Stages:
         shown = sorted(tensors)
         step = _traced(graph, read, new + shown, [self.store.spec(keys[tensor]) for tensor in read])
         for chunk in range(self._num_chunks):
-            values = step([self.store.read(keys[tensor], chunk) for tensor in read])
-            for tensor, value in zip(new, values, strict=False):
-                self.store.write((COMPRESSED, tensor), chunk, value)
-            for tensor, value in zip(shown, values[len(new) :], strict=True):
-                visit(tensor, value)
+            parts: list[list[Any]] = [[] for _ in new]  # what is kept, block by block
+            for block in in_blocks([self.store.read(keys[tensor], chunk) for tensor in read], self._block_size):
+                values = step(block)
+                for part, value in zip(parts, values, strict=False):
+                    part.append(value)
+                for tensor, value in zip(shown, values[len(new) :], strict=True):
+                    visit(tensor, value)
+            for tensor, part in zip(new, parts, strict=True):
+                self.store.write((COMPRESSED, tensor), chunk, part[0] if len(part) == 1 else tf.concat(part, axis=0))
         self._keys = keys | {tensor: (COMPRESSED, tensor) for tensor in new}
         for tensor in self._keys.keys() - later:
             network, number = self._keys.pop(tensor)

@@ -1,5 +1,7 @@
 """One layer's statistics, from its inputs in both networks, batch by batch."""
 
+import functools
+import math
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.correlation import CorrelationSum, TapSum, taps_gradient
+from keras_compress.calibration.blocks import Reblocked, block_length, slices
+from keras_compress.calibration.correlation import CorrelationSum, TapSum, aligned, taps_gradient
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.convolution_views import ConvolutionView
@@ -16,7 +19,8 @@ from keras_compress.layers.view import KernelView
 from keras_compress.numerics.statistics import LayerStatistics, Moments
 
 ROW_BYTES = 64 << 20  # patches made at once
-WIDE = 400  # features from which NumPy's symmetric product beats TensorFlow's general one (docs/decisions.md)
+WIDE = 400  # features from which X^T X is made of panels, without most of what symmetry gives for nothing
+PANELS = 4
 
 
 def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
@@ -30,28 +34,39 @@ def gram_method(geometry: ConvolutionGeometry, height: int, width: int) -> str:
 
 
 def row_product(compressed: Any, analog: Any) -> np.ndarray:
-    """X~^T X of (..., m, N) tensors of float32 rows; half the work where both are the same tensor."""
-    if compressed is analog and len(compressed.shape) == 2 and compressed.shape[1] >= WIDE:
-        rows = np.asarray(compressed)
-        return rows.T @ rows
-    return np.asarray(tf.matmul(compressed, analog, transpose_a=True))
+    """X~^T X of (..., m, N) tensors of float32 rows; about half the work where both are the same tensor.
+
+    TensorFlow's product has the same sums on any number of threads, which BLAS does not promise.
+    """
+    features = compressed.shape[-1]
+    if compressed is not analog or len(compressed.shape) > 2 or features < WIDE:
+        return np.asarray(tf.matmul(compressed, analog, transpose_a=True))
+    result = np.empty((features, features), np.float32)
+    for part in slices(features, -(-features // PANELS)):
+        panel = np.asarray(tf.matmul(compressed[:, part], compressed[:, part.start :], transpose_a=True))
+        result[part, part.start :] = panel
+        result[part.stop :, part] = panel[:, part.stop - part.start :].T
+    return result
 
 
 class Gatherer:
-    """Statistics of one layer for each of its groups: add batches of its inputs, then ask for the result.
+    """Statistics of one layer for each of its groups: add parts of its inputs, then ask for the result.
+
+    Each of the layer's calls has sums of its own, over blocks of samples that are counted from the first: the result is
+    the same however the parts are cut, and calls may have inputs of other shapes.
 
     Args:
         view: the layer.
         gram: whether to sum Gram matrices; else moments alone.
         same: whether both networks give the layer the same inputs.
-        fraction: share of the patches to use, drawn anew for each batch without replacement.
+        fraction: share of the patches to use, drawn anew for each block without replacement.
         seed: of the draw, together with `name`.
         name: the layer's path.
         method: "correlation", "taps" or "patches"; None chooses the fastest for a convolution.
-        sampled: rows of each batch to keep, at most, to measure errors on.
+        sampled: rows of each part to keep, at most, to measure errors on.
 
     Attributes:
-        sample: (rows of X, rows of X~), each (groups, some, N) float32, batch by batch.
+        sample: (rows of X, rows of X~), each (groups, some, N) float32, part by part.
     """
 
     def __init__(
@@ -72,45 +87,98 @@ class Gatherer:
         self.view = view
         self.gram = gram
         self.same = same
-        self.fraction = fraction if isinstance(view, ConvolutionView) else 1.0
-        self.method = method
-        self.count = 0
-        self._generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.batched else view.groups)]
+        self._settings = (gram, same, fraction if isinstance(view, ConvolutionView) else 1.0, method)
+        self._seed = (seed, zlib.crc32(name.encode()))
+        self._calls: dict[int, tuple[CallSums, Reblocked]] = {}
 
-    def add(self, compressed: Any, analog: Any, missing: Any = None) -> None:
-        """Adds one batch of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`.
+    def add(self, compressed: Any, analog: Any, missing: Any = None, *, call: int = 0) -> None:
+        """Adds one part of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`.
 
         Args:
             compressed: inputs in the compressed network.
             analog: inputs in the analog network.
             missing: E, of the shape of the layer's outputs, which the outputs are to have beside XW; None for nothing.
+            call: number of the layer's call that has these inputs.
         """
         analog = tf.cast(analog, tf.float32)
         compressed = analog if self.same else tf.cast(compressed, tf.float32)
-        view = self.view
-        if missing is not None:
-            self._add_missing(compressed, tf.cast(missing, tf.float32))
         if self.sampled:
             self.sample.append((self._some_rows(analog), self._some_rows(compressed)))
+        if call not in self._calls:
+            sums = CallSums(self.view, *self._settings, np.random.default_rng((*self._seed, call)))
+            self._calls[call] = sums, Reblocked(block_length(math.prod(compressed.shape[1:])), sums.add)
+        self._calls[call][1].add([compressed, analog, None if missing is None else tf.cast(missing, tf.float32)])
+
+    def result(self) -> list[Moments | LayerStatistics]:
+        """Statistics of each group, after the last part; of a batched view, of all groups in one."""
+        if self._result is None:
+            calls = [self._calls[call] for call in sorted(self._calls)]
+            for _, blocks in calls:
+                blocks.finish()
+            count = sum(sums.count for sums, _ in calls)
+            self._result = [
+                self._statistics(count, functools.reduce(_added, groups))
+                for groups in zip(*(sums.totals() for sums, _ in calls), strict=True)
+            ]
+            self._calls.clear()
+        return self._result
+
+    def _some_rows(self, inputs: Any) -> np.ndarray:
+        return np.asarray(self.view.rows(inputs[: self.sampled])[:, : self.sampled])
+
+    def _statistics(self, count: int, sums: dict[str, np.ndarray]) -> Moments | LayerStatistics:
+        if not self.gram:
+            return Moments(count, sums["analog"], sums["compressed"], sums["squares"])
+        cross = sums["gram"] if self.same else sums["cross"]
+        beside = sums.get("missing"), sums.get("sum_missing")
+        return LayerStatistics(count, sums["analog"], sums["compressed"], sums["gram"], cross, *beside)
+
+
+class CallSums:
+    """Sums over the blocks of what one call of a layer reads; arguments as those of `Gatherer`.
+
+    Attributes:
+        count: m.
+    """
+
+    def __init__(
+        self,
+        view: KernelView,
+        gram: bool,
+        same: bool,
+        fraction: float,
+        method: str | None,
+        generator: np.random.Generator,
+    ):
+        self.view = view
+        self.gram = gram
+        self.same = same
+        self.fraction = fraction
+        self.method = method
+        self.count = 0
+        self._generator = generator
+        self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.batched else view.groups)]
+
+    def add(self, compressed: Any, analog: Any, missing: Any) -> None:
+        """Adds a block of float32 inputs, each block but the last of the same length."""
+        view = self.view
+        if missing is not None:
+            self._add_missing(compressed, missing)
         if isinstance(view, ConvolutionView) and self.fraction == 1.0 and not view.batched:
             images = view.images(compressed)
             method = self.method or gram_method(view.geometry, *images.shape[1:3])
             if not self.gram or method != "patches":
                 self._add_images(view, images, images if self.same else view.images(analog), method)
                 return
-        per_sample = int(np.prod(compressed.shape[1:])) * 4
+        per_sample = math.prod(compressed.shape[1:]) * 4
         if isinstance(view, ConvolutionView):
             per_sample *= len(view.geometry.taps)
-        size = max(1, ROW_BYTES // per_sample)
-        for start in range(0, len(compressed), size):
-            self._add_rows(compressed[start : start + size], analog[start : start + size])
+        for part in slices(len(compressed), max(1, ROW_BYTES // per_sample)):
+            self._add_rows(compressed[part], analog[part])
 
-    def result(self) -> list[Moments | LayerStatistics]:
-        """Statistics of each group, after the last batch; of a batched view, of all groups in one."""
-        if self._result is None:
-            self._result = [self._group_result(sums) for sums in self._sums]
-        return self._result
+    def totals(self) -> list[dict[str, np.ndarray]]:
+        """Of each group, by name: analog, compressed; gram and cross, or squares; missing and sum_missing."""
+        return [self._totals_of(sums) for sums in self._sums]
 
     def _add_missing(self, compressed: Any, missing: Any) -> None:
         """X~^T E and the column sums of E, of a layer with one group."""
@@ -121,7 +189,7 @@ class Gatherer:
             images = self.view.images(compressed)
             sizes = (geometry.output_size(axis, size) for axis, size in enumerate(images.shape[1:3]))
             windows = tf.reshape(missing, (len(images), *sizes, channels))
-            gradient = taps_gradient(geometry, geometry.pad(images), windows)
+            gradient = taps_gradient(geometry, aligned(geometry, images), windows)
             product = tf.reshape(tf.transpose(gradient, (0, 1, 3, 2)), (-1, channels))
         else:
             (rows,) = self.view.rows(compressed)
@@ -130,9 +198,6 @@ class Gatherer:
         _accumulate(
             sums, "sum_missing", np.asarray(missing).sum(axis=tuple(range(len(missing.shape) - 1)), dtype=np.float64)
         )
-
-    def _some_rows(self, inputs: Any) -> np.ndarray:
-        return np.asarray(self.view.rows(inputs[: self.sampled])[:, : self.sampled])
 
     def _add_rows(self, compressed: Any, analog: Any) -> None:
         rows = self.view.rows(compressed)
@@ -181,36 +246,20 @@ class Gatherer:
             if not self.same:
                 sums["cross"].add(part, analog_part)
 
-    def _group_result(self, sums: dict[str, Any]) -> Moments | LayerStatistics:
-        if "image" in sums:
-            geometry = self.view.geometry  # type: ignore[attr-defined]
-            for name in ("image", "analog_image", "squares_image"):
-                if name in sums:
-                    windows = geometry.windows(tf.constant(sums.pop(name)[None]))
-                    sums[name] = np.concatenate([np.asarray(tf.reduce_sum(w, axis=(0, 1, 2))) for w in windows])
-            names = {"compressed": "image", "analog": "analog_image", "squares": "squares_image"}
-            kept = {name: sums[name] for name in ("missing", "sum_missing") if name in sums}
-            sums = (
-                kept
-                | {new: sums[old] for new, old in names.items() if old in sums}
-                | {
-                    name: sums[name].matrix()
-                    for name in ("gram", "cross")
-                    if name in sums and (name == "gram" or not self.same)
-                }
-            )
-        if not self.gram:
-            return Moments(self.count, sums["analog"], sums["compressed"], sums["squares"])
-        cross = sums["gram"] if self.same else sums["cross"]
-        return LayerStatistics(
-            self.count,
-            sums["analog"],
-            sums["compressed"],
-            sums["gram"],
-            cross,
-            sums.get("missing"),
-            sums.get("sum_missing"),
-        )
+    def _totals_of(self, sums: dict[str, Any]) -> dict[str, np.ndarray]:
+        if "image" not in sums:
+            return sums
+        geometry = self.view.geometry  # type: ignore[attr-defined]
+        totals: dict[str, np.ndarray] = {name: sums[name] for name in ("missing", "sum_missing") if name in sums}
+        for name, image in (("compressed", "image"), ("analog", "analog_image"), ("squares", "squares_image")):
+            if image in sums:
+                windows = geometry.windows(tf.constant(sums[image][None]))
+                totals[name] = np.concatenate([np.asarray(tf.reduce_sum(w, axis=(0, 1, 2))) for w in windows])
+        if "gram" in sums:
+            totals["gram"] = sums["gram"].matrix()
+        if "gram" in sums and not self.same:
+            totals["cross"] = sums["cross"].matrix()
+        return totals
 
 
 class StoredSamples:
@@ -317,6 +366,10 @@ def _channels(images: Any, group: int, groups: int) -> Any:
 def _groups(rows: Any) -> list[Any]:
     """The matrices of rows (groups, m, N)."""
     return [tf.reshape(rows, rows.shape[1:])] if len(rows) == 1 else tf.unstack(rows)  # a slice would copy
+
+
+def _added(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value + second[name] for name, value in first.items()}
 
 
 def _accumulate(sums: dict[str, Any], name: str, value: np.ndarray) -> None:

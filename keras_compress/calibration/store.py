@@ -55,6 +55,7 @@ class ActivationStore:
         self._files: dict[Key, h5py.File] = {}
         self._chunks: dict[Key, set[int]] = {}
         self._specs: dict[Key, tf.TensorSpec] = {}
+        self._lengths: dict[tuple[Key, int], int] = {}
         self._folder: pathlib.Path | None = None
         self._lock: Any = None
 
@@ -102,6 +103,7 @@ class ActivationStore:
         tensor = tf.convert_to_tensor(values)
         size = _bytes(tensor)
         self._chunks.setdefault(key, set()).add(chunk)
+        self._lengths[key, chunk] = len(tensor)
         self._specs.setdefault(key, tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype))
         fits = not lasting or self._lasting_bytes + size <= self.memory_budget // 2
         if fits and self.bytes_in_memory + size <= self.memory_budget:
@@ -123,6 +125,17 @@ class ActivationStore:
             return self._memory[key, chunk]
         return tf.convert_to_tensor(self._files[key][str(chunk)][()])
 
+    def read_rows(self, key: Key, rows: slice) -> tf.Tensor:
+        """Samples from `rows.start` to `rows.stop` of a tensor, in whichever chunks they are."""
+        parts, first = [], 0
+        for chunk in sorted(self._chunks[key]):
+            start, stop = max(rows.start - first, 0), min(rows.stop - first, self._lengths[key, chunk])
+            if start < stop:
+                whole = self.read(key, chunk)
+                parts.append(whole if stop - start == len(whole) else whole[start:stop])
+            first += self._lengths[key, chunk]
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
+
     def read_columns(self, key: Key, chunk: int, columns: slice) -> np.ndarray:
         """Some columns (last axis) of a chunk."""
         if (key, chunk) in self._memory:
@@ -133,6 +146,7 @@ class ActivationStore:
         """Forgets a tensor and gives back its room."""
         for chunk in self._chunks.pop(key, ()):
             self._forget(key, chunk)
+            del self._lengths[key, chunk]
         self._specs.pop(key, None)
         if key in self._files:
             file = self._files.pop(key)

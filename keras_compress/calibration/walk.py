@@ -7,12 +7,13 @@ tensors that a later call reads are kept.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_compress.calibration.blocks import in_blocks
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.layers.capture import noted_inputs
@@ -44,9 +45,16 @@ class Walk:
         calibration: the data and the analog network.
         twin: graph of the compressed network, equal in architecture.
         paths: the layers that `advance` will be called with, in this order.
+        beside: for some of them, the other tensors that it may be called with.
     """
 
-    def __init__(self, calibration: Calibration, twin: Graph, paths: Iterable[str]):
+    def __init__(
+        self,
+        calibration: Calibration,
+        twin: Graph,
+        paths: Iterable[str],
+        beside: Mapping[str, tuple[int, ...]] | None = None,
+    ):
         self.calibration = calibration
         self.store = calibration.store
         self.analog = calibration.graph
@@ -61,7 +69,8 @@ class Walk:
         self._looks: dict[tuple[Graph, int, str], Any] = {}  # functions that show what an inner layer is called on
         paths = list(paths)
         linear = [self.analog.calls[index] for path in paths for index in self.analog.linear_calls(path)]
-        self._sources = {tensor for path in paths for tensor in self.inputs(path)}  # tensors that will be shown
+        self._to_come = {path: {*self.inputs(path), *(beside or {}).get(path, ())} for path in paths}
+        self._sources = set().union(*self._to_come.values())  # tensors that will be shown
         self._outputs = {call.outputs[0] for call in linear}  # that errors will be measured against
 
     def inputs(self, path: str) -> list[int]:
@@ -96,13 +105,14 @@ class Walk:
         A later call that hangs on this layer's output, or on layers in between, is shown as these layers are now.
 
         Args:
-            visit: called for each chunk with the inputs in the analog and in the compressed network, as tensors; the
+            visit: called for each block with the inputs in the analog and in the compressed network, as tensors; the
                 same object twice where they are the same.
             keep_inputs: whether the store keeps the inputs until the next call of `advance`.
             beside: other tensors to show behind the inputs, which are made before the layer's first call.
         """
         sources = [*self.inputs(path), *beside]
         boundary = self.analog.holders(path)[0]
+        self._to_come.pop(path, None)
         shown = self._looking_on(path, sources, visit) if self.is_inner(path) else visit
         self._run(self._stage(boundary, sources, self.inputs(path) if keep_inputs else []), shown)
 
@@ -166,6 +176,7 @@ class Walk:
         targets = self._sources if self.calibration.keep else self._sources | self._outputs
         to_come = graph.needed({t for t in targets if not made_before(t, boundary + 1)}, stored_analog)
         read = {tensor for index in to_come if index > boundary for tensor in graph.calls[index].inputs}
+        read.update(*self._to_come.values())  # also what is made already and no later call reads
         analog_live.update(tensor for tensor in read if made_before(tensor, boundary + 1))
         if boundary < len(graph.calls):
             analog_live.update(targets.intersection(graph.calls[boundary].outputs))
@@ -214,30 +225,39 @@ class Walk:
         differ = [tensor in stage.differing for tensor in stage.sources]
         if stage.analog_calls or stage.compressed_calls or visit or stage.linear:
             step = self._step(stage, write_analog, write_compressed)
-            first = 0  # index of the chunk's first sample
+            keys = [(ANALOG, tensor) for tensor in write_analog]
+            keys += [(COMPRESSED, tensor) for tensor in write_compressed]
+            first = 0  # index of the block's first sample
             for chunk in range(self.num_chunks):
-                analog_in = [store.read((ANALOG, tensor), chunk) for tensor in stage.analog_reads]
-                compressed_in = [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
+                read = [store.read((ANALOG, tensor), chunk) for tensor in stage.analog_reads]
+                read += [store.read((COMPRESSED, tensor), chunk) for tensor in stage.compressed_reads]
                 for key in dying:
                     store.discard_chunk(key, chunk)
-                shown, kept, squares = step(analog_in, compressed_in, tf.constant(-first % self._error_stride))
-                first += len((analog_in + compressed_in)[0])
-                del analog_in, compressed_in
-                keys = [(ANALOG, tensor) for tensor in write_analog]
-                keys += [(COMPRESSED, tensor) for tensor in write_compressed]
-                for key, value in zip(keys, kept, strict=True):
+                parts: list[list[Any]] = [[] for _ in keys]  # what is kept, block by block
+                for block in in_blocks(read, self.calibration.block_size):
+                    inputs = block[: len(stage.analog_reads)], block[len(stage.analog_reads) :]
+                    shown, kept, squares = step(*inputs, tf.constant(-first % self._error_stride))
+                    first += len(block[0])
+                    for part, value in zip(parts, kept, strict=True):
+                        part.append(value)
+                    self._add_squares(stage.linear, squares)
+                    if visit is not None:
+                        analog, compressed = shown[: len(stage.sources)], shown[len(stage.sources) :]
+                        pairs = zip(analog, compressed, differ, strict=True)
+                        visit(analog, [theirs if differs else ours for ours, theirs, differs in pairs])
+                del read
+                for key, part in zip(keys, parts, strict=True):
+                    value = part[0] if len(part) == 1 else tf.concat(part, axis=0)
                     store.write(key, chunk, value, lasting=self.calibration.keep and key[0] == ANALOG)
-                for index, pair in zip(stage.linear, squares, strict=True):
-                    sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
-                    sums[0] += float(pair[0])
-                    sums[1] += float(pair[1])
-                if visit is not None:
-                    analog, compressed = shown[: len(stage.sources)], shown[len(stage.sources) :]
-                    pairs = zip(analog, compressed, differ, strict=True)
-                    visit(analog, [theirs if differs else ours for ours, theirs, differs in pairs])
         for key in dying:
             store.discard(key)
         self._measured.update(stage.linear)
+
+    def _add_squares(self, linear: list[int], squares: list[tuple[Any, Any]]) -> None:
+        for index, pair in zip(linear, squares, strict=True):
+            sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
+            sums[0] += float(pair[0])
+            sums[1] += float(pair[1])
 
     def _dying(self, stage: _Stage) -> list[Any]:
         """Keys that nobody reads after this stage."""
@@ -247,7 +267,7 @@ class Walk:
         return [key for key in self.store if key not in live and not (key[0] == ANALOG and key[1] in kept)]
 
     def _step(self, stage: _Stage, write_analog: list[int], write_compressed: list[int]) -> Any:
-        """The stage's work on one chunk, as one traced function for both networks."""
+        """The stage's work on one block, as one traced function for both networks."""
 
         def step(analog_in: list[Any], compressed_in: list[Any], offset: Any) -> Any:
             analog = dict(zip(stage.analog_reads, analog_in, strict=True))
@@ -264,7 +284,7 @@ class Walk:
         signature = [
             [self.store.spec((ANALOG, tensor)) for tensor in stage.analog_reads],
             [self.store.spec((COMPRESSED, tensor)) for tensor in stage.compressed_reads],
-            tf.TensorSpec([], tf.int32),  # the chunk's first sample that measures the errors
+            tf.TensorSpec([], tf.int32),  # the block's first sample that measures the errors
         ]
         traced = tf.function(step, input_signature=signature, autograph=False)
         return traced.get_concrete_function()  # a call of `traced` would warn of many functions that are alike

@@ -52,6 +52,11 @@ class ConvolutionGeometry:
             paddings.append((total // 2, total - total // 2))
         return tf.pad(images, [*paddings, (0, 0)]) if any(map(any, paddings)) else images
 
+    def read(self, padded: Any, output_sizes: tuple[int, int]) -> Any:
+        """Padded images without the rows and columns behind the last window, which nothing reads."""
+        height, width = ((size - 1) * self.strides[axis] + self._reach(axis) for axis, size in enumerate(output_sizes))
+        return padded[:, :height, :width]
+
     def window(self, images: Any, tap: int) -> Any:
         """What one tap reads: (n, output height, output width, channels)."""
         return self._window(self.pad(images), images.shape[1:3], *self.taps[tap])

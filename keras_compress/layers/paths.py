@@ -13,6 +13,12 @@ from keras.src.models.functional import Functional
 from keras_compress.errors import InputError
 
 
+def model_in(model_or_result: Any) -> Any:
+    """The model of a result; anything else as it is."""
+    is_model = isinstance(model_or_result, keras.Model)
+    return model_or_result if is_model else getattr(model_or_result, "model", model_or_result)
+
+
 def is_graph(layer: Any) -> bool:
     """Whether `layer` is a model whose connections are known: Functional or Sequential, with Keras' own `call`."""
     if isinstance(layer, keras.Sequential):

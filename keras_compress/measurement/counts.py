@@ -10,7 +10,14 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.layers.paths import (
+    check_model,
+    functional_graph,
+    is_graph,
+    layers_by_path,
+    model_in,
+    nodes_in_order,
+)
 from keras_compress.text import aligned
 
 BYTES_A_NUMBER = 4  # float32
@@ -103,7 +110,7 @@ def measure(model_or_result: Any) -> Measurement:
         InputError: neither of the two, or a model that is not built.
     """
     kernels: dict[str, Quantized] = getattr(model_or_result, "kernels", {})
-    model = getattr(model_or_result, "model", model_or_result)
+    model = model_in(model_or_result)
     check_model(model)
     layers = layers_by_path(model) if is_graph(model) else {model.name: model}
     if is_graph(model) and (

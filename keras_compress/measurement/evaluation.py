@@ -8,15 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import ModelInputs, functional_graph
+from keras_compress.layers.paths import ModelInputs, functional_graph, model_in
 from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
 
 
-def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
+def evaluate(model: Any, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
     """Accuracy of a classifier, which gives a score for each class.
 
     Args:
-        model: a Functional or Sequential model with one output, (n, num_classes).
+        model: a Functional or Sequential model with one output, (n, num_classes), or the result of a step.
         x: (n, ...) array, or a list or dictionary of arrays for a model with several inputs; preprocessed as for
             training.
         y: (n,) or (n, 1) integer labels, or (n, num_classes) one-hot labels.
@@ -25,6 +25,7 @@ def evaluate(model: keras.Model, x: Any, y: Any, *, batch_size: int = 256) -> Ev
     Raises:
         InputError: inputs or labels that do not fit the model or each other.
     """
+    model = model_in(model)
     num_classes = _num_classes(model)
     arrays = _aligned_inputs(model, x)
     num_samples = len(arrays[0])

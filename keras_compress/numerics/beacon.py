@@ -126,7 +126,8 @@ def _best_level(
     vertex = (slope * d - a * b) / np.where(curvature != 0, curvature, 1.0)
     below = first + step * np.floor((np.clip(vertex, first, last) - first) / step)
     best, highest = old, _height(a, slope, b, d, norm, old)
-    highest = highest + 1e-12 * np.abs(highest)  # rounding must not move a letter to and fro
+    # rounding must not move a letter to and fro; where all levels are zero so far, any other one is better
+    highest = highest + 1e-12 * np.abs(np.where(np.isfinite(highest), highest, 0.0))
     for candidate in (below, np.minimum(below + step, last), np.full_like(old, first), np.full_like(old, last)):
         height = _height(a, slope, b, d, norm, candidate)
         best = np.where(height > highest, candidate, best)

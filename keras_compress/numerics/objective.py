@@ -15,6 +15,7 @@ from keras_compress.numerics.gpfq import sample_blocks
 from keras_compress.numerics.statistics import LayerSamples, LayerStatistics
 
 BLOCK_SIZE = 128
+MARGIN = 1e-9  # of an error, below which another one is no better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +182,13 @@ def objective_of(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples) -
 
 
 def best_copy(errors: np.ndarray, copies: int) -> np.ndarray:
-    """(..., n_out) index, among `copies` of n_out units side by side, of the copy of each with the least error."""
+    """(..., n_out) index, among `copies` of n_out units side by side, of the copy of each with the least error.
+
+    The first one of those that are equal but for rounding: two starts often end at the same codes, with scales that
+    differ in the last digit, and the order in which BLAS sums must not choose between them.
+    """
     units = errors.shape[-1] // copies
-    chosen = np.argmin(errors.reshape(*errors.shape[:-1], copies, units), axis=-2)
+    errors = errors.reshape(*errors.shape[:-1], copies, units)
+    least = errors.min(axis=-2, keepdims=True)
+    chosen = np.argmax(errors <= least + MARGIN * np.abs(least), axis=-2)
     return chosen * units + np.arange(units)

@@ -80,7 +80,8 @@ def mse_radius(
         np.clip(nearest, *unit_alphabet.bounds, out=nearest)
         np.subtract(nearest, targets, out=nearest)
         np.square(nearest, out=nearest)
-        sums = g[:, 0] @ nearest if g.shape[1] == 1 else np.einsum("ij,ij->j", g, nearest)
+        # einsum and not BLAS, whose float32 sums depend on the number of threads
+        sums = np.einsum("i,ij->j", g[:, 0], nearest) if g.shape[1] == 1 else np.einsum("ij,ij->j", g, nearest)
         channel_errors = sums * unit.astype(np.float64) ** 2
         return channel_errors if per_channel else channel_errors.sum(keepdims=True)
 

@@ -91,6 +91,19 @@ class LayerStatistics:
         target = self.cross @ matrix
         return target if self.missing is None else target + _beside(self.missing, matrix)
 
+    def held(self) -> "LayerStatistics":
+        """The statistics with the mean energy of a row, trace(G) / m, added to the diagonals of G and H.
+
+        What is fitted to few rows alone is free in every direction that they do not span. This adds the rows of inputs
+        without any direction, on which only the weights themselves are right; among many rows they are of no weight.
+        """
+        diagonal = self.diagonal
+        energy = diagonal.sum(axis=-1, keepdims=True) / self.count
+        ridge = np.where(diagonal > 0, energy, 0.0)[..., None] * np.eye(diagonal.shape[-1])
+        gram = self.gram + ridge
+        cross = gram if self.same_inputs else self.cross + ridge
+        return dataclasses.replace(self, gram=gram, cross=cross)
+
     def of_compressed(self) -> "LayerStatistics":
         """The statistics of X~ in both networks' place."""
         return LayerStatistics(self.count, self.sum_compressed, self.sum_compressed, self.gram, self.gram)

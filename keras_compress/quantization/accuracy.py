@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from keras_compress.calibration.calibration import Calibration
-from keras_compress.calibration.store import ANALOG
 from keras_compress.calibration.walk import execute
 from keras_compress.errors import InputError
 from keras_compress.layers.absorption import mean_absorbers
@@ -144,16 +143,20 @@ def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str,
     """For each quantized kernel, what the squared distance of the network's outputs falls by without its codes."""
     graph, twin = Graph(model), Graph(result.model)
     originals, absorbers = mean_absorbers(model, graph), mean_absorbers(result.model, twin)
-    inputs = [np.asarray(source.store.read((ANALOG, tensor), 0))[:JUDGED_SAMPLES] for tensor in graph.inputs]
-    wanted = _outputs(graph, inputs)
+    blocks = list(source.input_blocks(source.block_size, JUDGED_SAMPLES))
+    wanted = [_outputs(graph, inputs) for inputs in blocks]
 
     def distance() -> float:
-        pairs = zip(_outputs(twin, inputs), wanted, strict=True)
+        pairs = (
+            pair
+            for inputs, outputs in zip(blocks, wanted, strict=True)
+            for pair in zip(_outputs(twin, inputs), outputs, strict=True)
+        )
         return sum(float(np.square(ours - theirs).sum()) for ours, theirs in pairs)
 
     whole = distance()
     harms = {}
-    for path in result.kernels.keys() & graph.views.keys():
+    for path in [path for path in graph.views if path in result.kernels]:
         variables = [(twin.views[path].variable, graph.views[path].variable)]
         if path in absorbers:
             variables.append((absorbers[path].variable, originals[path].variable))
@@ -166,7 +169,7 @@ def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str,
     return harms
 
 
-def _outputs(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def _outputs(graph: Graph, inputs: list[Any]) -> list[np.ndarray]:
     values: dict[int, Any] = dict(zip(graph.inputs, inputs, strict=True))
     execute(graph, range(len(graph.calls)), values)
     return [np.asarray(values[tensor], np.float64) for tensor in graph.outputs]

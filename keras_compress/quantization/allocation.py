@@ -2,7 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,19 +15,38 @@ from keras_compress.calibration.calibration import Calibration, calibrating, par
 from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.selection import Patterns
-from keras_compress.layers.view import KernelView
+from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.numerics.allocation import allocate
 from keras_compress.numerics.objective import excess, objective_of
-from keras_compress.numerics.statistics import centered_evidence
+from keras_compress.numerics.statistics import centered_evidence, mean_error
 from keras_compress.quantization.accuracy import WIDTHS
+from keras_compress.quantization.distance import OutputDistance, Outputs
 from keras_compress.quantization.job import Job, input_channels, problems
 from keras_compress.quantization.plan import check_forms, check_groups, check_kernels, check_settings, plan_layers
 from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import GPFQ, Quantizer
+from keras_compress.report import LayerRow, Report, Step
 from keras_compress.result import Result
 
 Loss = Callable[[keras.Model], float]
+CRITERIA = {False: "distance of the network's outputs", True: "loss of the network"}
+
+
+class Allocation(dict[str, Quantizer]):
+    """Path of a layer -> quantizer with its number of bits.
+
+    Attributes:
+        criterion: by what bits were weighed.
+        report: a row for each layer, and what the criterion says of the choice and of one width everywhere.
+    """
+
+    def __init__(self, quantizers: Mapping[str, Quantizer], criterion: str, report: Report):
+        super().__init__(quantizers)
+        self.criterion = criterion
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.report)
 
 
 def allocate_bits(
@@ -43,15 +64,20 @@ def allocate_bits(
     work_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, Quantizer]:
+) -> Allocation:
     """For each layer a quantizer with its number of bits: pass it to `quantize` as `overrides`.
 
     Each layer is quantized alone at each width, on the inputs that it gets in the model as it is, and the choice with
-    the least sum of errors within the budget is found exactly. A layer's error is the squared relative error of its
-    outputs, from one pass over the data; with `loss`, what the loss of the whole model rises by, which takes one call
-    of `loss` for each layer and width. No layer is special: the first and the last get what their errors ask for.
+    the least sum of what that does to the outputs of the network is found exactly. The criterion is how far the outputs
+    move, on a few hundred of the samples and without labels: the divergence where they are probabilities, else the
+    squared relative error. With `loss` it is what the loss of the whole model rises by, which takes one call of `loss`
+    for each layer and width. No layer is special: the first and the last get what they need.
+
+    Effects of single layers are added up, as if none changed those of others. In the end the model is quantized by the
+    choice and with one width everywhere, and where the latter is better by the criterion, it is the answer.
 
         overrides = kc.allocate_bits(model, images, average_bits=4)
+        print(overrides.report)
         result = kc.quantize(model, kc.GPFQ(), images, overrides=overrides)
 
     Args:
@@ -100,74 +126,140 @@ def allocate_bits(
             f"{min(widths)} bits everywhere need {least:,} {unit}, and the budget is {limit:,.0f} {unit}. "
             "Allow more, smaller widths, or fewer layers."
         )
+    started = time.perf_counter()
     errors = np.empty(costs.shape)
+    relative = np.full(costs.shape, np.nan)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
-        done = stack.enter_context(progress_bar.tasks("allocate", len(plan), enabled=progress))
+        done = stack.enter_context(progress_bar.tasks("allocate", len(plan) + 1, enabled=progress))
+        source.keep = True  # the choice and one width everywhere are tried on the same samples
+        distance = OutputDistance(source)
+        judge = loss or (lambda network: distance(Outputs(Graph(network))))
         if loss is None:
-            job = Job(source, clone_model(given.model), list(plan), "auto", 1.0, seed, {})
+            job = Job(source, clone_model(given.model), plan, "auto", 1.0, seed, {})
+            outputs, at_first = Outputs(job.graph), 0.0
         else:
-            source.keep, at_first = True, loss(given.model)
-        for row, path in enumerate(plan):
+            at_first = loss(given.model)
+        for place, path in enumerate(plan):
             if loss is None:
-                errors[row] = _layer_errors(job, path, choices)
+                errors[place], relative[place] = _effects(job, path, choices, lambda: distance(outputs))
             else:
-                errors[row] = _losses(given.model, path, choices, source, seed, loss) - at_first
+                errors[place] = _losses(given, path, choices, source, seed, loss) - at_first
             done(path)
-    chosen = allocate(np.maximum(errors, 0.0), costs, limit)
-    assert chosen is not None, "the smallest widths fit"
-    return {path: choices[index] for path, index in zip(plan, chosen, strict=True)}
+        found = allocate(_falling(np.maximum(errors, 0.0), costs), costs, limit)
+        assert found is not None, "the smallest widths fit"
+        fitting = np.flatnonzero(costs.sum(axis=0) <= limit)
+        everywhere = np.full(len(plan), fitting[np.argmax(costs.sum(axis=0)[fitting])])
+
+        def tried(indices: np.ndarray) -> float:
+            chosen = {path: choices[index] for path, index in zip(plan, indices, strict=True)}
+            exact: dict[Pattern, Quantizer | None] = {
+                re.compile(re.escape(path)): each for path, each in chosen.items()
+            }
+            result = quantize(given, method, source, layers=lambda path: path in chosen, overrides=exact, seed=seed)
+            return judge(result.model)
+
+        by_choice, by_one = tried(found), tried(everywhere)
+        done("one width everywhere")
+    one_width = f"{choices[everywhere[0]].num_levels} levels everywhere"
+    step = Step("allocate_bits", {"criterion": CRITERIA[loss is not None], unit: limit, "seed": seed})
+    step.figures = {"criterion at the choice": by_choice, f"criterion at {one_width}": by_one}
+    if by_one < by_choice:
+        found, step.figures["taken"] = everywhere, one_width
+    for place, (path, index) in enumerate(zip(plan, found, strict=True)):
+        row = LayerRow(path, type(graph.views[path].layer).__name__, "allocated", parameters=int(sizes[place]))
+        row.alphabet, row.num_levels = repr(choices[index].setting), choices[index].num_levels
+        row.bits = float(np.log2(row.num_levels))
+        if not np.isnan(relative[place, index]):
+            row.relative_error = float(np.sqrt(max(relative[place, index], 0.0)))
+        step.add(row)
+    step.figures["seconds"] = time.perf_counter() - started
+    chosen = {path: choices[index] for path, index in zip(plan, found, strict=True)}
+    return Allocation(chosen, CRITERIA[loss is not None], given.report.extended(step))
 
 
-def _layer_errors(job: Job, path: str, choices: list[Quantizer]) -> np.ndarray:
-    """(num_widths,) ||XW - XQ||^2 / ||XW||^2 of one layer, around their means where the bias takes the mean."""
+def _falling(errors: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Errors that do not rise with the cost: what few samples say of many bits is noise."""
+    order = np.argsort(costs, axis=1, kind="stable")
+    falling = np.minimum.accumulate(np.take_along_axis(errors, order, axis=1), axis=1)
+    result = np.empty_like(errors)
+    np.put_along_axis(result, order, falling, axis=1)
+    return result
+
+
+def _effects(
+    job: Job, path: str, choices: list[Quantizer], distance: Callable[[], float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(num_widths,) distances of the network's outputs with this layer alone quantized, and errors of its own."""
+    view, absorber = job.graph.views[path], job.absorbers.get(path)
+    variables = [view.variable, *([] if absorber is None else [absorber.variable])]
+    before = [np.asarray(variable).copy() for variable in variables]
+    distances, errors = [], []
+    for kernel, shift, error in _quantized_alone(job, path, choices):
+        view.variable.assign(kernel)
+        if shift is not None and absorber is not None:
+            absorber.absorb(shift)
+        distances.append(distance())
+        errors.append(error)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+    return np.array(distances), np.array(errors)
+
+
+def _quantized_alone(
+    job: Job, path: str, choices: list[Quantizer]
+) -> Iterator[tuple[np.ndarray, np.ndarray | None, float]]:
+    """For each width the kernel, what the bias takes, and ||XW - XQ||^2 / ||XW||^2, around means where it takes any."""
     view = job.graph.views[path]
-    if view.memoryless:
-        return _rounding_errors(view, choices)
     matrices = view.matrices(view.kernel.astype(np.float64))
     method = choices[0]
-    evidence, _ = job.evidence(path, method if method.evidence == "gram" else GPFQ(), view)  # MSQ is judged like others
-    assert evidence is not None
-    centered = path in job.absorbers
+    evidence = None
+    if not view.memoryless:  # MSQ is judged like others
+        assert job.source is not None
+        shared = job.source.shared_statistics
+        known = set(shared)
+        evidence, _ = job.evidence(path, method if method.evidence == "gram" else GPFQ(), view)
+        for key in shared.keys() - known:
+            del shared[key]  # matrices of all layers at once would be too much
+    centered = path in job.absorbers and not view.memoryless
     takes_mean = centered and (method.centers or method.bias_correction)
-    alphabets = [choice.layer_alphabet(matrices, evidence) for choice in choices]
-    errors, norm = np.zeros(len(choices)), 0.0
-    every = [problems(view, matrices, evidence, alphabet) for alphabet in alphabets]
-    for choices_of_group in zip(*every, strict=True):
-        _, matrix, facts, _ = choices_of_group[0]
-        judge = objective_of(matrix, centered_evidence(facts) if takes_mean else facts)
-        output = judge.place(matrix).energy().sum()
-        for index, (group, _, _, letters) in enumerate(choices_of_group):
-            codes, letters = choices[index].solve(
-                matrix,
-                facts,
-                letters,
-                centered=choices[index].centers and centered,
-                channels=input_channels(view),
-                generator=job.generator(path, group),
-            )
-            errors[index] += excess(judge.place(letters.decode(codes).astype(np.float64))).sum() + output
-        norm += output
-    return errors / norm if norm > 0 else errors
-
-
-def _rounding_errors(view: KernelView, choices: list[Quantizer]) -> np.ndarray:
-    """(num_widths,) ||W - Q||^2 / ||W||^2 of a kernel whose inputs say nothing."""
-    matrices = view.matrices(view.kernel.astype(np.float64))
-    norm = np.square(matrices).sum()
-    errors = []
+    judges: dict[int, Any] = {}
     for choice in choices:
-        every = problems(view, matrices, None, choice.layer_alphabet(matrices, None))
-        errors.append(sum(np.square(w - letters.decode(letters.nearest(w))).sum() for _, w, _, letters in every))
-    return np.array(errors) / norm if norm > 0 else np.zeros(len(choices))
+        decoded, shifts, error, norm = [], [], 0.0, 0.0
+        every = problems(view, matrices, evidence, choice.layer_alphabet(matrices, evidence))
+        for group, matrix, facts, letters in every:
+            if view.memoryless:
+                values = letters.decode(letters.nearest(matrix)).astype(np.float64)
+                error, norm = error + np.square(matrix - values).sum(), norm + np.square(matrix).sum()
+            else:
+                codes, letters = choice.solve(
+                    matrix,
+                    facts,
+                    letters,
+                    centered=choice.centers and centered,
+                    channels=input_channels(view),
+                    generator=job.generator(path, group),
+                )
+                values = letters.decode(codes).astype(np.float64)
+                if group not in judges:
+                    judges[group] = objective_of(matrix, centered_evidence(facts) if takes_mean else facts)
+                output = judges[group].place(matrix).energy().sum()
+                error, norm = error + excess(judges[group].place(values)).sum() + output, norm + output
+                shifts.append(mean_error(matrix, values, facts).ravel())
+            decoded.append(values)
+        kernel = view.kernel_of(decoded[0] if view.batched else np.stack(decoded)).astype(np.float32)
+        shift = np.concatenate(shifts) if takes_mean else None
+        yield kernel, shift, float(error / norm) if norm > 0 else 0.0
 
 
 def _losses(
-    model: keras.Model, path: str, choices: list[Quantizer], source: Calibration, seed: int, loss: Loss
+    given: Result, path: str, choices: list[Quantizer], source: Calibration, seed: int, loss: Loss
 ) -> np.ndarray:
     """(num_widths,) losses of the model with this one layer quantized."""
-    results = (quantize(model, choice, source, layers=lambda other: other == path, seed=seed) for choice in choices)
+    results = (
+        quantize(given.model, choice, source, layers=lambda other: other == path, seed=seed) for choice in choices
+    )
     return np.array([loss(result.model) for result in results])
 
 

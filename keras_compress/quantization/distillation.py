@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.batches import input_specs
+from keras_compress.calibration.blocks import block_length, slices
 from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.calibration.store import ANALOG
@@ -24,10 +25,12 @@ from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
+from keras_compress.quantization.gradients import fixed_gradients
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result
 
 TEACHER = "teacher"  # whose outputs the store keeps
+JUDGED = 256  # samples whose loss is summed at a time
 LEAST = 1e-30  # probability of which a logarithm is taken
 
 # From the outputs of teacher and student, (n, ...), to one number for each of the n samples.
@@ -138,9 +141,9 @@ class _TrainedScale:
         self._weights = kernel.decode()
         self._entries = kernel.along(np.arange(kernel.scale.size).reshape(kernel.scale.shape))
 
-    def weights(self) -> Any:
-        """The kernel with the scale as it is now, a tensor."""
-        return self._weights * tf.gather(tf.exp(self.logarithm.value), self._entries)
+    def weights(self, logarithm: Any) -> Any:
+        """The kernel with this logarithm of its scale, a tensor."""
+        return self._weights * tf.gather(tf.exp(logarithm), self._entries)
 
     @property
     def factors(self) -> np.ndarray:
@@ -175,53 +178,64 @@ class _Lesson:
         self._targets = [(TEACHER, tensor) for tensor in graph.outputs]
         probabilities = dict.fromkeys(outputs, True)
         squares = dict.fromkeys(outputs, 0.0)
-        chunks = dict.fromkeys(outputs, 0)
+        blocks = dict.fromkeys(outputs, 0)
 
         def keep(tensor: int, values: Any) -> None:
-            source.store.write((TEACHER, tensor), chunks[tensor], values)
-            chunks[tensor] += 1
+            source.store.write((TEACHER, tensor), blocks[tensor], values)
+            blocks[tensor] += 1
             squares[tensor] += 2 * float(tf.nn.l2_loss(tf.cast(values, tf.float32))) / source.num_samples
             probabilities[tensor] &= _are_probabilities(values)
 
         Stages(source, graph, outputs).show(outputs, keep)
         self._losses = [_loss_of(loss, temperature, probabilities[tensor], squares[tensor]) for tensor in graph.outputs]
         specs = [[source.store.spec(key) for key in keys] for keys in (self._keys, self._targets)]
-        self._judge = tf.function(self._sum_of_losses, input_signature=specs, autograph=False).get_concrete_function()
+
+        def judge(inputs: list[Any], targets: list[Any]) -> Any:
+            return self._sum_of_losses(inputs, targets)
+
+        self._judge = tf.function(judge, input_signature=specs, autograph=False).get_concrete_function()
         self._specs = specs
+        numbers = sum(math.prod(size or 1 for size in spec.shape[1:]) for spec in specs[0] + specs[1])
+        self._blocks = list(slices(source.num_samples, block_length(numbers)))
 
     def mean_loss(self) -> float:
         """Over all samples."""
         total = 0.0
-        for inputs, targets in self._chunks():
-            for rows in _slices(len(inputs[0]), 256):
-                total += float(self._judge([x[rows] for x in inputs], [y[rows] for y in targets]))
+        for rows in self._blocks:
+            inputs, targets = self._read(rows)
+            for part in slices(len(inputs[0]), JUDGED):
+                total += float(self._judge([x[part] for x in inputs], [y[part] for y in targets]))
         return total / self.source.num_samples
 
     def train(self, epochs: int, learning_rate: float, batch_size: int, seed: int, done: Callable[[str], None]) -> None:
-        """Adam on the mean loss of batches; samples of a chunk are shuffled, and so are the chunks."""
+        """Adam on the mean loss of batches; samples of a block are shuffled, and so are the blocks."""
         variables = [scale.logarithm for scale in self.scales]
-        lengths = [len(inputs[0]) for inputs, _ in self._chunks()]
-        steps = epochs * sum(-(-length // batch_size) for length in lengths)
+        steps = epochs * sum(-(-(rows.stop - rows.start) // batch_size) for rows in self._blocks)
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
         optimizer.build(variables)
 
         def learn(inputs: list[Any], targets: list[Any]) -> None:
-            with tf.GradientTape() as tape:
-                value = self._sum_of_losses(inputs, targets) / tf.cast(tf.shape(inputs[0])[0], tf.float32)
-            optimizer.apply(tape.gradient(value, [variable.value for variable in variables]), variables)
+            logarithms = [tf.identity(variable.value) for variable in variables]
+            with fixed_gradients():
+                value = self._sum_of_losses(inputs, targets, logarithms) / tf.cast(tf.shape(inputs[0])[0], tf.float32)
+            optimizer.apply(tf.gradients(value, logarithms), variables)
 
         learn_traced = tf.function(learn, input_signature=self._specs, autograph=False).get_concrete_function()
         generator = np.random.default_rng(seed)
         for epoch in range(epochs):
-            for chunk in generator.permutation(len(lengths)):
-                order = generator.permutation(lengths[chunk])
-                inputs, targets = self._chunk(int(chunk))
+            for block in generator.permutation(len(self._blocks)):
+                inputs, targets = self._read(self._blocks[block])
+                order = generator.permutation(len(inputs[0]))
                 for rows in np.array_split(order, -(-len(order) // batch_size)):
                     learn_traced([tf.gather(x, rows) for x in inputs], [tf.gather(y, rows) for y in targets])
             done(f"epoch {epoch + 1}")
 
-    def _sum_of_losses(self, inputs: list[Any], targets: list[Any]) -> Any:
-        mapping = [(scale.variable, scale.weights()) for scale in self.scales]
+    def _sum_of_losses(self, inputs: list[Any], targets: list[Any], logarithms: list[Any] | None = None) -> Any:
+        """`logarithms` of the scales, a tensor for each; None takes them as they are."""
+        if logarithms is None:
+            logarithms = [scale.logarithm.value for scale in self.scales]
+        weights = [scale.weights(logarithm) for scale, logarithm in zip(self.scales, logarithms, strict=True)]
+        mapping = [(scale.variable, kernel) for scale, kernel in zip(self.scales, weights, strict=True)]
         with keras.StatelessScope(state_mapping=mapping):
             outputs = keras.tree.flatten(self.inputs.call(self.student, inputs))
         parts = [
@@ -230,17 +244,9 @@ class _Lesson:
         ]
         return tf.add_n(parts)
 
-    def _chunks(self) -> Iterator[tuple[list[Any], list[Any]]]:
-        assert self.source.store.num_chunks is not None, "the calibration is open"
-        return (self._chunk(chunk) for chunk in range(self.source.store.num_chunks))
-
-    def _chunk(self, chunk: int) -> tuple[list[Any], list[Any]]:
-        read = self.source.store.read
-        return [read(key, chunk) for key in self._keys], [read(key, chunk) for key in self._targets]
-
-
-def _slices(length: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, length, size))
+    def _read(self, rows: slice) -> tuple[list[Any], list[Any]]:
+        read = self.source.store.read_rows
+        return [read(key, rows) for key in self._keys], [read(key, rows) for key in self._targets]
 
 
 def _are_probabilities(values: Any) -> bool:

@@ -256,6 +256,9 @@ class Qronos(_LeastSquaresQuantizer):
 class Beacon(GreedyQuantizer):
     """Beacon (arXiv 2508.20293): codes by the direction of the outputs alone, then the best scale for each channel.
 
+    Inputs without any direction, with the energy of one row in all, are added to those of the calibration: few rows
+    would leave a direction free in which codes and scale cost nothing.
+
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
         alphabet: `Integer`, `Equispaced` or `Midtread` with a scale for each channel, in place of `bits`; its radius
@@ -293,5 +296,9 @@ class Beacon(GreedyQuantizer):
     def copies_statistics(self) -> bool:
         return True
 
+    @property
+    def matrices(self) -> int:
+        return super().matrices + 3  # G and H once more, and the ridge
+
     def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
-        return beacon(matrix, evidence, alphabet.levels, sweeps=self.sweeps, keep=keep)
+        return beacon(matrix, evidence.held(), alphabet.levels, sweeps=self.sweeps, keep=keep)

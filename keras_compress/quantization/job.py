@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import named_views
 from keras_compress.layers.view import KernelView, LinearView
 from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.gpfq import BLOCK_SIZE
 from keras_compress.numerics.statistics import Moments, mean_error
 from keras_compress.quantization.quantizers import Evidence, Quantizer
 from keras_compress.report import LayerRow
@@ -33,7 +34,7 @@ class Job:
 
     source: Calibration | None
     twin: keras.Model
-    paths: list[str]  # layers to quantize, in the order of the walk
+    plan: Mapping[str, Quantizer]  # layers to quantize, in the order of the walk
     form: str
     patch_fraction: float
     seed: int
@@ -41,7 +42,8 @@ class Job:
 
     def __post_init__(self) -> None:
         self.graph = Graph(self.twin)
-        self.walk = None if self.source is None else Walk(self.source, self.graph, self.paths)
+        beside = {path: self.graph.other_summands(path) for path, each in self.plan.items() if each.through_additions}
+        self.walk = None if self.source is None else Walk(self.source, self.graph, self.plan, beside)
         self.absorbers = mean_absorbers(self.twin, self.graph)
         self.samples: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # rows of X and X~, of inner kernels
         self.errors: dict[str, float | None] = {}  # relative errors on them
@@ -145,7 +147,7 @@ class Job:
                 fraction=self.patch_fraction,
                 seed=self.seed,
                 name=path,
-                sampled=-(-ERROR_ROWS // walk.num_chunks) if walk.is_inner(path) else 0,
+                sampled=-(-ERROR_ROWS // source.num_blocks) if walk.is_inner(path) else 0,
             )
 
             def visit(analog: list[Any], compressed: list[Any]) -> None:
@@ -153,8 +155,8 @@ class Job:
                     missing = sum(ours - theirs for ours, theirs in zip(analog[1:], compressed[1:], strict=True))
                     gatherer.add(compressed[0], analog[0], missing)
                     return
-                for ours, theirs in zip(analog, compressed, strict=True):
-                    gatherer.add(theirs, ours)
+                for call, (ours, theirs) in enumerate(zip(analog, compressed, strict=True)):
+                    gatherer.add(theirs, ours, call=call)
 
             walk.advance(path, visit, keep_inputs=form == "direct", beside=beside)
             if same and source.keep and not beside:
@@ -164,7 +166,7 @@ class Job:
         statistics = gatherer.result()
         if form != "direct":
             return list(statistics), form
-        columns = max(source.memory_budget // (16 * statistics[0].count), 128)
+        columns = max(source.memory_budget // (16 * statistics[0].count) // BLOCK_SIZE, 1) * BLOCK_SIZE
         return [
             StoredSamples(view, group, moments, walk.input_keys(path), source.store, columns)
             for group, moments in enumerate(statistics)

@@ -73,7 +73,7 @@ def quantize(
         keep_zeros: True: weights that are zero stay zero. None: those that the result's masks name. False: none.
         form: "gram" keeps N x N matrices, "direct" the residual of all rows; "auto" takes the smaller one.
         memory_budget: bytes, or text such as "512MB"; what does not fit goes to disk.
-        batch_size: samples that go through the networks at a time; None chooses by the budget.
+        batch_size: samples that are read and kept at a time; None is one block. No number depends on it.
         patch_fraction: share of the patches of a convolution that are used, drawn without replacement.
         work_dir: folder for activations that do not fit.
         seed: of the patches' draw, and of stochastic quantizers.
@@ -131,10 +131,12 @@ def quantize(
     step = Step("quantize", {"quantizer": repr(quantizer), "form": form, "seed": seed})
     if patch_fraction < 1:
         step.settings["patch_fraction"] = patch_fraction
+    if criterion := getattr(overrides, "criterion", None):
+        step.settings["bits by"] = criterion  # of `allocate_bits`
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         twin = clone_model(given.model)
-        job = Job(source, twin, list(plan), form, patch_fraction, seed, masks)
+        job = Job(source, twin, plan, form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}

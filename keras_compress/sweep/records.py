@@ -40,7 +40,7 @@ COLUMNS: dict[str, Column] = {
     "radius": Column(str, "rule for the radius; empty: the alphabet's own", True),
     "patches": Column(str, "joint or per_channel; empty: does not apply", True),
     "samples": Column(int, "calibration samples", True),
-    "batch_size": Column(int, "samples that go through the networks at a time; empty: chosen by memory", True),
+    "batch_size": Column(int, "samples that are read and kept at a time; empty: one block", True),
     "seed": Column(int, "of the choice of samples", True),
     "form": Column(str, "auto, gram or direct; empty: does not apply", True),
     "folded": Column(int, "BatchNorm layers folded before quantizing", True),

@@ -223,9 +223,9 @@ def test_a_shared_calibration_runs_the_analog_network_once():
 def test_a_shared_calibration_gathers_the_first_layer_once(model, monkeypatch):
     samples = architectures.samples(model, 20)
     gathered = []
-    original = Gatherer._group_result
+    original = Gatherer._statistics
     monkeypatch.setattr(
-        Gatherer, "_group_result", lambda self, sums: (gathered.append(self.same), original(self, sums))[1]
+        Gatherer, "_statistics", lambda self, *sums: (gathered.append(self.same), original(self, *sums))[1]
     )
     with kc.Calibration(model, samples) as calibration:
         for bits in (2, 3):

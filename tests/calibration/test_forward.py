@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.calibration import forward
+from keras_compress.calibration import blocks
 from keras_compress.calibration.forward import Stages, visit_tensors
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
@@ -64,7 +64,7 @@ def test_few_samples_at_a_time_where_the_tensors_would_not_fit(model, monkeypatc
     graph = Graph(model)
     expected = all_tensors(graph, samples)
     sizes = []
-    monkeypatch.setattr(forward, "SHARE", 10**8)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4)
     with kc.Calibration(model, samples, batch_size=7) as calibration:
         (output, *_) = graph.outputs
         visit_tensors(calibration, graph, expected.keys(), lambda tensor, values: sizes.append(len(values)))

@@ -36,3 +36,30 @@ def test_a_budget_for_all_gives_the_least_errors_and_one_for_none_nothing():
 
 def test_layers_without_error_are_no_obstacle():
     np.testing.assert_array_equal(allocate(np.zeros((2, 2)), np.array([[1, 2], [1, 2]]), 2), [0, 0])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("num_layers", [12, 50])
+def test_the_choice_is_that_of_an_integer_program(seed, num_layers, capfd):
+    import scipy.optimize
+
+    rng = np.random.default_rng(seed)
+    widths = np.array([2, 3, 4, 5, 6, 8])
+    sizes = rng.choice([288, 1152, 9216, 36864], num_layers) if seed % 2 else rng.integers(9, 10**5, num_layers)
+    errors = rng.lognormal(0, 2, num_layers)[:, None] * 4.0**-widths * rng.uniform(0.5, 1.5, (num_layers, 6))
+    costs, budget = np.outer(sizes, widths), 3.5 * sizes.sum()
+    chosen = allocate(errors, costs, budget)
+    assert capfd.readouterr() == ("", "")
+    rows = np.arange(num_layers)
+    assert costs[rows, chosen].sum() <= budget
+    program = scipy.optimize.milp(
+        errors.ravel() / errors.max(),
+        integrality=np.ones(errors.size),
+        bounds=scipy.optimize.Bounds(0, 1),
+        constraints=[
+            scipy.optimize.LinearConstraint(np.kron(np.eye(num_layers), np.ones(6)), 1, 1),
+            scipy.optimize.LinearConstraint(costs.ravel()[None].astype(float), ub=budget),
+        ],
+        options={"mip_rel_gap": 0.0},
+    )
+    assert errors[rows, chosen].sum() <= program.fun * errors.max() * (1 + 1e-4)

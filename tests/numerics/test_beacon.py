@@ -118,3 +118,13 @@ def test_its_error_is_below_that_of_gpfq_at_its_best_radius(levels):
         )
     ]
     assert np.mean(error(problems.decode(alphabet, codes))) < np.mean(np.min(greedy, axis=0))
+
+
+def test_a_start_of_zeros_alone_goes_on(rng):
+    """Few levels and one large weight leave all others zero, and where that one is kept at zero, nothing is left."""
+    analog, compressed, weights = problem(rng)
+    weights[0] = 100.0
+    keep = np.ones(weights.shape, bool)
+    keep[0] = False
+    codes, alphabet = beacon(weights, statistics_of(analog, compressed), np.arange(-1, 2), keep=keep, starts=(1.0,))
+    assert codes.any(axis=0).all() and np.isfinite(alphabet.scale).all()

@@ -1,5 +1,6 @@
 """Bits go where they matter, within the budget, and the result goes straight into `quantize`."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -83,6 +84,91 @@ def test_a_loss_says_what_matters(model, samples):
         average = (2 * (sum(size.values()) - size[path]) + 8 * size[path]) / sum(size.values())
         overrides = kc.allocate_bits(model, samples, average_bits=average, widths=(2, 8), loss=loss)
         assert overrides[path].bits == 8
+
+
+def quiet_head():
+    """A wide layer whose outputs the head hardly reads, and a head that is all that counts."""
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((12,))
+    loud = keras.layers.Dense(24, activation="relu", name="loud")(inputs)
+    quiet = keras.layers.Dense(24, activation="relu", name="quiet")(inputs)
+    joined = keras.layers.Concatenate()([loud, quiet])
+    model = keras.Model(inputs, keras.layers.Dense(4, activation="softmax", name="head")(joined))
+    for layer in ("loud", "quiet", "head"):
+        kernel = model.get_layer(layer).kernel
+        kernel.assign(rng.normal(0, 0.5, kernel.shape))
+    kernel = model.get_layer("head").kernel
+    kernel.assign(np.concatenate([kernel.numpy()[:24], 1e-3 * kernel.numpy()[24:]]))
+    return model, rng.normal(size=(80, 12)).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_bits_go_where_the_outputs_of_the_network_feel_them(activation):
+    """Both layers have the same relative errors; one of them does nothing to the outputs."""
+    model, x = quiet_head()
+    model.get_layer("head").activation = keras.activations.get(activation)
+    overrides = kc.allocate_bits(model, x, average_bits=4, widths=WIDTHS, layers=["loud", "quiet"])
+    assert overrides["loud"].bits > overrides["quiet"].bits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small", "cnn", "residual", "two_inputs_and_outputs", "nested"])
+def test_it_is_never_further_off_than_one_width_everywhere(name):
+    model = architectures.build(name)
+    x = architectures.samples(model, 40)
+    allocation = kc.allocate_bits(model, x, average_bits=3)
+    step = allocation.report.steps[-1]
+    by_choice, by_one = (value for key, value in step.figures.items() if key.startswith("criterion at"))
+    assert "taken" not in step.figures or by_one < by_choice
+    wanted = keras.tree.flatten(model(x))
+
+    def distance(result):
+        found = keras.tree.flatten(result.model(x))
+        return sum(
+            float(np.square(one - other).sum() / np.square(one).sum()) for one, other in zip(wanted, found, strict=True)
+        )
+
+    allocated = distance(kc.quantize(model, kc.GPFQ(), x, overrides=allocation))
+    assert allocated == pytest.approx(min(by_choice, by_one), rel=1e-3)
+
+
+def test_the_report_names_the_criterion(model, samples):
+    allocation = kc.allocate_bits(model, samples, average_bits=3, widths=(2, 3, 4))
+    assert allocation.criterion == "distance of the network's outputs"
+    assert allocation.criterion in str(allocation) and str(allocation) == str(allocation.report)
+    step = allocation.report.steps[-1]
+    assert step.technique == "allocate_bits"
+    assert {row.path: 2**row.bits for row in step.rows} == pytest.approx(
+        {path: quantizer.num_levels for path, quantizer in allocation.items()}
+    )
+    result = kc.quantize(model, kc.GPFQ(), samples, overrides=allocation)
+    assert allocation.criterion in str(result.report)
+
+
+@pytest.mark.slow
+def test_a_loss_is_named_too(model, samples):
+    allocation = kc.allocate_bits(model, samples, average_bits=3, widths=(2, 3), loss=lambda network: 1.0)
+    assert allocation.criterion == "loss of the network"
+
+
+@pytest.mark.slow
+def test_kernels_within_other_layers_and_lookups_are_weighed_too():
+    tokens = keras.Input((7,), dtype="int32")
+    embedded = keras.layers.Embedding(20, 8, name="table")(tokens)
+    attended = keras.layers.MultiHeadAttention(2, 4, name="attention")(embedded, embedded)
+    pooled = keras.layers.GlobalAveragePooling1D()(attended)
+    model = keras.Model(tokens, keras.layers.Dense(3, name="head")(pooled))
+    x = np.random.default_rng(0).integers(0, 20, (40, 7))
+    allocation = kc.allocate_bits(model, x, average_bits=4)
+    assert {"table", "head", "attention/query_dense"} <= set(allocation)
+
+
+@pytest.mark.slow
+def test_nothing_reaches_the_terminal(model, samples, capfd):
+    for average in (2.5, 3, 4):
+        kc.allocate_bits(model, samples, average_bits=average)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
