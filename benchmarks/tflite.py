@@ -8,8 +8,8 @@ files: every network at every width in every mode and storage, on all test sampl
 simulation of their own ranges (`kc.quantize_activations`), others beside the Keras model with the same codes. others:
 what other tools make of the same network, sizes, accuracies and latencies in one run; it needs
 `pip install ai-edge-quantizer==0.10.0` and, for ResNet8, takes MLPerf's reference file if it is there. speed: random
-weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside TensorFlow's weights
-as int8. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
+weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside TensorFlow's own
+int8 file. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
 """
 
 import importlib.util
@@ -417,7 +417,8 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
         return lambda path: edge_quantizer(source, path, recipe, train)
 
     for weights, kind in (("float32", "float"), ("int8", "dynamic"), ("int8", "int8")):
-        yield "converter", weights, kind, exported(model, activations=kind)
+        yield "converter", weights, kind, by_converter(model, kind, train)
+    yield "ours, no codes", "int8", "int8", exported(model, activations="int8")
     float_file, decoded = folder / "float_file.tflite", folder / "decoded.tflite"
     kc.export_tflite(model, float_file)
     for bits, kinds in ((8, ("weight-only", "dynamic", "static")), (4, ("weight-only", "dynamic"))):
@@ -436,6 +437,15 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
                 fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
                 result = kc.distill_scales(kc.quantize(folded, fitted, calibration), folded, calibration)
                 yield from ours("OPTQ, corrected, refined, distilled", result)
+
+
+def by_converter(model: Any, kind: str, samples: "np.ndarray") -> Writer:
+    """TensorFlow's own file of a model."""
+    from keras_compress.export.conversion import convert
+
+    return lambda path: path.write_bytes(
+        convert(model, kind, batch=None, samples=lambda: ([sample[None]] for sample in samples))
+    )
 
 
 def measure(rows: list[dict[str, Any]], paths: list[pathlib.Path], test: "np.ndarray", labels: "np.ndarray") -> None:
@@ -527,16 +537,20 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
     for name, model in convolutional.items():
         folded = kc.fold_batch_normalization(model)
         samples = np.random.default_rng(0).uniform(size=(64, *model.input_shape[1:])).astype(np.float32)
-        wanted = {"converter, int8": (model, "int8", "fast"), "converter, float": (model, "float", "fast")}
+        paths = [folder / f"converter_{kind}.tflite" for kind in ("int8", "float")]
+        for path, kind in zip(paths, ("int8", "float"), strict=True):
+            by_converter(model, kind, samples)(path)
+        wanted = {"no codes, int8": (model, "int8", "fast")}
         for width in ("8 bits", "4 bits"):
             result = kc.quantize(folded, kc.MSQ(alphabet=alphabet(width)))
             wanted |= {f"ours, {width}, int8, {storage}": (result, "int8", storage) for storage in ("fast", "small")}
             wanted[f"ours, {width}, float, fast"] = (result, "float", "fast")
-        paths = []
         for index, (given, mode, storage) in enumerate(wanted.values()):
             paths.append(folder / f"{index}.tflite")
             kc.export_tflite(given, paths[-1], activations=mode, storage=storage, representative=samples)
-        for file, path, timing in zip(wanted, paths, in_turn(paths), strict=True):
+        for file, path, timing in zip(
+            ("converter, int8", "converter, float", *wanted), paths, in_turn(paths), strict=True
+        ):
             row = {"network": name, "file": file, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
             tables["convolutional"].append(row | {"ratio to the converter's int8": timing.ratio})
     return results.write(
