@@ -4,11 +4,12 @@
     python benchmarks/tflite.py --data=DATA --parts=files --networks=mlperf_resnet8
     python benchmarks/tflite.py --parts=speed
 
-files: every network at every width in every mode and storage, against the Keras model with the same codes, on all test
-samples. others: what other tools make of the same network, sizes, accuracies and latencies in one run; it needs
+files: every network at every width in every mode and storage, on all test samples: files of integers beside the
+simulation of their own ranges (`kc.quantize_activations`), others beside the Keras model with the same codes. others:
+what other tools make of the same network, sizes, accuracies and latencies in one run; it needs
 `pip install ai-edge-quantizer==0.10.0` and, for ResNet8, takes MLPerf's reference file if it is there. speed: random
-weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside the converter's
-int8. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
+weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside TensorFlow's own
+int8 file. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
 """
 
 import importlib.util
@@ -34,17 +35,28 @@ FLAGS = flags.FLAGS
 PARTS = ("files", "others", "speed")
 WIDTHS = ("ternary", "2 bits", "3 bits", "4 bits", "8 bits")
 REFERENCES = {"mlperf_resnet8": "mlperf_ic_resnet8_int8.tflite"}  # files that others made of a network
+INTEGER_COLUMNS = (
+    "network", "width", "activations", "storage", "Keras top-1", "simulation top-1", "top-1", "difference, points",
+    "other classes, %", "from float activations, points", "operators in floating point",
+)  # fmt: skip
 UNLABELLED = {  # file, and what it is run on
     "mlperf_kws_dscnn": ("mlperf_kws_dscnn.keras", "random numbers"),
     "mlperf_vww_mobilenet025": ("mlperf_vww_mobilenet025.h5", "CIFAR-10, enlarged"),
 }
+SPREAD = 3.0  # of the random numbers; with 1 the network gives one class for all of them
+STORAGES = ("fast", "small")
+RANGES = ("minmax", "mse")  # of files of integers: as `export_tflite` measures them, and of `kc.quantize_activations`
 SURE = 1e-3  # a gap between the two highest outputs, beyond which rounding must not change the class
-DIFFERENCE = 0.5  # points of accuracy
+DIFFERENCE = 0.3  # points of accuracy between a file of integers and its simulation, on so many samples or more:
+MANY = 10_000
+OTHERS = 1.0  # %, samples of another class, where there are fewer
+BATCH = 250  # samples in one call
 
 networks.define_flags([*networks.LABELLED, "onepixel_lenet_keras2"])
 flags.DEFINE_list("unlabelled", list(UNLABELLED), "Of `files`: networks without labelled data.")
 flags.DEFINE_list("parts", list(PARTS), "Which ones.")
 flags.DEFINE_list("widths", list(WIDTHS), "Of `files`.")
+flags.DEFINE_list("storages", list(STORAGES), "Of `files`.")
 flags.DEFINE_list("others_networks", ["mnist_mlp", "cifar10_cnn", "mlperf_resnet8"], "Of `others`.")
 flags.DEFINE_integer("num_samples", 500, "Training samples to quantize by and to measure ranges on.", lower_bound=1)
 flags.DEFINE_integer("test_samples", 10_000, "Test samples at most.", lower_bound=1)
@@ -55,7 +67,7 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
-    for flag, known in (("parts", PARTS), ("widths", WIDTHS)):
+    for flag, known in (("parts", PARTS), ("widths", WIDTHS), ("storages", STORAGES)):
         unknown = [name for name in FLAGS[flag].value if name not in known]
         if unknown:
             raise InputError(f"--{flag} takes {', '.join(known)}. Received: {unknown[0]!r}.")
@@ -116,7 +128,8 @@ def unlabelled(data: pathlib.Path) -> Iterator[tuple[str, Any, "np.ndarray", "np
         generator = np.random.default_rng(FLAGS.seed)
         shape = model.input_shape[1:]
         if kind == "random numbers":
-            train, test = (generator.normal(size=(FLAGS.num_samples, *shape)).astype("float32") for _ in range(2))
+            shapes = [(FLAGS.num_samples, *shape)] * 2
+            train, test = (generator.normal(scale=SPREAD, size=each).astype("float32") for each in shapes)
         else:
             samples = sweep.Samples.of(zoo.load_dataset(str(data / "cifar10.npz")), zoo.Preprocessing(scale=1 / 255))
             images = samples.calibration(FLAGS.num_samples, FLAGS.seed), samples.test()[0][: FLAGS.num_samples]
@@ -126,12 +139,10 @@ def unlabelled(data: pathlib.Path) -> Iterator[tuple[str, Any, "np.ndarray", "np
 
 
 def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
-    """Each network, width, mode and storage."""
-    import numpy as np
+    """Each network, width, mode and storage; written anew with each network."""
     import tensorflow as tf
 
     import keras_compress as kc
-    from keras_compress.export.policy import MODES, STORAGES
 
     rows: list[dict[str, Any]] = []
     packed: list[dict[str, Any]] = []
@@ -143,57 +154,122 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
                 width: kc.quantize(folded, kc.GPFQ(alphabet=alphabet(width)), calibration) for width in FLAGS.widths
             }
         for width, result in quantized.items():
-            wanted = result.model.predict(test, batch_size=256, verbose=0)
+            unrounded = result.model.predict(test, batch_size=BATCH, verbose=0)
             packed.append({"network": name, "width": width} | packed_size(result, folder))
-            for mode in MODES:
+            for activations, given, simulation in in_all_modes(result, train):
+                expected = None if simulation is None else simulation.predict(test, batch_size=BATCH, verbose=0)
                 content = b""
-                for storage in STORAGES:
+                for storage in FLAGS.storages:
                     path = folder / "net.tflite"
-                    report = kc.export_tflite(result, path, activations=mode, storage=storage, representative=train)
-                    row = {"network": name, "width": width, "activations": mode, "storage": storage}
+                    row = {"network": name, "width": width, "activations": activations, "storage": storage}
+                    figures = written(given, path, activations, storage, train)
                     if path.read_bytes() == content:
                         rows.append(rows[-1] | row)  # the same file
                         continue
                     content = path.read_bytes()
-                    row |= sizes(path, result, float_bytes) | outputs(path, test, labels, wanted)
-                    row["error grows most at"] = report.steps[-1].figures.get("error grows most at", "")
+                    row |= sizes(path, given, float_bytes) | outputs(path, test, labels, unrounded, expected)
+                    floats = "0" if activations.startswith("int8") else "all"
+                    row["operators in floating point"] = figures.get("operators in floating point", floats)
+                    row["error grows most at"] = figures.get("error grows most at", "")
                     rows.append(row)
                     print(results.markdown([row]).splitlines()[-1], flush=True)
+        path = write_files(rows, packed, machine)
+    return path
+
+
+def in_all_modes(result: "kc.Result", train: "np.ndarray") -> Iterator[tuple[str, "kc.Result", Any]]:
+    """Activations, what is exported, and the model that a file of integers is to compute."""
+    import keras_compress as kc
+    from keras_compress.export.policy import MODES
+
+    for mode in MODES:
+        if mode != "int8":
+            yield mode, result, None
+    for ranges in RANGES:
+        rounded = kc.quantize_activations(result, train, ranges=ranges)
+        yield f"int8, {ranges}", result if ranges == "minmax" else rounded, rounded.model
+
+
+def written(
+    given: "kc.Result", path: pathlib.Path, activations: str, storage: str, train: "np.ndarray"
+) -> dict[str, Any]:
+    """Writes a file, measuring ranges where `given` has none; what the report says of it."""
+    import keras_compress as kc
+
+    mode = activations.partition(",")[0]
+    return kc.export_tflite(given, path, activations=mode, storage=storage, representative=train).steps[-1].figures
+
+
+def worst_files(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each network and mode: the worst over widths and storages."""
+    import numpy as np
+
     worst = []
-    for name in dict.fromkeys(row["network"] for row in rows):
-        for mode in MODES:
-            ours = [row for row in rows if (row["network"], row["activations"]) == (name, mode)]
-            small = [row for row in ours if row["storage"] == "small"]
-            most = max(ours, key=lambda row: abs(row["difference, points"]))
-            worst.append(
-                {
-                    "network": name,
-                    "activations": mode,
-                    "files": len(ours),
-                    "codes equal": f"{np.mean([row['codes equal'] for row in ours]):.0%}",
-                    "small: rest / bound": max(row["rest / bound"] for row in small),
-                    "same class where sure": min(row["same class where sure"] for row in ours),
-                    "largest difference, points": most["difference, points"],
-                    "there": f"{most['width']}; {most['error grows most at']}".rstrip("; "),
-                }
-            )
+    for name, activations in dict.fromkeys((row["network"], row["activations"]) for row in rows):
+        ours = [row for row in rows if (row["network"], row["activations"]) == (name, activations)]
+        small = [row["rest / bound"] for row in ours if row["storage"] == "small"]
+        most = max(ours, key=lambda row: abs(row["difference, points"]))
+        worst.append(
+            {
+                "network": name,
+                "activations": activations,
+                "samples": most["samples"],
+                "files": len(ours),
+                "codes equal": f"{np.mean([row['codes equal'] for row in ours]):.0%}",
+                "small: rest / bound": max(small, default=None),
+                "same class where sure": min(row["same class where sure"] for row in ours),
+                "difference, points": most["difference, points"],
+                "there": most["width"],
+                "other classes, %": max(row["other classes, %"] for row in ours),
+                "from float activations, points": max(
+                    (row["from float activations, points"] for row in ours), key=lambda points: abs(points)
+                ),
+                "beyond the limits": sum(beyond(row) for row in ours),
+            }
+        )
+    return worst
+
+
+def beyond(row: dict[str, Any]) -> bool:
+    """Whether a file of integers is further from its simulation than it may be."""
+    if not row["activations"].startswith("int8"):
+        return False
+    if row["samples"] >= MANY:
+        return abs(row["difference, points"]) > DIFFERENCE
+    return bool(row["other classes, %"] > OTHERS)
+
+
+def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machine: dict[str, Any]) -> pathlib.Path:
+    """The tables of `files`."""
     return results.write(
         FLAGS.results_dir,
         "tflite_files",
-        "TFLite files beside the Keras models with the same codes",
+        "TFLite files beside simulations of their ranges, and the Keras models with the same codes",
         {"files": rows, "packed": packed},
         machine=machine,
-        settings={name: FLAGS[name].value for name in ("num_samples", "test_samples", "seed", "widths")},
-        sections={"the worst over widths and storages": results.markdown(worst), "packed": results.markdown(packed)},
+        settings={name: FLAGS[name].value for name in ("num_samples", "test_samples", "seed", "widths", "storages")},
+        sections={
+            "the worst over widths and storages": results.markdown(worst_files(rows)),
+            "files of integers and their simulations": results.markdown(
+                [{name: row[name] for name in INTEGER_COLUMNS} for row in rows if row["activations"].startswith("int8")]
+            ),
+            "packed": results.markdown(packed),
+        },
         notes=[
             "codes equal: every kernel's codes, read from the file, in the numbers in which the result has them; "
             "`export_tflite` has compared each of them at its place.",
             "small: rest / bound: what is not codes, over 1.1 x (float file - 4 bytes a weight) + 16 bytes a channel; "
             "the float file is that of TensorFlow's converter.",
-            f"same class where sure: share of test samples with the Keras model's class, of those whose two highest "
-            f"outputs differ by more than {SURE:g}.",
-            "difference: top-1 of the file minus that of the Keras model with the same codes, points; where it is "
-            f"more than {DIFFERENCE:g}, the layer at whose outputs the error grows most.",
+            'simulation: `kc.quantize_activations(result, samples, ranges=...).model`. "int8, minmax" is the file that '
+            "`export_tflite` makes of the result, with the same samples as `representative=`; "
+            '"int8, mse" the one that it makes of what `kc.quantize_activations` gives.',
+            "difference: top-1 of the file minus that of its simulation, points; for floats and dynamic, minus that of "
+            "the Keras model with the same codes, which has float activations. other classes: of all test samples, "
+            "those with another class than there. same class where sure: share with the same class, of those whose two "
+            f"highest outputs differ by more than {SURE:g} there.",
+            "from float activations: top-1 of the file minus that of the Keras model with the same codes.",
+            f"beyond the limits: files of integers whose top-1 is more than {DIFFERENCE:g} points from that of the "
+            f"simulation; where there are fewer than {MANY:,} samples, more than {OTHERS:g} % other classes.",
             "Labels of "
             + " and ".join(f"{name} ({kind})" for name, (_, kind) in UNLABELLED.items())
             + " are the classes "
@@ -246,21 +322,30 @@ def sizes(path: pathlib.Path, result: "kc.Result", float_bytes: int) -> dict[str
     }
 
 
-def outputs(path: pathlib.Path, x: "np.ndarray", labels: "np.ndarray", wanted: "np.ndarray") -> dict[str, Any]:
-    """Accuracy of a file, and how often its class is that of the Keras model."""
+def outputs(
+    path: pathlib.Path, x: "np.ndarray", labels: "np.ndarray", unrounded: "np.ndarray", simulated: "np.ndarray | None"
+) -> dict[str, Any]:
+    """Accuracy of a file, and how often its class is that of its simulation, or else of the Keras model."""
     import numpy as np
 
     from keras_compress.measurement.tflite import runner_of
 
-    (ours,) = runner_of(path, threads=2).outputs([x])
-    ordered = np.sort(wanted, axis=1)
+    (ours,) = runner_of(path, threads=2).outputs([x], BATCH)
+    expected = unrounded if simulated is None else simulated
+    ordered = np.sort(expected, axis=1)
     sure = ordered[:, -1] - ordered[:, -2] > SURE
-    same = ours.argmax(axis=1) == wanted.argmax(axis=1)
-    keras_top1, top1 = (100 * np.mean(each.argmax(axis=1) == labels) for each in (wanted, ours))
+    same = ours.argmax(axis=1) == expected.argmax(axis=1)
+    top1, expected_top1, keras_top1 = (
+        100 * float(np.mean(each.argmax(axis=1) == labels)) for each in (ours, expected, unrounded)
+    )
     return {
+        "samples": len(x),
         "Keras top-1": keras_top1,
+        "simulation top-1": None if simulated is None else expected_top1,
         "top-1": top1,
-        "difference, points": top1 - keras_top1,
+        "difference, points": top1 - expected_top1,
+        "other classes, %": 100 * float(np.mean(~same)),
+        "from float activations, points": top1 - keras_top1,
         "same class where sure": float(np.mean(same[sure])),
     }
 
@@ -332,7 +417,8 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
         return lambda path: edge_quantizer(source, path, recipe, train)
 
     for weights, kind in (("float32", "float"), ("int8", "dynamic"), ("int8", "int8")):
-        yield "converter", weights, kind, exported(model, activations=kind)
+        yield "converter", weights, kind, by_converter(model, kind, train)
+    yield "ours, no codes", "int8", "int8", exported(model, activations="int8")
     float_file, decoded = folder / "float_file.tflite", folder / "decoded.tflite"
     kc.export_tflite(model, float_file)
     for bits, kinds in ((8, ("weight-only", "dynamic", "static")), (4, ("weight-only", "dynamic"))):
@@ -351,6 +437,15 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
                 fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
                 result = kc.distill_scales(kc.quantize(folded, fitted, calibration), folded, calibration)
                 yield from ours("OPTQ, corrected, refined, distilled", result)
+
+
+def by_converter(model: Any, kind: str, samples: "np.ndarray") -> Writer:
+    """TensorFlow's own file of a model."""
+    from keras_compress.export.conversion import convert
+
+    return lambda path: path.write_bytes(
+        convert(model, kind, batch=None, samples=lambda: ([sample[None]] for sample in samples))
+    )
 
 
 def measure(rows: list[dict[str, Any]], paths: list[pathlib.Path], test: "np.ndarray", labels: "np.ndarray") -> None:
@@ -442,16 +537,20 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
     for name, model in convolutional.items():
         folded = kc.fold_batch_normalization(model)
         samples = np.random.default_rng(0).uniform(size=(64, *model.input_shape[1:])).astype(np.float32)
-        wanted = {"converter, int8": (model, "int8", "fast"), "converter, float": (model, "float", "fast")}
+        paths = [folder / f"converter_{kind}.tflite" for kind in ("int8", "float")]
+        for path, kind in zip(paths, ("int8", "float"), strict=True):
+            by_converter(model, kind, samples)(path)
+        wanted = {"no codes, int8": (model, "int8", "fast")}
         for width in ("8 bits", "4 bits"):
             result = kc.quantize(folded, kc.MSQ(alphabet=alphabet(width)))
             wanted |= {f"ours, {width}, int8, {storage}": (result, "int8", storage) for storage in ("fast", "small")}
             wanted[f"ours, {width}, float, fast"] = (result, "float", "fast")
-        paths = []
         for index, (given, mode, storage) in enumerate(wanted.values()):
             paths.append(folder / f"{index}.tflite")
             kc.export_tflite(given, paths[-1], activations=mode, storage=storage, representative=samples)
-        for file, path, timing in zip(wanted, paths, in_turn(paths), strict=True):
+        for file, path, timing in zip(
+            ("converter, int8", "converter, float", *wanted), paths, in_turn(paths), strict=True
+        ):
             row = {"network": name, "file": file, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
             tables["convolutional"].append(row | {"ratio to the converter's int8": timing.ratio})
     return results.write(

@@ -4,11 +4,12 @@
     python quantize/compare_exports.py digits_cnn --methods=gpfq,optq_refined --bits=4,8
     python quantize/compare_exports.py quantized_models/digits_cnn_gpfq_integer_15levels_500samples_1234abcd
 
-MODEL is a path, or the name of a network in serialized_models/. The converter makes its files of it (float, float16,
-8-bit weights, full integers, 16-bit activations), and for each of --methods and --bits it is quantized, and exported
-with its own integers in every mode and storage. With NAME.codes.npz beside NAME.keras, it is quantized already, and its
-codes are exported. Samples are those of the model card or of --dataset: training samples to calibrate on, test samples
-for the accuracy. Files take turns when they are timed, one sample at a time.
+MODEL is a path, or the name of a network in serialized_models/. It is exported as it is ("no codes": float, float16,
+8-bit weights and 16-bit activations as TensorFlow's converter makes them, and full integers), and for each of --methods
+and --bits it is quantized, and exported with its own integers in every mode and storage. With NAME.codes.npz beside
+NAME.keras, it is quantized already, and its codes are exported. Samples are those of the model card or of --dataset:
+training samples to calibrate on, test samples for the accuracy. Files take turns when they are timed, one sample at a
+time. "in floats" are the operators whose outputs are floats: 0 is a file that computes with integers alone.
 
 Files go to quantized_models/NAME/, the table and the picture to model_metrics/NAME/exports.csv and exports.png.
 """

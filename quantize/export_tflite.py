@@ -5,9 +5,10 @@
     python quantize/export_tflite.py my_network.keras --activations=int8 --dataset=cifar10 --scale=0.00392157
 
 MODEL is a path, or the name of a network in serialized_models/. With NAME.codes.npz beside NAME.keras, as
-quantize_pretrained.py and Result.save leave them, the file holds the codes of the result; else the converter rounds the
-weights. A model card or --dataset gives the samples that ranges of activations are measured on (training samples) and
-those that the accuracy is of (test samples); activations=int8 and int16x8 need them.
+quantize_pretrained.py and Result.save leave them, the file holds the codes of the result; else weights are rounded to 8
+bits where the file has integers. A model card or --dataset gives the samples that ranges of activations are measured on
+(training samples) and those that the accuracy is of (test samples); activations=int8 and int16x8 need them. The last
+line then says which operators stay in floating point, since TFLite has none of integers for them.
 """
 
 import pathlib
@@ -30,16 +31,20 @@ flags.DEFINE_enum(
     "ranges",
     "mse",
     ["mse", "moving_average", "minmax", "converter"],
-    "Of activations=int8: by kc.quantize_activations, or by the converter, from least and largest values.",
+    "Of activations=int8: by kc.quantize_activations, or by kc.export_tflite from least and largest values, as "
+    "TensorFlow's converter measures them.",
 )
 flags.DEFINE_string("output", None, "Path of the file. Default: NAME.tflite beside the network.")
 flags.DEFINE_bool("c_array", False, "Write NAME.h too, a C array of the file.")
 
 
+INTEGERS = ("int8", "int16x8")  # activations
+
+
 def main(argv: list[str]) -> None:
     path = options.model_path(argv)
     output = path.with_name(f"{path.stem}.tflite") if FLAGS.output is None else pathlib.Path(FLAGS.output)
-    if FLAGS.activations in ("int8", "int16x8") and not options.has_data(path):
+    if FLAGS.activations in INTEGERS and not options.has_data(path):
         raise InputError(
             f"--activations={FLAGS.activations} measures ranges on samples, and there is no model card "
             f"{str(options.card_path(path))!r}. Name the data set with --dataset, and how the network wants it with "
@@ -50,6 +55,7 @@ def main(argv: list[str]) -> None:
     from keras_compress.export.c_array import write_c_array
     from keras_compress.export.tflite import export_tflite
     from keras_compress.measurement.evaluation import evaluate
+    from keras_compress.measurement.inspection import float_operators
     from keras_compress.measurement.tflite import evaluate_tflite
     from keras_compress.quantization.activations import quantize_activations
     from keras_compress.report import Report
@@ -79,6 +85,12 @@ def main(argv: list[str]) -> None:
     print(f"file:   {output}")
     if FLAGS.c_array:
         print(f"array:  {write_c_array(output)}")
+    if FLAGS.activations in INTEGERS:
+        print(f"operators in floating point: {_named(float_operators(output.read_bytes()))}")
+
+
+def _named(operators: str) -> str:
+    return "none" if operators == "0" else f"{operators}; the file needs a processor that computes with floats"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`export_tflite()`: a TFLite file that holds the very integers of a result."""
 
-import collections
 import contextlib
 import dataclasses
 import os
@@ -25,6 +24,7 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.counts import measure
+from keras_compress.measurement.inspection import float_operators
 from keras_compress.report import LayerRow, Report, Step
 from keras_compress.result import Result
 
@@ -95,7 +95,7 @@ def export_tflite(
     }
     if checked.errors:
         step.figures["error grows most at"] = checking.grows_most(checked.errors)
-    if activations == "int8" and (floats := _float_operators(written.content)):
+    if activations == "int8" and (floats := float_operators(written.content)) != "0":
         step.figures["operators in floating point"] = floats
     return given.report.extended(step)
 
@@ -195,19 +195,6 @@ def _samples(given: Result, representative: Any) -> list[np.ndarray]:
         )
         for spec, shape in zip(specs, shapes, strict=True)
     ]
-
-
-def _float_operators(content: bytes) -> str:
-    """Operators that give floats in a file of integers, but for those that turn one into the other; "" for none."""
-    model = flatbuffer.parse(content)
-    graph = model.subgraphs[0]
-    kinds = collections.Counter(
-        flatbuffer.operator_name(model, operator)
-        for operator in graph.operators
-        if any(flatbuffer.TYPES[graph.tensors[tensor].type] == "FLOAT32" for tensor in operator.outputs)
-    )
-    del kinds["DEQUANTIZE"]
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _rows(given: Result, written: Written, errors: dict[str, float]) -> list[LayerRow]:

@@ -163,6 +163,28 @@ def inspect_tflite(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
+def float_operators(content: bytes) -> str:
+    """Operators of a TFLite file whose outputs are floats, such as "7 MUL, 7 ADD"; "0" for none, "all" for all.
+
+    DEQUANTIZE, which only turns integers into floats, is not counted.
+    """
+    model = flatbuffer.parse(content)
+    tensors = model.subgraphs[0].tensors
+    floats: collections.Counter[str] = collections.Counter()
+    others = 0
+    for operator in model.subgraphs[0].operators:
+        kind = flatbuffer.operator_name(model, operator)
+        if kind == "DEQUANTIZE":
+            continue
+        if any(flatbuffer.TYPES.get(tensors[number].type) == "FLOAT32" for number in operator.outputs):
+            floats[kind] += 1
+        else:
+            others += 1
+    if floats and not others:
+        return "all"
+    return ", ".join(f"{count} {kind}" for kind, count in floats.most_common()) or "0"
+
+
 def _shape(sizes: list[int] | None) -> tuple[int, ...]:
     return () if sizes is None else tuple(int(size) for size in sizes)
 

@@ -16,6 +16,7 @@ from keras_compress.errors import InputError
 from keras_compress.export.policy import MODES, STORAGES
 from keras_compress.export.tflite import FORMATS, export_tflite
 from keras_compress.files import check_writable_folder, replacing
+from keras_compress.measurement.inspection import float_operators
 from keras_compress.measurement.tflite import benchmark_tflite, evaluate_tflite
 from keras_compress.quantization.activations import quantize_activations
 from keras_compress.result import Result
@@ -23,7 +24,7 @@ from keras_compress.sweep import style
 from keras_compress.sweep.samples import Samples
 from keras_compress.text import aligned
 
-CONVERTER = "converter"  # the weights are TensorFlow's business
+WITHOUT = "no codes"  # the weights of a plain model
 COLORS = {
     "float": "#0072B2", "dynamic": "#009E73", "int8": "#D55E00", "float16": "#56B4E9", "int16x8": "#CC79A7",
 }  # fmt: skip
@@ -36,9 +37,11 @@ class ExportRow:
     """One file.
 
     Attributes:
-        weights: who chose them: "converter", or the name of a result.
-        activations, storage: as for `export_tflite`; "fast, small" where both give the same file; no storage where the
-            converter chooses.
+        weights: the name of a result, or "no codes" for those of a plain model: TensorFlow's converter stores them, and
+            `export_tflite` rounds them to 8 bits where activations are "int8".
+        activations, storage: as for `export_tflite`; "fast, small" where both give the same file; no storage where
+            there are no codes.
+        floats: operators whose outputs are floats, such as "7 MUL, 7 ADD", "0" or "all".
         top1: on the test samples.
         bytes, gzipped_bytes: of the file.
         milliseconds: median of one call with one sample.
@@ -51,6 +54,7 @@ class ExportRow:
     weights: str
     activations: str
     storage: str = ""
+    floats: str = ""
     top1: float | None = None
     bytes: int | None = None
     gzipped_bytes: int | None = None
@@ -77,7 +81,7 @@ def compare_exports(
     """Writes every file, and measures it.
 
     Args:
-        model: a Keras model that the converter makes files of, in all its formats; None is none.
+        model: a Keras model without codes, of which files are made in all formats; None is none.
         results: name -> quantized network, of which files are made in every mode and storage; those of integers with
             ranges by `quantize_activations`.
         samples: training samples, which ranges of activations are measured on, and test samples.
@@ -97,7 +101,7 @@ def compare_exports(
     """
     wanted: list[tuple[ExportRow, Any]] = []
     if model is not None:
-        wanted += [(ExportRow(CONVERTER, kind), model) for kind in ("float", *FORMATS, "dynamic", "int8")]
+        wanted += [(ExportRow(WITHOUT, kind), model) for kind in ("float", *FORMATS, "dynamic", "int8")]
     for name, result in results.items():
         wanted += [(ExportRow(name, mode, storage), result) for mode in MODES for storage in STORAGES]
     if not wanted:
@@ -143,11 +147,15 @@ def _write(row: ExportRow, given: Any, folder: pathlib.Path, images: Any) -> byt
         return b""
     content = path.read_bytes()
     row.file, row.bytes, row.gzipped_bytes = path.name, len(content), len(zlib.compress(content, 9))
+    row.floats = float_operators(content)
     return content
 
 
-HEADINGS = ("weights", "activations", "storage", "kB", "kB gzipped", "top-1", "lost", "ms", "quartiles", "ratio")
-TEXTS = ("weights", "activations", "storage")
+HEADINGS = (
+    "weights", "activations", "storage", "in floats", "kB", "gzipped", "top-1", "lost", "ms", "quartiles", "ratio",
+)  # fmt: skip
+TEXTS = ("weights", "activations", "storage", "in floats")
+KINDS = 2  # of operators that a cell names
 
 
 def exports_table(rows: Sequence[ExportRow], float_top1: float) -> str:
@@ -162,6 +170,7 @@ def exports_table(rows: Sequence[ExportRow], float_top1: float) -> str:
                 row.weights,
                 row.activations,
                 row.storage,
+                _short(row.floats),
                 f"{row.bytes / 1000:,.1f}",
                 f"{row.gzipped_bytes / 1000:,.1f}",
                 f"{row.top1:.2%}",
@@ -178,6 +187,13 @@ def exports_table(rows: Sequence[ExportRow], float_top1: float) -> str:
         if row.reason
     ]
     return "\n".join([*lines, *refused])
+
+
+def _short(operators: str) -> str:
+    """The first kinds of operators, and how many others there are."""
+    kinds = operators.split(", ")
+    others = sum(int(kind.split()[0]) for kind in kinds[KINDS:])
+    return ", ".join([*kinds[:KINDS], *([f"{others} more"] if others else [])])
 
 
 def write_exports(rows: Sequence[ExportRow], path: str | os.PathLike[str]) -> None:

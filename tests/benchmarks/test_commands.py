@@ -109,6 +109,27 @@ def test_methods_are_timed_beside_their_floor_or_say_what_they_need(tmp_path):
 
 
 @pytest.mark.slow
+def test_files_of_integers_stand_beside_the_simulation_of_their_ranges(data, tmp_path):
+    done = run(
+        "tflite.py", f"--data={data}", "--parts=files", "--networks=deepxplore_lenet1", "--unlabelled=",
+        "--widths=4 bits", "--storages=small", "--num_samples=20", "--results_dir=.",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "tflite_files_files.csv").open() as file:
+        rows = {row["activations"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["float", "dynamic", "int8, minmax", "int8, mse"]
+    for activations, row in rows.items():
+        integers = activations.startswith("int8")
+        expected = row["simulation top-1" if integers else "Keras top-1"]
+        assert float(row["difference, points"]) == pytest.approx(float(row["top-1"]) - float(expected))
+        assert row["operators in floating point"] == ("0" if integers else "all")
+        assert integers or row["simulation top-1"] == ""
+        assert (row["codes equal"], row["samples"]) == ("True", "30")
+    assert "files of integers and their simulations" in (tmp_path / "tflite_files.md").read_text()
+
+
+@pytest.mark.slow
 def test_the_table_in_readme_is_that_of_the_recorded_rows():
     shown = run("accuracy.py", "--show")
     assert shown.returncode == 0, shown.stderr

@@ -27,7 +27,7 @@ def test_all_files_of_a_network(call, tmp_path):
     folder, metrics = tmp_path / "quantized_models" / "tiny", tmp_path / "model_metrics" / "tiny"
     rows = table_of(metrics / "exports.csv")
     assert {(row["weights"], row["activations"]) for row in rows} == {
-        *(("converter", kind) for kind in ("float", "float16", "int16x8", "dynamic", "int8")),
+        *(("no codes", kind) for kind in ("float", "float16", "int16x8", "dynamic", "int8")),
         *((f"gpfq {width}", mode) for width in ("4 bits", "3 levels") for mode in ("float", "dynamic", "int8")),
     }
     digits = zoo.load_dataset("digits")
@@ -36,11 +36,18 @@ def test_all_files_of_a_network(call, tmp_path):
         assert int(row["bytes"]) == file.stat().st_size
         accuracy = kc.evaluate_tflite(file, digits.x_test[..., None] / 16, digits.y_test)
         assert float(row["top1"]) == accuracy.top1
+        assert row["floats"] == ("0" if row["activations"].startswith("int") else "all")
         assert 0 < float(row["low"]) <= float(row["milliseconds"]) <= float(row["high"])
     assert {path.name for path in folder.iterdir()} == {row["file"] for row in rows}
     assert (metrics / "exports.png").read_bytes().startswith(b"\x89PNG")
     lines = done.out.splitlines()
     assert lines[0].startswith("tiny in Keras: top-1 ") and max(map(len, lines)) <= 120
+    heading = lines[1].index("in floats")
+    assert all(
+        line[heading:].split()[0] == ("0" if " int" in line else "all")
+        for line in lines
+        if line.startswith(("no codes", "gpfq"))
+    )
     assert sum(line.startswith("gpfq 4 bits") for line in lines) == sum(row["weights"] == "gpfq 4 bits" for row in rows)
 
 

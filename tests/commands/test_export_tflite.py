@@ -41,6 +41,20 @@ def test_a_result_keeps_its_codes(call, result, tmp_path, name):
     assert f"TFLite: {kc.evaluate_tflite(file, x, digits.y_test)}" in done.out
     assert "file:   quantized_models/tiny_w4.tflite" in done.out.splitlines()
     assert re.search(r"^conv +Conv2D +static .*int4", done.out, re.MULTILINE)
+    assert done.out.splitlines()[-1] == "operators in floating point: none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranges", ["mse", "converter"])
+def test_the_last_line_names_operators_that_stay_in_floating_point(call, networks, tmp_path, ranges):
+    """TFLite has no ELU of integers."""
+    layers = [keras.layers.Conv2D(2, 3, strides=2, activation="elu"), keras.layers.Flatten(), keras.layers.Dense(10)]
+    keras.Sequential([keras.Input((8, 8, 1)), *layers]).save(tmp_path / "elu.keras")
+    zoo.ModelCard.read(networks / "tiny.json").write(tmp_path / "elu.json")
+    done = call("./elu.keras", "--activations=int8", f"--ranges={ranges}", "--num_samples=40", "--c_array")
+    assert done.code == 0, done.err
+    last = done.out.splitlines()[-1]
+    assert last.startswith("operators in floating point: 1 ELU; "), done.out
 
 
 @pytest.mark.slow
@@ -59,7 +73,7 @@ def test_a_plain_model_without_data_takes_the_converters_path(call, tmp_path):
     done = call("bare", "--activations=float16", "--output=here/net.tflite")
     assert done.code == 0, done.err
     assert "FLOAT16" in {tensor.type for tensor in kc.inspect_tflite(tmp_path / "here/net.tflite").tensors}
-    assert "Keras:" not in done.out
+    assert "Keras:" not in done.out and "floating point" not in done.out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress.measurement.inspection import float_operators
 
 L = keras.layers
 
@@ -48,6 +49,25 @@ def test_the_table_names_what_is_there(file):
     text = str(kc.inspect_tflite(file[0]))
     assert "head" in text and "INT4" in text and "10x576" in text
     assert "where they are: INT4" in text and max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.slow
+def test_operators_whose_outputs_are_floats_are_counted(tmp_path):
+    """TFLite has neither an ELU nor a SELU of integers."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4))
+    x = L.Conv2D(4, 3, activation="elu")(L.Conv2D(4, 3, activation="elu")(inputs))
+    model = keras.Model(inputs, L.Dense(10)(L.Flatten()(L.Activation("relu")(x))))
+    plain = keras.Model(inputs, L.Dense(10)(L.Flatten()(inputs)))
+    samples, path = np.random.default_rng(0).normal(size=(20, 8, 8, 4)).astype(np.float32), tmp_path / "net.tflite"
+
+    def counted(model: keras.Model, activations: str) -> str:
+        kc.export_tflite(model, path, activations=activations, representative=samples)
+        return float_operators(path.read_bytes())
+
+    assert counted(model, "int8") == "2 ELU"
+    assert counted(plain, "int8") == "0"
+    assert counted(plain, "float") == "all"
 
 
 def test_damaged_and_missing_files_are_refused(file, tmp_path):
