@@ -17,6 +17,7 @@ from keras_compress.layers.rounding import Names, RoundedTensor
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
 
 RANGES = ("mse", "moving_average", "minmax")
+STILL = 512  # half a step of 8 bits
 
 
 @dataclasses.dataclass
@@ -66,6 +67,8 @@ def choose_alphabets(
     families = {number: family for family, numbers in range_of.items() for number in numbers}
     extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in families}
 
+    channels = {number: _Channels() for number in families}
+
     def find(number: int, values: Any) -> None:
         samples = np.asarray(values, np.float32)
         samples = samples.reshape(len(samples), -1)
@@ -76,6 +79,8 @@ def choose_alphabets(
                 "samples. Look at the weights of this layer and of those before it."
             )
         extremes[number].add(lows, highs)
+        if ranges == "mse":
+            channels[number].add(samples.reshape(-1, np.shape(values)[-1]))
 
     visit_tensors(source, graph, families.keys(), find)
     done("extremes")
@@ -86,9 +91,12 @@ def choose_alphabets(
     histograms = {}
     if ranges == "mse":
         histograms = {family: Histogram(*span) for family, span in spans.items()}
-        visit_tensors(
-            source, graph, families.keys(), lambda number, values: histograms[families[number]].add(np.asarray(values))
-        )
+
+        def count(number: int, values: Any) -> None:
+            array, still = np.asarray(values), channels[number].still(spans[families[number]])
+            histograms[families[number]].add(array[..., ~still])
+
+        visit_tensors(source, graph, families.keys(), count)
         done("histograms")
     alphabets: dict[tuple[int, int], TensorAlphabet] = {}
     for each in chosen:
@@ -99,9 +107,40 @@ def choose_alphabets(
             else:
                 span = spans[family]
                 if histograms:
-                    span = mse_range(histograms[family], width, symmetric=symmetric)
+                    low, high = mse_range(histograms[family], width, symmetric=symmetric)
+                    held = [channels[number].ends_of_still(span) for number in range_of[family]]
+                    span = min([low, *(ends[0] for ends in held)]), max([high, *(ends[1] for ends in held)])
                 alphabets[key] = TensorAlphabet.of_range(*span, width, symmetric=symmetric)
         each.alphabet = alphabets[key]
+
+
+class _Channels:
+    """The least and the largest value of each channel, the last axis of a tensor.
+
+    A channel that hardly changes says nothing to the layers behind it but a constant: in networks with weight decay
+    many channels die so. Where their equal values are counted, the range of least squared error is the one that meets
+    them exactly, and clips the channels that live.
+    """
+
+    def __init__(self) -> None:
+        self.low: Any = np.inf
+        self.high: Any = -np.inf
+
+    def add(self, rows: np.ndarray) -> None:
+        """(m, channels)."""
+        self.low, self.high = np.minimum(self.low, rows.min(axis=0)), np.maximum(self.high, rows.max(axis=0))
+
+    def still(self, span: tuple[float, float]) -> np.ndarray:
+        """Which channels change by less than a part in `STILL` of what the tensor spans; none where all do."""
+        still = np.atleast_1d((self.high - self.low) * STILL < span[1] - span[0])
+        return still & ~still.all()
+
+    def ends_of_still(self, span: tuple[float, float]) -> tuple[float, float]:
+        """The least and the largest value of these channels: a constant that is clipped is another constant."""
+        still = self.still(span)
+        if not still.any():
+            return np.inf, -np.inf
+        return float(self.low[still].min()), float(self.high[still].max())
 
 
 def rounded_network(network: keras.Model, chosen: Sequence[Activation]) -> keras.Model:

@@ -88,9 +88,13 @@ def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, str], sa
     relative, expected = errors.relative(), [each[0] for each in runs]
     # What a loop rounds is not simulated.
     tolerance = TOLERANCES["dynamic"] if len(flatbuffer.parse(content).subgraphs) == 1 else MOST
-    largest = check_outputs(
-        content, expected, samples, tolerance, _cause(relative), lambda: [_of_rounding(*each) for each in runs]
-    )
+
+    def moved() -> list[float]:
+        return [_of_rounding(*each) for each in runs]
+
+    largest = check_outputs(content, expected, samples, tolerance, _cause(relative), moved, delegates=(True,))
+    # LiteRT's builtin kernels for 4-bit weights and float inputs round these in another way (5 % off at 2 bits).
+    check_outputs(content, expected, samples, MOST, _cause(relative), delegates=(False,))
     return Checked(largest, None, relative)
 
 
