@@ -62,6 +62,7 @@ flags.DEFINE_integer("num_samples", 500, "Training samples to quantize by and to
 flags.DEFINE_integer("test_samples", 10_000, "Test samples at most.", lower_bound=1)
 flags.DEFINE_integer("rounds", 100, "Timed calls of each file, which take turns.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the choice of training samples.")
+flags.DEFINE_multi_string("remark", [], "Of `files`: a line below the results, such as how a network was trained.")
 flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
@@ -257,7 +258,9 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
         },
         notes=[
             "codes equal: every kernel's codes, read from the file, in the numbers in which the result has them; "
-            "`export_tflite` has compared each of them at its place.",
+            "`export_tflite` has compared each of them at its place. In a file of integers a channel whose bias would "
+            "not fit into 32 bits has a larger scale, with which its codes, of no effect beside the bias, become 0: so "
+            "in mlperf_vww_mobilenet025, whose files differ in such channels alone.",
             "small: rest / bound: what is not codes, over 1.1 x (float file - 4 bytes a weight) + 16 bytes a channel; "
             "the float file is that of TensorFlow's converter.",
             'simulation: `kc.quantize_activations(result, samples, ranges=...).model`. "int8, minmax" is the file that '
@@ -275,6 +278,7 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
             + " are the classes "
             "that the float network gives.",
             "packed / ideal: bytes of `save_packed`, over bits x weights / 8 and all other numbers in float32.",
+            *FLAGS.remark,
         ],
     )
 
