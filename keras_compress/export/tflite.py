@@ -45,11 +45,12 @@ def export_tflite(
 ) -> Report:
     """Writes a TFLite file that holds exactly the codes and scales of a result, and checks it before it is there.
 
-    TensorFlow's converter makes the graph; the integers are then written into it, at 2, 4 or 8 bits. Only a channel whose
-    bias would need more than 32 bits, since its weights are next to nothing, gets a larger scale and other codes. BatchNorm behind a
+    TensorFlow's converter makes the graph; the integers are then written into it, at 2, 4 or 8 bits. BatchNorm behind a
     quantized kernel is folded: codes stay (those of channels with a negative factor change sign) and scales are
-    multiplied. What has no codes takes the converter's path. The file is read again and compared with the result, and
-    runs with and without XNNPACK; one that fails is not left behind.
+    multiplied. Only a channel whose bias would need more than 32 bits, since its weights are next to nothing, gets a
+    larger scale and other codes. What has no codes takes the converter's path, or 8 bits in a file of integers. The
+    file is read again and compared with the result, and runs on samples next to a simulation of what it rounds; one
+    that fails is not left behind.
 
     Args:
         model: a result of `quantize`, or a plain Keras model.

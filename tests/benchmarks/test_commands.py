@@ -130,6 +130,25 @@ def test_files_of_integers_stand_beside_the_simulation_of_their_ranges(data, tmp
 
 
 @pytest.mark.slow
+def test_dead_channels_trains_once_and_compares_files_with_their_simulations(data, tmp_path):
+    small = [f"--data={data}", "--dataset=mnist", "--images=16", "--epochs=1", "--batch_size=8", "--bits=8"]
+    small += ["--num_samples=4", "--test_images=12", "--models_dir=models", "--results_dir=."]
+    done = run("dead_channels.py", *small, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("channels dead") == 1 and len(list((tmp_path / "models").glob("mnist_*.keras"))) == 1
+    with (tmp_path / "dead_channels_channels.csv").open() as file:
+        channels = list(csv.DictReader(file))
+    assert [row["channels"] for row in channels] == ["7050", "7050"]
+    with (tmp_path / "dead_channels_files.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows[:4]] == [
+        "none: the float network", "TensorFlow's int8", "W8A8, ranges chosen", "W8A8, ranges measured by the export",
+    ]  # fmt: skip
+    assert len(rows) == 8
+    assert all(row["float operators"] == "0" for row in rows if row["kB"])
+
+
+@pytest.mark.slow
 def test_the_table_in_readme_is_that_of_the_recorded_rows():
     shown = run("accuracy.py", "--show")
     assert shown.returncode == 0, shown.stderr
