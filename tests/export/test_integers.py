@@ -200,7 +200,7 @@ def test_what_has_no_integers_stays_in_floating_point_and_is_named(tmp_path, rng
     model = sequence(build)()
     x = rng.normal(size=(48, 10, 6)).astype(np.float32)
     for difference, step in both(tmp_path / "net.tflite", model, x, kc.GPFQ(4), static_batch=1):
-        assert difference <= NEAR and (step is None or step.figures["operators in floating point"])
+        assert difference <= 3 * NEAR and (step is None or step.figures["operators in floating point"])
 
 
 def test_softplus_of_large_numbers(tmp_path, rng):
@@ -320,9 +320,10 @@ def test_scales_of_activations_that_are_off_are_refused(tmp_path, ranged, monkey
 
     def stretched(self, *arguments):
         for tensor in self.graph.tensors:  # all alike, so that no operator can tell
-            known = tensor.quantization is not None and tensor.quantization.scale is not None
-            if known and len(tensor.quantization.scale) == 1 and flatbuffer.array_of(self.model, tensor) is None:
-                tensor.quantization.scale = tensor.quantization.scale * np.float32(1.07)
+            scales = getattr(tensor.quantization, "scale", None)
+            scales = [] if scales is None else list(scales)
+            if len(scales) == 1 and scales[0] != 1 / 256 and flatbuffer.array_of(self.model, tensor) is None:
+                tensor.quantization.scale = np.array(scales, np.float32) * np.float32(1.07)
         return finish(self, *arguments)
 
     monkeypatch.setattr(editing.Editor, "finish", stretched)
