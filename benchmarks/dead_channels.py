@@ -2,13 +2,12 @@
 
     python benchmarks/dead_channels.py --data=DATA
 
-MobileNetV2 (alpha 0.35, 96 x 96) is trained on --images enlarged images, with AdamW and a decay so strong that channels
-die: a ReLU that is 0 everywhere has no gradient, and what no gradient holds decays to 1e-10 and less. Their biases,
-which do not decay, are then more steps than an int32 holds. Files with 8-bit and 4-bit weights (GPFQ), with ranges by
-least squared error and with measured ones, are compared with their simulations on --test_images test images, and with
-the int8 file that TensorFlow's converter makes of the same network and the same calibration images. A second network
-has the gammas next to zero set to 0, as channel pruning does. The trained network is kept in --models_dir and used
-again. Writes dead_channels (.json, .md, .csv).
+MobileNetV2 (alpha 0.35, 96 x 96) is trained on --images enlarged images, with AdamW and a decay of kernels and gammas
+so strong that channels die. Their biases do not decay, and are then more steps than an int32 holds. Files with 8-bit
+and 4-bit weights (GPFQ), with ranges by least squared error and with measured ones, are compared with their
+simulations on --test_images test images, and with the int8 file that TensorFlow's converter makes of the same network
+and the same calibration images. A second network has the gammas next to zero set to 0, as channel pruning does. The
+trained network is kept in --models_dir and used again. Writes dead_channels (.json, .md, .csv).
 """
 
 import contextlib

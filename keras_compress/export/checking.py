@@ -311,7 +311,11 @@ class _Tensors:
         return worst
 
     def pair(self, values: dict[int, Any]) -> None:
-        """Finds the partners of all tensors, once."""
+        """Finds the partners of all tensors, once.
+
+        Raises:
+            InputError: a tensor has none.
+        """
         if self.partners is not None:
             return
         candidates: dict[Any, dict[int, np.ndarray]] = {}
@@ -323,9 +327,12 @@ class _Tensors:
         for tensor, call in self.roundings.items():
             expected = np.asarray(values[tensor], np.float32).ravel()
             near = candidates.get((expected.size, call.operation.scale, call.operation.zero_point), {})
-            if near:
-                nearest = min(near, key=lambda number: float(np.square(near[number] - expected).sum()))
-                self.partners[tensor] = nearest
+            if not near:
+                raise InputError(
+                    f"No tensor of the file has the range that layer {call.path.removesuffix('_quantized')!r} has in "
+                    f"the simulation (a scale of {call.operation.scale:.6g}); it was not written."
+                )
+            self.partners[tensor] = min(near, key=lambda number: float(np.square(near[number] - expected).sum()))
 
 
 class _Errors:

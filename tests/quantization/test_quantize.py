@@ -279,7 +279,7 @@ GOOD = np.ones((6, 8), np.float32)
 REFUSED = {
     "unbuilt": (lambda: keras.Sequential([L.Dense(3)]), GOOD, {}, "is not built"),
     "subclassed": (subclassed, GOOD, {}, "cannot be rebuilt from its configuration"),
-    "no_model": (lambda: "model.keras", GOOD, {}, "Received: str"),
+    "no_model": (lambda: "model.keras", GOOD, {}, "Load the file first: kc.load_model"),
     "nan_kernel": (diverged, GOOD, {}, "layer 'two' has 2 weights that are NaN or Inf"),
     "no_layers": (lambda: keras.Sequential([keras.Input((8,)), L.ReLU()]), GOOD, {}, "no layer to quantize"),
     "wrong_shape": (None, np.ones((6, 7), np.float32), {}, r"must have shape \(any, 8\). Received: \(6, 7\)"),
