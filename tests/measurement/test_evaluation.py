@@ -149,7 +149,7 @@ def test_what_is_no_classifier_is_refused(model):
 def test_other_bad_arguments():
     with pytest.raises(InputError, match=r"batch_size must be at least 1\. Received: 0"):
         evaluate(MODEL, X, Y, batch_size=0)
-    with pytest.raises(InputError, match=r"A keras\.Model is wanted"):
+    with pytest.raises(InputError, match=r"A keras\.Model is expected"):
         evaluate("model.keras", X, Y)
 
 
