@@ -185,7 +185,7 @@ def test_a_model_without_weights():
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match=r"A keras\.Model is wanted"):
+    with pytest.raises(InputError, match=r"is expected"):
         measure("model.keras")
     with pytest.raises(InputError, match="is not built"):
         measure(keras.Sequential([L.Dense(2)]))
