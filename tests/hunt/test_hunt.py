@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 import keras_compress as kc
-from keras_compress.export.checking import NUDGES, run_graph
+from keras_compress.export.checking import NUDGES
+from keras_compress.export.simulation import run_graph
 from keras_compress.layers.graph import Graph
 from keras_compress.measurement.tflite import Runner
 from tests.hunt.networks import Network, networks
