@@ -66,7 +66,6 @@ def choose_alphabets(
     range_of = {each.tensor.family: each.tensor.range_of for each in chosen if each.tensor.function is None}
     families = {number: family for family, numbers in range_of.items() for number in numbers}
     extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in families}
-
     channels = {number: _Channels() for number in families}
 
     def find(number: int, values: Any) -> None:

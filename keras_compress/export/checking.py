@@ -7,6 +7,7 @@ in float32), so that a sum near the middle between two steps may go either way.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError
-from keras_compress.export import locating
+from keras_compress.export.editing import Editor
 from keras_compress.export.placing import Placed, in_batches
 from keras_compress.export.ranges import without_rounding
 from keras_compress.export.simulation import rounded_at_each_call, run_graph
@@ -120,13 +121,14 @@ def check_integers(
     tensors, errors, outputs = _Tensors(content, graph), _Errors(), []
     for arrays in _batches(samples, batch, graph):
         tensors.run(arrays)
-        tensors.pair(run_graph(graph, arrays))
-        run_graph(graph, arrays, after=tensors.compared)
         values, unrounded = run_graph(graph, arrays), run_graph(plain, arrays)
+        tensors.pair(values)
+        run_graph(graph, arrays, after=tensors.compared)
         errors.add(graph, values, plain, unrounded)
         outputs.append([np.asarray(values[tensor]) for tensor in graph.outputs])
     expected = [np.concatenate(column)[: len(samples[0])] for column in zip(*outputs, strict=True)]
 
+    @functools.cache
     def moved() -> list[float]:
         """How far each output moves where rounding goes the other way near the middle between two steps."""
         largest = np.zeros(len(expected))
@@ -169,13 +171,11 @@ def check_written(content: bytes, placed: Sequence[Placed]) -> None:
     Raises:
         InputError: something differs, such as a bias that does not fit.
     """
-    model = flatbuffer.parse(content)
-    graph = model.subgraphs[0]
-    operators = locating.weighted_operators(model)
+    file = Editor(content)
     for each in placed:
-        operator, kind, number = operators[each.operator]
-        tensor = graph.tensors[number]
-        values, quantization = flatbuffer.array_of(model, tensor), tensor.quantization
+        operator, kind, number = file.weighted[each.operator]
+        tensor = file.graph.tensors[number]
+        values, quantization = flatbuffer.array_of(file.model, tensor), tensor.quantization
         assert values is not None
         same = (
             kind == each.kind
@@ -187,15 +187,12 @@ def check_written(content: bytes, placed: Sequence[Placed]) -> None:
         if not same:
             raise InputError(f"The file does not hold the codes of layer {each.path!r}; it was not written.")
         if each.bias is not None:
-            _check_bias(model, graph, graph.operators[operator], each)
+            _check_bias(file.bias_numbers(operator, kind), each)
 
 
-def _check_bias(model: Any, graph: Any, operator: Any, placed: Placed) -> None:
+def _check_bias(steps: np.ndarray | None, placed: Placed) -> None:
     bias, step = placed.bias, placed.step
     assert bias is not None and step is not None
-    where = locating.BIAS.get(placed.kind, 2)
-    number = operator.inputs[where] if len(operator.inputs) > where else -1
-    steps = None if number < 0 else flatbuffer.array_of(model, graph.tensors[number])
     held = np.zeros(len(bias)) if steps is None else steps * step
     allowed = 0.5 * step + 1e-6 * np.abs(bias)
     worst = int(np.argmax(np.abs(held - bias) - allowed))

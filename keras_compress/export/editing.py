@@ -100,10 +100,13 @@ class Editor:
 
     def bias(self, index: int, kind: str) -> np.ndarray | None:
         """The constant bias of an operator, as floats."""
+        numbers, tensor = self.bias_numbers(index, kind), self._bias(index, kind)
+        return None if numbers is None else flatbuffer.dequantized(numbers, self.graph.tensors[tensor])
+
+    def bias_numbers(self, index: int, kind: str) -> np.ndarray | None:
+        """The same as the file holds it: integers in an operator of integers."""
         tensor = self._bias(index, kind)
-        if tensor is None or flatbuffer.array_of(self.model, self.graph.tensors[tensor]) is None:
-            return None
-        return self.floats(tensor)
+        return None if tensor is None else flatbuffer.array_of(self.model, self.graph.tensors[tensor])
 
     def bias_step(self, index: int, kind: str) -> float:
         """The largest step of an operator's bias; 0 for one of floats."""

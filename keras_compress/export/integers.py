@@ -190,9 +190,8 @@ def _views(model: keras.Model) -> dict[str, KernelView]:
 
 def _assign(view: KernelView, placed: Placed) -> None:
     """Gives a layer of the simulation the numbers that the file holds."""
-    shape = [1] * placed.codes.ndim
-    shape[locating.channel_axis(placed.kind)] = -1
-    kernel = placed.codes.astype(np.float32) * placed.scale.reshape(shape)
+    scale = locating.along_channels(placed.scale, placed.kind, placed.codes.ndim)
+    kernel = placed.codes.astype(np.float32) * scale
     view.variable.assign(locating.disarrange(kernel, view.kernel.shape, view.axes, placed.kind))
     if placed.steps is not None and view.bias_variable is not None:
         view.bias_variable.assign(placed.steps * placed.step)

@@ -146,6 +146,13 @@ def channel_axis(kind: str) -> int:
     return 3 if kind == "DEPTHWISE_CONV_2D" else 0
 
 
+def along_channels(values: np.ndarray, kind: str, ndim: int) -> np.ndarray:
+    """(n_out,) or one number, in a shape that broadcasts to an operator's weights."""
+    shape = [1] * ndim
+    shape[channel_axis(kind)] = -1
+    return np.reshape(values, shape)
+
+
 def arrange(kernel: np.ndarray, axes: tuple[int, ...], kind: str) -> np.ndarray | None:
     """A Keras kernel as an operator has its weights; None where it cannot be that operator's.
 

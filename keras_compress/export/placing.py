@@ -122,7 +122,7 @@ def write(
     layer = name.removesuffix(f"/{own}")
     index, _, _ = base.weighted[located.operator]
     if place.reads != "static":
-        codes, scale = _positive(codes, scale, locating.channel_axis(located.kind))
+        codes, scale = _positive(codes, scale, located.kind)
         base.place(index, located.kind, f"{layer}/{own}", codes, scale, place)
         return Placed(name, located.operator, located.kind, codes, scale, place)
     axis, step = locating.channel_axis(located.kind), base.input_scale(index, located.kind)
@@ -135,12 +135,11 @@ def write(
     return Placed(name, located.operator, located.kind, codes, scale, place, wanted, steps, size)
 
 
-def _positive(codes: np.ndarray, scale: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def _positive(codes: np.ndarray, scale: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """A channel with scale 0 has no weights: codes become 0, since runtimes want a positive scale."""
-    shape = [1] * codes.ndim
-    shape[axis] = -1
     usable = scale >= np.finfo(np.float32).tiny
-    return np.where(usable.reshape(shape), codes, 0), np.where(usable, scale, np.float32(LEAST_SCALE))
+    kept = np.where(locating.along_channels(usable, kind, codes.ndim), codes, 0)
+    return kept, np.where(usable, scale, np.float32(LEAST_SCALE))
 
 
 def to_8_bits(view: KernelView) -> QuantizedKernel:
@@ -176,11 +175,8 @@ def arranged(kernel: QuantizedKernel, path: str, kind: str, factor: np.ndarray) 
     """
     codes = locating.arrange(kernel.codes.astype(np.int16), kernel.axes, kind)
     assert codes is not None
-    axis = locating.channel_axis(kind)
-    scale = np.broadcast_to(kernel.scale.reshape(-1), codes.shape[axis])
-    shape = [1] * codes.ndim
-    shape[axis] = -1
-    codes = np.where(np.reshape(factor, shape) < 0, -codes, codes)
+    scale = np.broadcast_to(kernel.scale.reshape(-1), codes.shape[locating.channel_axis(kind)])
+    codes = np.where(locating.along_channels(factor, kind, codes.ndim) < 0, -codes, codes)
     if width_of(codes) is None:
         raise InputError(
             f"The BatchNorm behind layer {path!r} has negative factors, which make 128 of the code -128, and no TFLite "

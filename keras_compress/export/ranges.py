@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_compress.calibration.calibration import calibrating
 from keras_compress.calibration.ranges import Activation, add_layers, choose_alphabets, rounded_network
-from keras_compress.export.operations import one_operation
+from keras_compress.export.operations import one_operation, rebuilt
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
@@ -56,21 +56,13 @@ def with_ranges(model: keras.Model, *, apart: bool = False) -> keras.Model:
     `apart` puts a barrier behind each range: the converter moves a reshape before the product with a constant that it
     reads, with the product's scale, and then finds that the two do not agree.
     """
-    found = rounded(model)
-    changed: dict[str, keras.Layer] = {}
 
-    def replaced(path: str, layer: keras.Layer) -> keras.Layer | None:
-        if path in found:
-            return Range(found[path], apart=apart, name=layer.name)
-        if (other := one_operation(layer)) is not None:
-            changed[path] = other
-        return other
+    def form(layer: keras.Layer) -> keras.Layer | None:
+        if isinstance(layer, QuantizeActivation):
+            return Range(layer, apart=apart, name=layer.name)
+        return one_operation(layer)
 
-    ranged, layers = rebuild(model, replaced), layers_by_path(model)
-    for path, layer in changed.items():
-        for variable, value in zip(layer.weights, layers[path].weights, strict=True):
-            variable.assign(value)
-    return ranged
+    return rebuilt(model, form)
 
 
 def measured(given: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str, str]]:
@@ -79,14 +71,13 @@ def measured(given: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str
     As TensorFlow's converter measures ranges; what it computes in several steps within one layer of Keras is not
     rounded. Also says where kernels have moved: new path -> old path.
     """
-    network, moved = split_layers(given.model)
-    graph = Graph(network)
+    split = split_layers(given.model)
+    network, graph = split.model, Graph(split.model)
     chosen = [Activation(tensor, BITS) for tensor in rounded_tensors(graph)]
     with calibrating(given.model, samples, "2GB", None, None) as source:
         assert source is not None
         choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)
     add_layers(graph, chosen)
-    kernels = {moved.get(path, path): kernel for path, kernel in given.kernels.items()}
-    model = rounded_network(network, chosen)
+    model, kernels = rounded_network(network, chosen), split.by_new_paths(given.kernels)
     result = dataclasses.replace(given, model=model, kernels=kernels, masks={}, clusters={})
-    return result, {new: old for old, new in moved.items()}
+    return result, {new: old for old, new in split.moved.items()}

@@ -1,6 +1,7 @@
 """Layers that a full-integer network computes in several rounded steps, as several layers."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 
@@ -10,6 +11,7 @@ from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import PRODUCTS, Names, maker_of
 
 L = keras.layers
+T = TypeVar("T")
 
 # Separable convolution -> its two halves.
 SEPARABLE: dict[type, tuple[type, type]] = {
@@ -24,6 +26,10 @@ class Split(NamedTuple):
 
     model: keras.Model
     moved: dict[str, str]
+
+    def by_new_paths(self, held: Mapping[str, T]) -> dict[str, T]:
+        """What is known of kernels of the old model, by their paths in the new one."""
+        return {self.moved.get(path, path): each for path, each in held.items()}
 
 
 def split_layers(model: keras.Model) -> Split:
@@ -70,7 +76,7 @@ class _Splitter:
         elif _has_function(layer):
             self.first[path] = copy_layer(layer, activation="linear")
         elif is_hard_sigmoid(layer):
-            self.first[path] = _hard_sigmoid(*(layer.name for _ in range(3)))[0]
+            self.first[path] = _shifted(layer.name)
         return self.first.get(path)
 
     def _halves(self, path: str, layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
@@ -98,12 +104,13 @@ class _Splitter:
             return []
         steps = [self.pointwise[path]] if path in self.pointwise else []
         if is_hard_sigmoid(layer):
-            return _hard_sigmoid("", *(self.names.new(path, ending) for ending in ("relu", "product")))[1:]
+            return _cut_and_scaled(*(self.names.new(path, ending) for ending in ("relu", "product")))
         if not _has_function(layer):
             return steps
         if layer.activation is keras.activations.hard_sigmoid:
             endings = ("hard_sigmoid", "hard_sigmoid_relu", "hard_sigmoid_product")
-            return [*steps, *_hard_sigmoid(*(self.names.new(path, ending) for ending in endings))]
+            first, *others = (self.names.new(path, ending) for ending in endings)
+            return [*steps, _shifted(first), *_cut_and_scaled(*others)]
         name = layer.activation.__name__
         ending = name if name.isidentifier() else "activation"  # a lambda
         return [*steps, L.Activation(layer.activation, name=self.names.new(path, ending))]
@@ -114,13 +121,14 @@ def is_hard_sigmoid(layer: Any) -> bool:
     return type(layer) is L.Activation and layer.activation is keras.activations.hard_sigmoid
 
 
-def _hard_sigmoid(first: str, second: str, third: str) -> list[keras.Layer]:
-    """relu6(x + 3) / 6 as layers of these names."""
-    return [
-        L.Rescaling(1.0, 3.0, name=first or None),
-        L.ReLU(6.0, name=second),
-        L.Rescaling(1 / 6, name=third),
-    ]
+def _shifted(name: str) -> keras.Layer:
+    """x + 3, the first step of a hard sigmoid, relu6(x + 3) / 6."""
+    return L.Rescaling(1.0, 3.0, name=name)
+
+
+def _cut_and_scaled(relu: str, product: str) -> list[keras.Layer]:
+    """Its other steps, as layers of these names."""
+    return [L.ReLU(6.0, name=relu), L.Rescaling(1 / 6, name=product)]
 
 
 def _has_function(layer: Any) -> bool:

@@ -86,8 +86,8 @@ def quantize_activations(
             "the model from before that step."
         )
     Graph(given.model).check_known(f"Tensors within model {given.model.name!r} cannot be rounded")
-    network, moved = split_layers(given.model)
-    graph = Graph(network)
+    split = split_layers(given.model)
+    network, graph = split.model, Graph(split.model)
     tensors = rounded_tensors(graph)
     widths = _widths([tensor.path for tensor in tensors], bits, layers, overrides)
     chosen = [Activation(tensor, width) for tensor in tensors if (width := widths[tensor.path]) is not None]
@@ -116,8 +116,7 @@ def quantize_activations(
     step.figures = {"seconds": time.perf_counter() - started, **step.figures}
     if left := [path for path, width in widths.items() if width is None]:
         step.figures["left in floating point"] = ", ".join(left)
-    kernels = {moved.get(path, path): kernel for path, kernel in given.kernels.items()}
-    masks = {moved.get(path, path): mask for path, mask in given.masks.items()}
+    kernels, masks = split.by_new_paths(given.kernels), split.by_new_paths(given.masks)
     round_biases(quantized, kernels)
     result = Result(quantized, kernels, masks, given.report.extended(step), inputs=source.inputs)
     result.check()
