@@ -113,15 +113,26 @@ def locate(model: Any, markers: dict[str, np.ndarray], axes: dict[str, tuple[int
     for number, (_, kind, tensor) in enumerate(weighted_operators(model)):
         weights = flatbuffer.array_of(model, graph.tensors[tensor])
         assert weights is not None
+        matches = []
         for path, marker in markers.items():
             arranged = arrange(marker, axes[path], kind)
             if arranged is None or arranged.shape != weights.shape:
                 continue
             factor = factors(weights, arranged, kind, TOLERANCE)
             if factor is not None:
-                located.append(Located(path, number, kind, factor))
-                break
+                matches.append(Located(path, number, kind, factor))
+        if matches:
+            located.append(min(matches, key=_strangeness))
     return located
+
+
+def _strangeness(located: Located) -> tuple[float, float]:
+    """How little the factors look like what a converter multiplies by: one number for all channels, best 1.
+
+    Kernels with one weight a channel are proportional to each other, channel by channel.
+    """
+    middle = float(np.median(located.factor))
+    return float(np.abs(located.factor - middle).max()) / max(abs(middle), 1e-30), abs(middle - 1)
 
 
 def factors(weights: np.ndarray, arranged: np.ndarray, kind: str, tolerance: float) -> np.ndarray | None:
