@@ -12,13 +12,13 @@ from keras_compress.export.conversion import convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located
 from keras_compress.export.operations import for_converter
-from keras_compress.export.policy import Placement, placement
+from keras_compress.export.policy import BIASES, Placement, placement
 from keras_compress.layers.folding import fold, move_offsets
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs, functional_graph, is_graph
 from keras_compress.layers.view import KernelView
 from keras_compress.measurement import flatbuffer
-from keras_compress.numerics.biases import LEAST_SCALE, bias_step, fit_biases
+from keras_compress.numerics.biases import LARGEST, LEAST_SCALE, bias_step, fit_biases
 from keras_compress.result import QuantizedKernel, Result, width_of
 
 LEVELS = np.arange(-127, 128)  # of a kernel without codes, as the converter has them
@@ -127,7 +127,8 @@ def write(
         return Placed(name, located.operator, located.kind, codes, scale, place)
     axis, step = locating.channel_axis(located.kind), base.input_scale(index, located.kind)
     wanted = np.zeros(len(scale)) if bias is None else bias.astype(np.float64)
-    fitted = fit_biases(np.moveaxis(codes, axis, 0), scale, wanted, step)
+    largest = BIASES.get((located.kind, place.bits), LARGEST)
+    fitted = fit_biases(np.moveaxis(codes, axis, 0), scale, wanted, step, largest)
     codes, scale = np.moveaxis(fitted.codes, 0, axis), fitted.scale
     base.place(index, located.kind, f"{layer}/{own}", codes, scale, place)
     base.set_bias(index, located.kind, fitted.steps, f"{layer}/bias")

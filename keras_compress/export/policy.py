@@ -37,6 +37,8 @@ RUNS: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
 # Least bits with storage="fast", where they are not 8: XNNPACK's 4-bit kernels were faster than those of 8 bits on all
 # processors that were tried, those of 2 bits on some.
 FAST = {"FULLY_CONNECTED": 4}
+# Steps of a bias, where they are not 2^30: XNNPACK multiplies by 4-bit weights times 16, and its sums by 16 too.
+BIASES = {("FULLY_CONNECTED", 4): 2**26}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,9 @@ class IntegerChannels(NamedTuple):
     steps: np.ndarray
 
 
-def fit_biases(codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, input_scale: float) -> IntegerChannels:
+def fit_biases(
+    codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, input_scale: float, largest: int = LARGEST
+) -> IntegerChannels:
     """Weights and biases as integers, so that every bias fits into 32 bits.
 
     Args:
@@ -36,10 +38,11 @@ def fit_biases(codes: np.ndarray, scale: np.ndarray, bias: np.ndarray, input_sca
         scale: (n_out,), not negative; a channel with scale 0 has no weights.
         bias: (n_out,).
         input_scale: one step of the inputs.
+        largest: steps that a bias may have.
     """
     given = np.asarray(scale, np.float32)
     usable = given >= np.finfo(np.float32).tiny
-    needed = np.abs(np.asarray(bias, np.float64)) / (LARGEST * np.float64(np.float32(input_scale)))
+    needed = np.abs(np.asarray(bias, np.float64)) / (largest * np.float64(np.float32(input_scale)))
     needed = np.nextafter(needed.astype(np.float32), np.float32(np.inf))  # in float32 still not too small
     low = ~usable | (given < needed)
     new = np.where(low, np.maximum(needed, np.where(usable, given, np.float32(LEAST_SCALE))), given)
