@@ -38,7 +38,8 @@ def split_layers(model: keras.Model) -> Split:
     `Dense(10, "softmax", name="predictions")` becomes `Dense(10, name="predictions")` and
     `Activation("softmax", name="predictions_softmax")`, once for each call: TFLite rounds what lies between. A ReLU
     stays, since it belongs to the product. A separable convolution becomes a depthwise one and one of 1 x 1, which
-    keeps the name; a hard sigmoid, relu6(x + 3) / 6, becomes a sum with its ReLU, and a product.
+    keeps the name; a hard sigmoid, relu6(x + 3) / 6, becomes a sum with its ReLU, and a product; SiLU, x sigmoid(x), a
+    model of a sigmoid, which TFLite rounds to 1/256, and a product.
 
     Raises:
         InputError: see `rebuild`.
@@ -77,6 +78,10 @@ class _Splitter:
             self.first[path] = copy_layer(layer, activation="linear")
         elif is_hard_sigmoid(layer):
             self.first[path] = _shifted(layer.name)
+        elif type(layer) is L.Activation and layer.activation is keras.activations.silu:
+            shapes = {node.input_tensors[0].shape for node in layer._inbound_nodes}  # private: a layer may have several
+            if len(shapes) == 1:
+                self.first[path] = _silu(layer.name, shapes.pop())
         return self.first.get(path)
 
     def _halves(self, path: str, layer: keras.Layer) -> tuple[keras.Layer, keras.Layer]:
@@ -111,6 +116,8 @@ class _Splitter:
             endings = ("hard_sigmoid", "hard_sigmoid_relu", "hard_sigmoid_product")
             first, *others = (self.names.new(path, ending) for ending in endings)
             return [*steps, _shifted(first), *_cut_and_scaled(*others)]
+        if layer.activation is keras.activations.silu:
+            return [*steps, _silu(self.names.new(path, "silu"), tensor.shape)]
         name = layer.activation.__name__
         ending = name if name.isidentifier() else "activation"  # a lambda
         return [*steps, L.Activation(layer.activation, name=self.names.new(path, ending))]
@@ -129,6 +136,13 @@ def _shifted(name: str) -> keras.Layer:
 def _cut_and_scaled(relu: str, product: str) -> list[keras.Layer]:
     """Its other steps, as layers of these names."""
     return [L.ReLU(6.0, name=relu), L.Rescaling(1 / 6, name=product)]
+
+
+def _silu(name: str, shape: tuple[int | None, ...]) -> keras.Model:
+    """x * sigmoid(x)."""
+    inputs = keras.Input(shape[1:])
+    outputs = L.Multiply(name="product")([inputs, L.Activation("sigmoid", name="sigmoid")(inputs)])
+    return keras.Model(inputs, outputs, name=name)
 
 
 def _has_function(layer: Any) -> bool:

@@ -106,6 +106,40 @@ def test_biases_of_dead_channels_fit(tmp_path, rng, tiny, bits):
         assert difference <= NEAR
 
 
+@pytest.mark.parametrize("storage", ["fast", "small"])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("tiny", [1e-7, 1e-8, 1e-9, 1e-15])
+def test_biases_of_dead_neurons_fit(tmp_path, rng, tiny, bits, storage):
+    """XNNPACK multiplies the sums of 4-bit weights by 16: 2^28 steps of a bias were 0."""
+    model = keras.Sequential([keras.Input((16,)), L.Dense(8, "relu", name="a"), L.Dense(4)])
+    kernel, _ = model.get_layer("a").get_weights()
+    kernel[:, :4] *= tiny
+    model.get_layer("a").set_weights([kernel, np.linspace(0.5, 1.5, 8)])
+    x = rng.random((64, 16)).astype(np.float32)
+    for difference, _ in both(tmp_path / "net.tflite", model, x, kc.GPFQ(bits=bits), storage=storage):
+        assert difference <= 5 * NEAR
+
+
+@pytest.mark.parametrize("function", ["silu", "hard_silu", "gelu", "tanh", "sigmoid", "hard_sigmoid"])
+def test_functions_of_large_numbers(tmp_path, rng, function):
+    """Sigmoids within SiLU are multiples of 1/256, which large inputs multiply."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            L.Conv2D(4, 3),
+            L.Activation(function),
+            L.Conv2D(4, 3, activation=function),
+            L.Flatten(),
+            L.Dense(3),
+        ]
+    )
+    kernel, bias = model.layers[0].get_weights()
+    model.layers[0].set_weights([kernel * np.array([1, -1, 30, -30]), bias])
+    x = rng.normal(size=(64, 8, 8, 2)).astype(np.float32)
+    for difference, _ in both(tmp_path / "net.tflite", model, x):
+        assert difference <= 2 * NEAR
+
+
 @pytest.mark.parametrize("gamma", [0.0, 1e-15, -1e-9])
 @pytest.mark.parametrize("fold", [True, False])
 def test_gammas_that_are_next_to_nothing(tmp_path, rng, gamma, fold):

@@ -233,6 +233,6 @@ EXPECTED = {
     softmax_layer: ["image", "logits", "softmax 0..1"],
     functions: ["image", "one", "one_tanh -1..1", "sigmoid 0..1", "two", "two_log_softmax -16..0"],
     moved_function: ["image", "conv", "conv_sigmoid pool 0..1"],
-    other_functions: ["image", "one", "one_silu", "two", "two_activation"],
+    other_functions: ["image", "one", "one_silu/sigmoid 0..1", "one_silu/product", "two", "two_activation"],
     a_layer_as_activation: ["image", "conv"],
 }
