@@ -6,6 +6,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -93,6 +94,11 @@ class QuantizedKernel:
         return self.axis if isinstance(self.axis, tuple) else (self.axis,)
 
     @property
+    def channel_scales(self) -> np.ndarray:
+        """(groups, n_out) or (groups, 1): the scales with one axis for all output channels."""
+        return self.scale if self.group_size is not None else self.scale.reshape(1, -1)
+
+    @property
     def bits(self) -> float:
         """Bits a weight: log2 of the number of levels."""
         return math.log2(len(self.levels))
@@ -152,6 +158,11 @@ class QuantizedKernel:
         if self.group_size is None:
             return [(1,), along]
         return [(-(-len(self.codes) // self.group_size), *along)]
+
+
+def weight_scales(kernels: Mapping[str, QuantizedKernel]) -> dict[str, np.ndarray]:
+    """Path of each kernel -> its `channel_scales`."""
+    return {path: kernel.channel_scales for path, kernel in kernels.items()}
 
 
 @dataclasses.dataclass(frozen=True)

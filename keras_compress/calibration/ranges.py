@@ -1,7 +1,7 @@
 """Alphabets of the tensors that a full-integer network rounds, chosen from the values that they take in the data."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,11 +13,14 @@ from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.limits import LEAST, Limit, limits
+from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import Names, RoundedTensor
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
 
 RANGES = ("mse", "moving_average", "minmax")
 STILL = 512  # half a step of 8 bits
+LIMITED = 8  # bits of activations whose scales runtimes limit
 
 
 @dataclasses.dataclass
@@ -142,7 +145,69 @@ class _Channels:
         return float(self.low[still].min()), float(self.high[still].max())
 
 
-def rounded_network(network: keras.Model, chosen: Sequence[Activation]) -> keras.Model:
+def rounded_network(
+    network: keras.Model, graph: Graph, chosen: Sequence[Activation], weight_scales: Mapping[str, np.ndarray]
+) -> keras.Model:
+    """A copy of a network that rounds each chosen tensor, whose alphabet is known.
+
+    Scales that runtimes would refuse are raised: nothing is lost but steps that are less than 1/255 of those before.
+
+    Args:
+        network: as `split_layers` gave it.
+        graph: of it.
+        chosen: the tensors; each one gets its layer.
+        weight_scales: path of a kernel with codes -> its scales, as `limits` takes them.
+
+    Raises:
+        InputError: a scale that can be raised without end.
+    """
+    _add_layers(graph, chosen)
+    model = _with_layers(network, chosen)
+    paths = {id(layer): path for path, layer in layers_by_path(model).items()}
+    rounding = {paths[id(each.layer)]: each for each in chosen if each.bits == LIMITED}
+    bounds = [bound for bound in limits(model, weight_scales) if rounding.keys() >= {bound.output, *bound.inputs}]
+    if not _raise_scales(rounding, bounds):
+        return model
+    _add_layers(graph, chosen)
+    return _with_layers(network, chosen)
+
+
+def _raise_scales(rounding: Mapping[str, Activation], bounds: Sequence[Limit]) -> bool:
+    """Raises the scales of alphabets until all limits hold; whether there was one to raise."""
+    families = {path: each.tensor.family for path, each in rounding.items()}
+    scales = {}
+    for each in rounding.values():
+        assert each.alphabet is not None
+        scales[each.tensor.family] = each.alphabet.scale
+    before = dict(scales)
+    scales = {family: max(scale, LEAST) for family, scale in scales.items()}
+    for _ in range(len(scales) + 1):
+        beyond = [bound for bound in bounds if _raised(bound, families, scales)]
+        if not beyond:
+            break
+    else:
+        raise InputError(
+            f"What layer {beyond[-1].path!r} reads and what it makes have one range, since they are joined, and its "
+            "weights are so large that no step of 8 bits is right for both. Look at the largest of these weights, or "
+            f"leave {beyond[-1].path!r} in floating point (layers=)."
+        )
+    raised = {family for family, scale in scales.items() if scale > before[family]}
+    for each in rounding.values():
+        if each.tensor.family in raised:
+            assert each.alphabet is not None
+            each.alphabet = each.alphabet.with_scale(scales[each.tensor.family])
+    return bool(raised)
+
+
+def _raised(bound: Limit, families: Mapping[str, int], scales: dict[int, float]) -> bool:
+    """Raises the scale of what an operator makes if need be; whether it was so."""
+    least, family = bound.factor * max(scales[families[path]] for path in bound.inputs), families[bound.output]
+    low = scales[family] < least
+    scales[family] = max(scales[family], least)
+    return low
+
+
+def _with_layers(network: keras.Model, chosen: Sequence[Activation]) -> keras.Model:
     """A copy of a network with the layer of each chosen tensor behind it."""
     layers: dict[int, list[keras.layers.Layer]] = {
         id(each.tensor.symbol): [each.layer] for each in chosen if each.layer is not None
@@ -150,7 +215,7 @@ def rounded_network(network: keras.Model, chosen: Sequence[Activation]) -> keras
     return rebuild(network, insert=lambda tensor: layers.get(id(tensor), []))
 
 
-def add_layers(graph: Graph, chosen: Sequence[Activation]) -> None:
+def _add_layers(graph: Graph, chosen: Sequence[Activation]) -> None:
     """Gives each tensor the layer that rounds it to its alphabet."""
     names = Names(graph)
     for each in chosen:

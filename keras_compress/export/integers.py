@@ -55,6 +55,7 @@ def with_ranges(
     Raises:
         InputError: codes that no TFLite weight type holds, or a model that the converter refuses.
     """
+    ranges.check_limits(given)
     folded, factors = fold_all(given.model)
     model = _as_operators(folded)
     views = _views(model)

@@ -8,17 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.calibration.calibration import calibrating
-from keras_compress.calibration.ranges import Activation, add_layers, choose_alphabets, rounded_network
+from keras_compress.calibration.ranges import Activation, choose_alphabets, rounded_network
+from keras_compress.errors import InputError
 from keras_compress.export.operations import one_operation, rebuilt
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.limits import LEAST, limits
 from keras_compress.layers.paths import is_graph, layers_by_path
 from keras_compress.layers.rounding import rounded_tensors
 from keras_compress.layers.splitting import split_layers
-from keras_compress.result import Result
+from keras_compress.result import Result, weight_scales
 
 BITS = 8  # of activations in TFLite
+SLACK = 0.999  # limits leave room for float32
 LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 
 
@@ -50,6 +53,29 @@ def without_rounding(model: keras.Model) -> keras.Model:
     return rebuild(model, skip=found) if found else model
 
 
+def check_limits(given: Result) -> None:
+    """Refuses ranges that runtimes do not compute with, before there is a file that ends their process.
+
+    Raises:
+        InputError: a step of what a layer reads is too many steps of what it makes.
+    """
+    scales = {path: layer.scale for path, layer in rounded(given.model).items()}
+    for path, scale in scales.items():
+        if scale < SLACK * LEAST:
+            raise InputError(
+                f"Layer {path!r} rounds to steps of {scale:.3g}, and TensorFlow's converter keeps none below "
+                f"{LEAST:g}. Let quantize_activations choose the ranges."
+            )
+    for each in limits(given.model, weight_scales(given.kernels)):
+        largest = max(scales[path] for path in each.inputs)
+        if scales[each.output] < SLACK * each.factor * largest:
+            raise InputError(
+                f"Layer {each.path!r} makes values in steps of {scales[each.output]:.3g}, and TFLite's runtimes want "
+                f"at least {each.factor * largest:.3g} for what it reads (steps of {largest:.3g}). Let "
+                "quantize_activations choose the ranges."
+            )
+
+
 def with_ranges(model: keras.Model, *, apart: bool = False) -> keras.Model:
     """The model for the converter: a `Range` in place of each of these layers, a convolution as one operation.
 
@@ -77,7 +103,7 @@ def measured(given: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str
     with calibrating(given.model, samples, "2GB", None, None) as source:
         assert source is not None
         choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)
-    add_layers(graph, chosen)
-    model, kernels = rounded_network(network, chosen), split.by_new_paths(given.kernels)
+    kernels = split.by_new_paths(given.kernels)
+    model = rounded_network(network, graph, chosen, weight_scales(kernels))
     result = dataclasses.replace(given, model=model, kernels=kernels, masks={}, clusters={})
     return result, {new: old for old, new in split.moved.items()}

@@ -142,7 +142,7 @@ class _Plan:
         """How many calls read each tensor; leaving the model counts as one."""
         readers: collections.Counter[int] = collections.Counter()
         for call in self.graph.calls:
-            if _is_identity(call.operation):
+            if is_identity(call.operation):
                 self.same[call.outputs[0]] = self._real(call.inputs[0])
             else:
                 readers.update({self._real(tensor) for tensor in call.inputs})
@@ -151,7 +151,7 @@ class _Plan:
 
     def _visit(self, call: Call) -> None:
         operation = call.operation
-        if call.part == LINEAR or _is_identity(operation):
+        if call.part == LINEAR or is_identity(operation):
             return
         sources = [self._real(tensor) for tensor in call.inputs]
         alone = len(sources) == 1 and self.readers[sources[0]] == 1
@@ -264,7 +264,7 @@ class Names:
 def keeps_alphabet(operation: Any) -> bool:
     """Whether what an operation makes has the levels of its inputs without being rounded again."""
     moves = type(operation) in MOVES and _is_exact(operation)
-    return moves or type(operation) in JOINS or _is_identity(operation)
+    return moves or type(operation) in JOINS or is_identity(operation)
 
 
 def is_relu(operation: Any) -> bool:
@@ -292,7 +292,8 @@ def _function(operation: Any) -> str | None:
     return OPERATIONS.get(type(operation))
 
 
-def _is_identity(operation: Any) -> bool:
+def is_identity(operation: Any) -> bool:
+    """Whether an operation does nothing in inference."""
     return type(operation) in IDENTITIES or (type(operation) is L.Activation and is_linear(operation))
 
 

@@ -62,6 +62,12 @@ class TensorAlphabet:
         scale = (high - low) / 2**bits
         return cls(bits, _float32(scale), int(np.clip(np.rint(lowest - low / scale), lowest, highest)), False)
 
+    def with_scale(self, scale: float) -> "TensorAlphabet":
+        """Letters with a larger step, which begin where these begin or, symmetric ones, around zero."""
+        lowest, highest = code_bounds(self.bits, self.symmetric)
+        low = self.low if not self.symmetric else -scale * highest
+        return TensorAlphabet.of_range(low, low + scale * (highest - lowest), self.bits, symmetric=self.symmetric)
+
     @property
     def num_levels(self) -> int:
         lowest, highest = code_bounds(self.bits, self.symmetric)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import visit_tensors
-from keras_compress.calibration.ranges import RANGES, Activation, add_layers, choose_alphabets, rounded_network
+from keras_compress.calibration.ranges import RANGES, Activation, choose_alphabets, rounded_network
 from keras_compress.calibration.walk import ERROR_SAMPLES
 from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation, check_bits
@@ -24,7 +24,7 @@ from keras_compress.layers.selection import Pattern, Patterns, select
 from keras_compress.layers.splitting import split_layers
 from keras_compress.quantization.biases import round_biases
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import Result
+from keras_compress.result import Result, weight_scales
 
 BEYOND = 0.501  # steps: no rounding moves a value that far, unless it is clipped
 
@@ -99,24 +99,23 @@ def quantize_activations(
     if calibration is None:
         raise InputError("Ranges of activations are measured on calibration data. Received: None.")
     step = Step("quantize_activations", {"bits": bits, "symmetric": symmetric, "ranges": ranges})
+    kernels, masks = split.by_new_paths(given.kernels), split.by_new_paths(given.masks)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
         passes = 3 if ranges == "mse" else 2
         done = stack.enter_context(progress_bar.tasks(step.technique, passes, enabled=progress))
         choose_alphabets(source, graph, chosen, symmetric, ranges, done)
-        add_layers(graph, chosen)
+        quantized = rounded_network(network, graph, chosen, weight_scales(kernels))
         _measure(source, graph, chosen)
         done("errors")
         step.figures = {"samples": source.num_samples}
-    quantized = rounded_network(network, chosen)
     paths = {id(layer): path for path, layer in layers_by_path(quantized).items()}
     for activation in chosen:
         step.add(_row(paths[id(activation.layer)], activation))
     step.figures = {"seconds": time.perf_counter() - started, **step.figures}
     if left := [path for path, width in widths.items() if width is None]:
         step.figures["left in floating point"] = ", ".join(left)
-    kernels, masks = split.by_new_paths(given.kernels), split.by_new_paths(given.masks)
     round_biases(quantized, kernels)
     result = Result(quantized, kernels, masks, given.report.extended(step), inputs=source.inputs)
     result.check()
