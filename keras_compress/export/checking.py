@@ -8,7 +8,7 @@ in float32), so that a sum near the middle between two steps may go either way.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,11 +18,19 @@ from keras_compress.errors import InputError
 from keras_compress.export.editing import Editor
 from keras_compress.export.placing import Placed, in_batches
 from keras_compress.export.ranges import without_rounding
-from keras_compress.export.simulation import rounded_at_each_call, run_graph
+from keras_compress.export.simulation import (
+    RoundInTwoSteps,
+    RoundTies,
+    fractions_of,
+    rounded_at_each_call,
+    run_graph,
+)
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.graph import LINEAR, Graph
+from keras_compress.layers.clone import rebuild
+from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
+from keras_compress.layers.limits import SUMS
 from keras_compress.layers.paths import ModelInputs
-from keras_compress.layers.rounding import is_function
+from keras_compress.layers.rounding import MEANS, is_function, is_relu
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.tflite import Runner
 
@@ -46,11 +54,13 @@ class Checked:
         layer: the layer whose tensor differs most, and by how many steps; none where tensors within were not compared.
         errors: path of a kernel -> how far what it makes is, relative, from what it makes without rounded activations;
             none where activations are floats.
+        simulation: of a file of integers, its sums rounded as the runtime rounds them here.
     """
 
     difference: float
     layer: tuple[str, float] | None = None
     errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    simulation: keras.Model | None = None
 
 
 def check_floats(content: bytes, model: keras.Model, samples: list[np.ndarray], activations: str) -> Checked:
@@ -103,6 +113,7 @@ def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, str], sa
 def check_integers(
     content: bytes,
     simulation: keras.Model,
+    kernels: Mapping[str, Placed],
     samples: list[np.ndarray],
     batch: int | None,
 ) -> Checked:
@@ -111,12 +122,19 @@ def check_integers(
     Args:
         content: of the file.
         simulation: with a `QuantizeActivation` layer for each tensor of integers.
+        kernels: path in the simulation -> what the file has for it.
         samples: one array for each input.
         batch: size of the file's batch axis, or None.
 
     Raises:
         InputError: outputs that are not finite, or a tensor or an output too far from the simulation's.
     """
+    simulation = _with_ties(simulation)
+    own = Runner(content, "the file").undelegated()
+    operators = [operator for operator, _, _ in Editor(content).weighted]
+    twice = {path: each for path, each in kernels.items() if each.step is not None and operators[each.operator] in own}
+    if twice:
+        simulation = _as_run(content, simulation, twice, _batches(samples, batch, Graph(simulation)))
     graph, plain = Graph(simulation), Graph(without_rounding(simulation))
     tensors, errors, outputs = _Tensors(content, graph), _Errors(), []
     for arrays in _batches(samples, batch, graph):
@@ -142,7 +160,64 @@ def check_integers(
 
     relative, layer = errors.relative(), tensors.check()
     largest = check_outputs(content, expected, samples, TOLERANCES["int8"], _cause(relative), moved, delegates=(True,))
-    return Checked(largest, layer, relative)
+    return Checked(largest, layer, relative, simulation)
+
+
+def _with_ties(simulation: keras.Model) -> keras.Model:
+    """The simulation with half steps rounded as runtimes round them where these are common."""
+    graph = Graph(simulation)
+    found: dict[str, RoundTies] = {}
+    for call in graph.calls:
+        if type(call.operation) is QuantizeActivation:
+            maker = _maker(graph, call.inputs[0])
+            if maker is not None and type(maker.operation) in MEANS + SUMS:
+                found[call.path] = RoundTies.of(call.operation, away=type(maker.operation) in MEANS)
+    return rebuild(simulation, lambda path, layer: found.get(path)) if found else simulation
+
+
+def _as_run(
+    content: bytes, simulation: keras.Model, kernels: Mapping[str, Placed], batches: Iterable[list[np.ndarray]]
+) -> keras.Model:
+    """The simulation with the sums of some kernels rounded twice, the way that the file's tensors show.
+
+    Which channels a kernel computes in vectors, and which one by one, hangs on the processor and on their number.
+    """
+    graph = Graph(simulation)
+    tensors = _Tensors(content, graph)
+    behind = {tensor: path for tensor, path in tensors.sums.items() if path in kernels}
+    sources = {tensors.roundings[tensor].inputs[0] for tensor in behind}
+    unrounded: dict[int, np.ndarray] = {}
+    ways: dict[int, list[RoundInTwoSteps]] = {}
+    for tensor, path in behind.items():
+        layer, step = tensors.roundings[tensor].operation, kernels[path].step
+        assert step is not None
+        fractions = fractions_of(step / layer.scale)
+        settings = (fractions, True), (fractions, False), (0 * fractions, True)
+        ways[tensor] = [RoundInTwoSteps.of(layer, parts, np.full(len(parts), up)) for parts, up in settings]
+    mistakes: dict[int, np.ndarray] = {tensor: np.zeros(()) for tensor in behind}
+
+    def compare(tensor: int, value: Any) -> Any:
+        if tensor in sources:
+            unrounded[tensor] = np.asarray(value, np.float32)
+        held = tensors.compared(tensor, value)
+        if tensor in behind:
+            before, half = unrounded[tensors.roundings[tensor].inputs[0]], ways[tensor][0].scale / 2
+            differ = [np.abs(np.asarray(way(before)) - np.asarray(held)) > half for way in ways[tensor]]
+            counts = [each.reshape(-1, each.shape[-1]).sum(axis=0) for each in differ]
+            mistakes[tensor] = mistakes[tensor] + np.stack(counts)
+        return held
+
+    for arrays in batches:
+        tensors.run(arrays)
+        if tensors.partners is None:
+            tensors.pair(run_graph(graph, arrays))
+        run_graph(graph, arrays, after=compare)
+    found: dict[str, RoundInTwoSteps] = {}
+    for tensor, (twice, _, _) in ways.items():
+        best = np.argmin(mistakes[tensor], axis=0)
+        call = tensors.roundings[tensor]
+        found[call.path] = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
+    return rebuild(simulation, lambda path, layer: found.get(path))
 
 
 def _of_rounding(simulated: Any, unrounded: Any) -> float:
@@ -196,7 +271,7 @@ def _check_bias(steps: np.ndarray | None, placed: Placed) -> None:
     held = np.zeros(len(bias)) if steps is None else steps * step
     allowed = 0.5 * step + 1e-6 * np.abs(bias)
     worst = int(np.argmax(np.abs(held - bias) - allowed))
-    if np.abs(held - bias)[worst] > allowed[worst]:
+    if not np.abs(held - bias)[worst] <= allowed[worst]:
         raise InputError(
             f"The bias of channel {worst} of layer {placed.path!r} does not fit: it is {bias[worst]:.6g}, and the file "
             f"holds {held[worst]:.6g} in steps of {step[worst]:.3g}; the file was not written."
@@ -238,7 +313,7 @@ def check_outputs(
             error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (ours - theirs, theirs))
             difference = error / norm if norm > 0 else error
             limit = max(tolerance * norm, max(STEPS * scale, TINY) * np.sqrt(ours.size))
-            if error > limit and (allowed is None or error > allowed()[index]):
+            if not error <= limit and (allowed is None or not error <= allowed()[index]):
                 raise InputError(
                     f"Output {index} of the file differs from what it should be by {difference:.2%} {how} XNNPACK, and "
                     f"{tolerance:.2%} are allowed; it was not written.{cause}"
@@ -270,6 +345,9 @@ class _Tensors:
             for tensor, call in self.roundings.items()
             if call.inputs[0] in graph.producer
         }
+        self.sums = {
+            tensor: path for tensor, call in self.roundings.items() if (path := _kernel_behind(graph, call.inputs[0]))
+        }
         self.functions = {tensor for tensor, maker in makers.items() if is_function(maker.operation)}
         self.partners: dict[int, int] | None = None  # tensor of the simulation -> tensor of the file
         self.squares: dict[int, np.ndarray] = {}  # of differences, of values, and their number
@@ -299,7 +377,7 @@ class _Tensors:
             call = self.roundings[tensor]
             layer, steps = call.path.removesuffix("_quantized"), float(np.sqrt(error / count)) / call.operation.scale
             limit = FUNCTION_STEPS if tensor in self.functions else STEPS
-            if steps > limit:
+            if not steps <= limit:
                 raise InputError(
                     f"What layer {layer!r} makes in the file differs from the simulation by {steps:.2f} steps of 8 "
                     f"bits ({np.sqrt(error / max(norm, TINY)):.2%}), and {limit:.2f} are allowed; it was not written."
@@ -331,6 +409,22 @@ class _Tensors:
                     f"the simulation (a scale of {call.operation.scale:.6g}); it was not written."
                 )
             self.partners[tensor] = min(near, key=lambda number: float(np.square(near[number] - expected).sum()))
+
+
+def _maker(graph: Graph, tensor: int) -> Call | None:
+    """The call that makes a tensor, before the ReLU that may be a part of it."""
+    while tensor in graph.producer:
+        call = graph.calls[graph.producer[tensor]]
+        if call.part != ACTIVATION and not is_relu(call.operation):
+            return call
+        tensor = call.inputs[0]
+    return None
+
+
+def _kernel_behind(graph: Graph, tensor: int) -> str:
+    """Path of the kernel whose sums a tensor has; or ""."""
+    maker = _maker(graph, tensor)
+    return maker.path if maker is not None and maker.part == LINEAR else ""
 
 
 class _Errors:

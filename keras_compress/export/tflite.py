@@ -76,6 +76,19 @@ def export_tflite(
             refuses; a file that does not pass the checks.
         StorageError: the file cannot be written.
     """
+    return exported(model, path, representative, activations=activations, storage=storage, static_batch=static_batch)[0]
+
+
+def exported(
+    model: keras.Model | Result,
+    path: str | os.PathLike[str],
+    representative: Any,
+    *,
+    activations: str,
+    storage: str,
+    static_batch: int | None,
+) -> tuple[Report, keras.Model | None]:
+    """`export_tflite`, and the simulation that a file of integers was compared with: it rounds as the runtime does."""
     started = time.perf_counter()
     given = Result.of(model)
     _check_settings(given, path, activations, storage, representative, static_batch)
@@ -99,7 +112,7 @@ def export_tflite(
         step.figures["error grows most at"] = checking.grows_most(checked.errors)
     if activations == "int8" and (floats := float_operators(written.content)) != "0":
         step.figures["operators in floating point"] = floats
-    return given.report.extended(step)
+    return given.report.extended(step), checked.simulation
 
 
 def _written(given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
@@ -121,7 +134,9 @@ def _check(
     """All checks of a file, by what rounds its activations."""
     checking.check_written(written.content, written.placed)
     if written.simulation is not None:
-        checked = checking.check_integers(written.content, written.simulation, samples, batch)
+        own = {old: new for new, old in written.called.items()}
+        placed = {own.get(each.path, each.path): each for each in written.placed}
+        checked = checking.check_integers(written.content, written.simulation, placed, samples, batch)
         errors = {written.called.get(path, path): error for path, error in checked.errors.items()}
         return dataclasses.replace(checked, errors=errors)
     if activations == "dynamic" and not Graph(given.model).closed:

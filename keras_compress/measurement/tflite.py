@@ -100,6 +100,24 @@ class Runner:
         """One step of each output; 0 for floats."""
         return [float(entry["quantization"][0]) for entry in self._interpreter.get_output_details()]
 
+    def undelegated(self) -> set[int]:
+        """Numbers of the operators that XNNPACK does not take, so that the interpreter's own kernels run them."""
+        details = self._interpreter._get_ops_details()  # what TensorFlow's own debugger of files reads
+        delegates = [entry for entry in details if entry["op_name"] == "DELEGATE"]
+        makers = {
+            int(tensor): entry for entry in details if entry["op_name"] != "DELEGATE" for tensor in entry["outputs"]
+        }
+        taken: set[int] = set()
+        for delegate in delegates:
+            inputs = {int(tensor) for tensor in delegate["inputs"]}
+            pending = [int(tensor) for tensor in delegate["outputs"]]
+            while pending:
+                maker = makers.get(pending.pop())
+                if maker is not None and maker["index"] not in taken:
+                    taken.add(maker["index"])
+                    pending += [int(tensor) for tensor in maker["inputs"] if int(tensor) not in inputs]
+        return {entry["index"] for entry in makers.values()} - taken
+
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for one batch, as float32 where the file has integers with scales.
 

@@ -3,6 +3,7 @@
 A network that fails is printed as the call that builds it.
 """
 
+import functools
 import os
 import random
 import zlib
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 import keras_compress as kc
 from keras_compress.export.checking import NUDGES
 from keras_compress.export.simulation import run_graph
+from keras_compress.export.tflite import exported
 from keras_compress.layers.graph import Graph
 from keras_compress.measurement.tflite import Runner
 from tests.hunt.networks import Network, networks
@@ -28,10 +30,10 @@ LIMIT, CHAOTIC = 0.05, 0.2
 
 
 def drawn(count: int) -> list[Network]:
-    found: list[Network] = []
+    found: dict[Network, None] = {}  # hypothesis also repeats itself
 
     @settings(
-        max_examples=count,
+        max_examples=2 * count,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
@@ -40,10 +42,10 @@ def drawn(count: int) -> list[Network]:
     )
     @given(networks())
     def note(network: Network) -> None:
-        found.append(network)
+        found[network] = None
 
     note()
-    return found
+    return list(found)[:count]
 
 
 NETWORKS = drawn(COUNT or 20)
@@ -66,27 +68,33 @@ def outputs_of(model: keras.Model, x: object) -> list[np.ndarray]:
     return keras.tree.flatten(model.predict(x, verbose=0))
 
 
+@functools.lru_cache(1)
+def built(network: Network) -> keras.Model:
+    return network.model()
+
+
+@functools.lru_cache(len(BITS))
+def quantized(network: Network, bits: int) -> kc.Result:
+    return kc.quantize(built(network), kc.GPFQ(bits=bits), network.samples(48))
+
+
 def check(network: Network, mode: str, bits: int, folder) -> None:
     """One file: written, and its outputs on new samples those of the simulation."""
-    model, x, new = network.model(), network.samples(48), network.samples(16, 1)
+    model, x, new = built(network), network.samples(48), network.samples(16, 1)
     path = folder / "net.tflite"
     choice = random.Random(zlib.crc32(repr((network, mode, bits)).encode()))
     settings = {"storage": choice.choice(["fast", "small"]), "static_batch": choice.choice([None, 1, 4])}
     if mode == "plain":  # TensorFlow's own file; its simulation is made by the check
         kc.export_tflite(model, path, activations="int8", representative=x, static_batch=settings["static_batch"])
         return
-    result = kc.quantize(model, kc.GPFQ(bits=bits), x)
+    result = quantized(network, bits)
     if mode in ("float", "dynamic"):
         kc.export_tflite(result, path, activations=mode, **settings)
         simulated = result.model
     else:
-        ranges = "mse" if mode == "ranges of ours" else "minmax"
-        simulated = kc.quantize_activations(result, x, ranges=ranges)
-        if mode == "measured":
-            kc.export_tflite(result, path, activations="int8", representative=x, **settings)
-        else:
-            kc.export_tflite(simulated, path, activations="int8", **settings)
-        simulated = simulated.model
+        ours = mode == "ranges of ours"
+        source = kc.quantize_activations(result, x) if ours else result
+        _, simulated = exported(source, path, None if ours else x, activations="int8", **settings)
     if mode == "dynamic":  # compared by the check with a simulation that rounds at each call
         return
     runner = Runner(path.read_bytes())
