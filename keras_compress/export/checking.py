@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.export.editing import Editor
+from keras_compress.export.hybrid import Hybrid
 from keras_compress.export.placing import Placed, in_batches
 from keras_compress.export.ranges import without_rounding
 from keras_compress.export.simulation import (
@@ -74,40 +75,55 @@ def check_floats(content: bytes, model: keras.Model, samples: list[np.ndarray], 
     return Checked(check_outputs(content, expected, samples, TOLERANCES[activations]))
 
 
-def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, str], samples: list[np.ndarray]) -> Checked:
+def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, Hybrid], samples: list[np.ndarray]) -> Checked:
     """Compares a file whose operators round their inputs at each call with a simulation that does so too.
 
     Args:
         content: of the file.
         model: with the weights of the file.
-        hybrid: path of a kernel -> operator that rounds its inputs.
+        hybrid: path of a kernel -> the operator that rounds its inputs.
         samples: one array for each input.
 
     Raises:
         InputError: outputs that are not finite, or too far from the simulation's.
     """
     graph = Graph(model)
+    own = Runner(content, "the file").undelegated()
 
-    def before(path: str, inputs: Any) -> Any:
-        return rounded_at_each_call(inputs, hybrid[path]) if path in hybrid else inputs
+    def rounding(delegate: bool) -> Callable[[str, Any], Any]:
+        def before(path: str, inputs: Any) -> Any:
+            if path not in hybrid:
+                return inputs
+            operator, kind = hybrid[path]
+            by_xnnpack = delegate and operator not in own
+            rows = kind == "FULLY_CONNECTED" or (by_xnnpack and _is_pointwise(graph.views[path].layer))
+            return rounded_at_each_call(inputs, rows=rows)
+
+        return before
 
     errors, outputs = _Errors(), []
     for arrays in _batches(samples, None, graph):
-        values, unrounded = run_graph(graph, arrays, before=before), run_graph(graph, arrays)
+        values, unrounded = run_graph(graph, arrays, before=rounding(True)), run_graph(graph, arrays)
         errors.add(graph, values, graph, unrounded)
-        outputs.append([np.stack([values[tensor], unrounded[tensor]]) for tensor in graph.outputs])
+        builtin = run_graph(graph, arrays, before=rounding(False))
+        outputs.append([np.stack([run[tensor] for run in (values, unrounded, builtin)]) for tensor in graph.outputs])
     runs = [np.concatenate(column, axis=1) for column in zip(*outputs, strict=True)]
     relative, expected = errors.relative(), [each[0] for each in runs]
     # What a loop rounds is not simulated.
     tolerance = TOLERANCES["dynamic"] if len(flatbuffer.parse(content).subgraphs) == 1 else MOST
 
     def moved() -> list[float]:
-        return [_of_rounding(*each) for each in runs]
+        return [_of_rounding(each[0], each[1]) for each in runs]
 
     largest = check_outputs(content, expected, samples, tolerance, _cause(relative), moved, delegates=(True,))
     # LiteRT's builtin kernels for 4-bit weights and float inputs round these in another way (5 % off at 2 bits).
-    check_outputs(content, expected, samples, MOST, _cause(relative), delegates=(False,))
+    check_outputs(content, [each[2] for each in runs], samples, MOST, _cause(relative), delegates=(False,))
     return Checked(largest, None, relative)
+
+
+def _is_pointwise(layer: keras.Layer) -> bool:
+    """Whether XNNPACK computes a convolution as a product of rows: a kernel of one pixel, without strides."""
+    return all(size == 1 for size in (*layer.kernel_size, *layer.strides))
 
 
 def check_integers(

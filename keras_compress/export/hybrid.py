@@ -1,5 +1,7 @@
 """Operators that read integers as their weights and floats as their inputs, which they round at each call."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 
@@ -11,17 +13,28 @@ from keras_compress.layers.view import LinearView
 from keras_compress.measurement import flatbuffer
 
 
-def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, dict[str, str]]:
+class Hybrid(NamedTuple):
+    """An operator that reads integers as its weights and floats as its inputs: its number in the file, its kind."""
+
+    operator: int
+    kind: str
+
+
+def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, dict[str, Hybrid]]:
     """A copy of a model with the weights of a file that rounds inputs at each call, and which of its kernels do.
 
     Returns:
-        The copy; path of a kernel -> the operator that reads integers as its weights and floats as its inputs.
+        The copy; path of a kernel -> its operator, where that is a hybrid one.
     """
     folded, _ = fold_all(model)
     views = {path: view for path, view in views_by_path(folded).items() if isinstance(view, LinearView)}
-    hybrid = {each.path: each.kind for each in written.placed if each.placement.reads == "dynamic"}
-    coded = {each.path for each in written.placed}
     editor = Editor(written.content)
+    hybrid = {
+        each.path: Hybrid(editor.weighted[each.operator].operator, each.kind)
+        for each in written.placed
+        if each.placement.reads == "dynamic"
+    }
+    coded = {each.path for each in written.placed}
     for index, kind, tensor in editor.weighted:
         weights = editor.graph.tensors[tensor]
         if flatbuffer.TYPES[weights.type] != "INT8" or tensor != editor.graph.operators[index].inputs[WEIGHTS]:
@@ -33,6 +46,6 @@ def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, di
             if arranged is None or arranged.shape != held.shape or factors(held, arranged, kind, LOOSE) is None:
                 continue
             view.variable.assign(disarrange(held.astype(np.float32), view.kernel.shape, view.axes, kind))
-            hybrid[path] = kind
+            hybrid[path] = Hybrid(index, kind)
             break
     return folded, hybrid

@@ -48,14 +48,13 @@ def run_graph(
     return values
 
 
-def rounded_at_each_call(inputs: Any, kind: str) -> Any:
-    """What an operator that quantizes its inputs on the fly multiplies: 8 bits for the range of each sample.
+def rounded_at_each_call(inputs: Any, *, rows: bool) -> Any:
+    """What an operator that quantizes its inputs on the fly multiplies: 8 bits for the range of each row or sample.
 
-    LiteRT's and XNNPACK's scheme for hybrid operators: asymmetric, the range of each row of a FULLY_CONNECTED and of
-    each sample of a CONV_2D, and zero in it.
+    LiteRT's and XNNPACK's scheme for hybrid operators: asymmetric, and zero in the range.
     """
     ops = keras.ops
-    axes = -1 if kind == "FULLY_CONNECTED" else tuple(range(1, len(inputs.shape)))
+    axes = -1 if rows else tuple(range(1, len(inputs.shape)))
     low = ops.minimum(ops.min(inputs, axis=axes, keepdims=True), 0.0)
     high = ops.maximum(ops.max(inputs, axis=axes, keepdims=True), 0.0)
     scale = ops.where(high > low, (high - low) / 255.0, 1.0)

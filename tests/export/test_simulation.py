@@ -109,3 +109,26 @@ def test_the_file_is_the_simulation_bit_for_bit(tmp_path, rng, name, batch):
     expected = np.asarray(run_graph(graph, [new])[graph.outputs[0]])
     assert np.mean(np.abs(given - expected) > 1e-6 * np.abs(expected).max()) < 0.02  # ties of XNNPACK's products
     assert np.abs(given - expected).max() <= 1.01 * Runner(path.read_bytes()).output_scales[0]
+
+
+DYNAMIC = {
+    "Conv2D": lambda x: L.Conv2D(12, 3)(x),
+    "Conv2D of one pixel": lambda x: L.Conv2D(12, 1)(x),
+    "Conv2D of one pixel, strides": lambda x: L.Conv2D(12, 1, strides=2)(x),
+    "Conv2D of one pixel, dilation": lambda x: L.Conv2D(12, 1, dilation_rate=2)(x),
+    "Dense of pixels": lambda x: L.Dense(12)(x),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("storage", ["fast", "small"])
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_what_is_rounded_at_each_call_is_as_simulated(tmp_path, rng, name, storage, bits):
+    """XNNPACK takes the range of each pixel where it computes a convolution as a product of rows."""
+    inputs = keras.Input((9, 9, 4))
+    model = keras.Model(inputs, L.Dense(5)(L.Flatten()(L.ReLU()(DYNAMIC[name](inputs)))))
+    x = rng.normal(size=(16, 9, 9, 4)).astype(np.float32) * np.exp(rng.normal(size=(16, 9, 9, 1))).astype(np.float32)
+    result = kc.quantize(model, kc.MSQ(bits=bits), x)
+    report = kc.export_tflite(result, tmp_path / "net.tflite", activations="dynamic", storage=storage)
+    assert report.steps[-1].figures["difference of the outputs"] < (0.05 if (bits, storage) == (4, "small") else 1e-3)
