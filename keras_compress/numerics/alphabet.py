@@ -170,13 +170,21 @@ class Alphabet:
         return levels if self.widening is None else levels + np.sign(levels) * self.widening[..., None, :]
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """MSQ: the code of the letter nearest to each of `values` (..., N, n_out); of letters without a gap."""
-        assert self.gap is None, "hard thresholding rounds in another way"
+        """MSQ: the code of the letter nearest to each of `values` (..., N, n_out).
+
+        Of letters with a gap, hard thresholding: zero up to the first letter beside it, then the nearest one.
+        """
         if self.group_size is not None:
             blocks = self.blocks(0, len(values), self.group_size)
             return np.concatenate([self.features(block).nearest(values[block]) for block in blocks])
         low, high = (np.asarray(bound)[..., None, :] if np.ndim(bound) else bound for bound in self.bounds)
-        return self.codes_of(np.clip(np.rint(values / self.column - self.shift), low, high) + self.shift)
+        steps = values / self.column
+        if self.widening is None:
+            return self.codes_of(np.clip(np.rint(steps - self.shift), low, high) + self.shift)
+        magnitude, widening = np.abs(steps), self.widening[..., None, :]
+        level = np.clip(np.rint(magnitude - widening), 1.0, high)
+        beyond = magnitude > 1.0 + widening
+        return self.codes_of(np.copysign(np.where(beyond, level + widening, 0.0), steps))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Weights, in float32, of `codes` (..., N, n_out)."""

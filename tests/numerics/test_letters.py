@@ -146,6 +146,17 @@ def test_hard_thresholding_is_that_of_the_paper(rng):
     np.testing.assert_array_equal(codes, direct)
 
 
+def test_hard_thresholding_of_single_weights(rng):
+    """Embeddings and states of recurrent layers are rounded weight by weight, by the same rule."""
+    largest, price = 3, np.array([0.15, 0.3])
+    step = (0.9 - price) / largest
+    alphabet = Alphabet(np.arange(-largest - 1, largest + 2), step, gap=price - step)
+    weights = rng.uniform(-1.2, 1.2, (200, 2))
+    beyond = price + step * np.minimum(np.floor((np.abs(weights) - price) / step + 0.5), largest)
+    expected = np.where(np.abs(weights) > price, np.sign(weights) * beyond, 0.0)
+    np.testing.assert_allclose(alphabet.decode(alphabet.nearest(weights)), expected, atol=1e-6)
+
+
 def test_asymmetric_letters_reach_from_the_least_to_the_largest_weight(rng):
     weights = rng.uniform(-0.2, 1.0, (50, 6))
     scale, zero_point = asymmetric(weights, np.full(6, 10.0), np.arange(16), per_channel=True)

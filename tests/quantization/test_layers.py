@@ -129,6 +129,16 @@ def test_every_method_quantizes_every_layer(model, name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["embedding", "lstm", "masked"])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_setting_rounds_what_is_rounded_weight_by_weight(kind, name):
+    model = MODELS[kind]()
+    result = kc.quantize(model, QUANTIZERS[name], samples_of(model))
+    for path, view in views_by_path(result.model).items():
+        np.testing.assert_array_equal(view.kernel, result.kernels[path].decode())
+
+
+@pytest.mark.slow
 def test_following_the_path_beats_rounding(model):
     samples = samples_of(model, 64)
     views = views_by_path(model)
