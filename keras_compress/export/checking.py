@@ -94,10 +94,8 @@ def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, Hybrid],
         def before(path: str, inputs: Any) -> Any:
             if path not in hybrid:
                 return inputs
-            operator, kind = hybrid[path]
-            by_xnnpack = delegate and operator not in own
-            rows = kind == "FULLY_CONNECTED" or (by_xnnpack and _is_pointwise(graph.views[path].layer))
-            return rounded_at_each_call(inputs, rows=rows)
+            operator, rows, pointwise = hybrid[path]
+            return rounded_at_each_call(inputs, rows=rows or (pointwise and delegate and operator not in own))
 
         return before
 
@@ -119,11 +117,6 @@ def check_dynamic(content: bytes, model: keras.Model, hybrid: dict[str, Hybrid],
     # LiteRT's builtin kernels for 4-bit weights and float inputs round these in another way (5 % off at 2 bits).
     check_outputs(content, [each[2] for each in runs], samples, MOST, _cause(relative), delegates=(False,))
     return Checked(largest, None, relative)
-
-
-def _is_pointwise(layer: keras.Layer) -> bool:
-    """Whether XNNPACK computes a convolution as a product of rows: a kernel of one pixel, without strides."""
-    return all(size == 1 for size in (*layer.kernel_size, *layer.strides))
 
 
 def check_integers(

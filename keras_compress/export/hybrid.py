@@ -14,10 +14,25 @@ from keras_compress.measurement import flatbuffer
 
 
 class Hybrid(NamedTuple):
-    """An operator that reads integers as its weights and floats as its inputs: its number in the file, its kind."""
+    """An operator that reads integers as its weights and floats as its inputs.
+
+    Attributes:
+        operator: its number in the file.
+        rows: whether it is a product of rows.
+        pointwise: whether it is a convolution of one pixel without strides, which XNNPACK makes a product of rows.
+    """
 
     operator: int
-    kind: str
+    rows: bool
+    pointwise: bool
+
+    @classmethod
+    def of(cls, editor: Editor, number: int) -> "Hybrid":
+        """Of the operator that is this one of `editor.weighted`."""
+        operator, kind, tensor = editor.weighted[number]
+        rows, options = kind == "FULLY_CONNECTED", editor.graph.operators[operator].builtinOptions
+        pointwise = not rows and editor.shape(tensor)[1:3] == (1, 1) and (options.strideH, options.strideW) == (1, 1)
+        return cls(operator, rows, pointwise)
 
 
 def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, dict[str, Hybrid]]:
@@ -30,12 +45,10 @@ def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, di
     views = {path: view for path, view in views_by_path(folded).items() if isinstance(view, LinearView)}
     editor = Editor(written.content)
     hybrid = {
-        each.path: Hybrid(editor.weighted[each.operator].operator, each.kind)
-        for each in written.placed
-        if each.placement.reads == "dynamic"
+        each.path: Hybrid.of(editor, each.operator) for each in written.placed if each.placement.reads == "dynamic"
     }
     coded = {each.path for each in written.placed}
-    for index, kind, tensor in editor.weighted:
+    for number, (index, kind, tensor) in enumerate(editor.weighted):
         weights = editor.graph.tensors[tensor]
         if flatbuffer.TYPES[weights.type] != "INT8" or tensor != editor.graph.operators[index].inputs[WEIGHTS]:
             continue
@@ -46,6 +59,6 @@ def simulation_of(model: keras.Model, written: Written) -> tuple[keras.Model, di
             if arranged is None or arranged.shape != held.shape or factors(held, arranged, kind, LOOSE) is None:
                 continue
             view.variable.assign(disarrange(held.astype(np.float32), view.kernel.shape, view.axes, kind))
-            hybrid[path] = Hybrid(index, kind)
+            hybrid[path] = Hybrid.of(editor, number)
             break
     return folded, hybrid

@@ -116,6 +116,8 @@ DYNAMIC = {
     "Conv2D of one pixel": lambda x: L.Conv2D(12, 1)(x),
     "Conv2D of one pixel, strides": lambda x: L.Conv2D(12, 1, strides=2)(x),
     "Conv2D of one pixel, dilation": lambda x: L.Conv2D(12, 1, dilation_rate=2)(x),
+    "SeparableConv2D": lambda x: L.SeparableConv2D(12, 3, strides=2)(x),
+    "Conv1D of one pixel": lambda x: L.Conv1D(12, 1)(L.Reshape((81, 4))(x)),
     "Dense of pixels": lambda x: L.Dense(12)(x),
 }
 
