@@ -1,0 +1,20 @@
+"""What every technique gives is what it gave: a change that moves a hash names it, with its reason, in its commit."""
+
+import json
+
+import pytest
+
+from tests.hashes import outcomes
+
+pytestmark = pytest.mark.slow
+KEPT = json.loads(outcomes.HASHES.read_text())
+
+
+def test_every_outcome_has_its_hash():
+    assert {(outcome, name) for outcome, names in KEPT.items() for name in names} == set(outcomes.cases())
+
+
+@pytest.mark.parametrize("outcome", outcomes.OUTCOMES)
+def test_nothing_has_moved(outcome):
+    _, names = outcomes.OUTCOMES[outcome]
+    assert {name: outcomes.hash_of(outcome, name) for name in names} == KEPT[outcome]
