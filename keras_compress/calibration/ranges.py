@@ -12,6 +12,7 @@ from keras_compress.calibration.forward import visit_tensors
 from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.clone import rebuild
+from keras_compress.layers.folding import fold_all
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.limits import LEAST, Limit, limits
 from keras_compress.layers.paths import layers_by_path
@@ -165,7 +166,9 @@ def rounded_network(
     model = _with_layers(network, chosen)
     paths = {id(layer): path for path, layer in layers_by_path(model).items()}
     rounding = {paths[id(each.layer)]: each for each in chosen if each.bits == LIMITED}
-    bounds = [bound for bound in limits(model, weight_scales) if rounding.keys() >= {bound.output, *bound.inputs}]
+    bounds = [
+        bound for bound in limits(*fold_all(model), weight_scales) if rounding.keys() >= {bound.output, *bound.inputs}
+    ]
     if not _raise_scales(rounding, bounds):
         return model
     _add_layers(graph, chosen)

@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_compress.export.editing import Editor
 from keras_compress.export.locating import LOOSE, WEIGHTS, arrange, disarrange, factors
-from keras_compress.export.placing import Written, fold_all
+from keras_compress.export.placing import Written
+from keras_compress.layers.folding import fold_all
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.view import LinearView
 from keras_compress.measurement import flatbuffer

@@ -14,12 +14,13 @@ from keras_compress.export import locating, ranges
 from keras_compress.export.conversion import ConversionError, convert
 from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located
-from keras_compress.export.placing import Placed, Written, arranged, fold_all, names, to_8_bits, write
+from keras_compress.export.placing import Placed, Written, arranged, names, to_8_bits, write
 from keras_compress.export.policy import placement
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.affine import Affine, affine_layers
 from keras_compress.layers.clone import clone_model, rebuild
 from keras_compress.layers.convolution_views import Depthwise2DView
+from keras_compress.layers.folding import fold_all
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
@@ -55,8 +56,8 @@ def with_ranges(
     Raises:
         InputError: codes that no TFLite weight type holds, or a model that the converter refuses.
     """
-    ranges.check_limits(given)
     folded, factors = fold_all(given.model)
+    ranges.check_limits(given, folded, factors)
     model = _as_operators(folded)
     views = _views(model)
     base, located = _converted(model, views, given.kernels.keys(), batch, loops)

@@ -13,7 +13,7 @@ from keras_compress.export.editing import Editor
 from keras_compress.export.locating import Located
 from keras_compress.export.operations import for_converter
 from keras_compress.export.policy import BIASES, Placement, placement
-from keras_compress.layers.folding import fold, move_offsets
+from keras_compress.layers.folding import fold_all, move_offsets
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs, functional_graph, is_graph
 from keras_compress.layers.view import KernelView
@@ -158,14 +158,6 @@ def in_batches(samples: list[np.ndarray], batch: int | None) -> Iterator[list[np
     size = batch or 1
     for start in range(0, len(samples[0]), size):
         yield [np.resize(array[start : start + size], (size, *array.shape[1:])) for array in samples]
-
-
-def fold_all(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """BatchNorm folded wherever that is exact, and what each kernel was multiplied by; the converter folds the rest."""
-    if not is_graph(model):
-        return model, {}
-    folded, folds, _ = fold(model)
-    return folded, {fold_.kernel: fold_.factor for fold_ in folds.values()}
 
 
 def arranged(kernel: QuantizedKernel, path: str, kind: str, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

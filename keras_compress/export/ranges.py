@@ -1,6 +1,7 @@
 """Models that round their activations already: the ranges that `quantize_activations` chose go into the file."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -53,8 +54,12 @@ def without_rounding(model: keras.Model) -> keras.Model:
     return rebuild(model, skip=found) if found else model
 
 
-def check_limits(given: Result) -> None:
+def check_limits(given: Result, folded: keras.Model, factors: Mapping[str, np.ndarray]) -> None:
     """Refuses ranges that runtimes do not compute with, before there is a file that ends their process.
+
+    Args:
+        given: the result.
+        folded, factors: its model, as `fold_all` gives it.
 
     Raises:
         InputError: a step of what a layer reads is too many steps of what it makes.
@@ -66,7 +71,7 @@ def check_limits(given: Result) -> None:
                 f"Layer {path!r} rounds to steps of {scale:.3g}, and TensorFlow's converter keeps none below "
                 f"{LEAST:g}. Let quantize_activations choose the ranges."
             )
-    for each in limits(given.model, weight_scales(given.kernels)):
+    for each in limits(folded, factors, weight_scales(given.kernels)):
         largest = max(scales[path] for path in each.inputs)
         if scales[each.output] < SLACK * each.factor * largest:
             raise InputError(

@@ -87,6 +87,17 @@ def fold(
     return folded_model, plan.folds, plan.reasons
 
 
+def fold_all(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """Folded wherever that is exact: the new model, and path of a kernel -> what its channels were multiplied by.
+
+    A subclassed model stays as it is.
+    """
+    if not is_graph(model):
+        return model, {}
+    folded, folds, _ = fold(model)
+    return folded, {each.kernel: each.factor for each in folds.values()}
+
+
 def foldable(model: keras.Model) -> dict[str, Fold]:
     """What `fold` would fold, by the path of the layer with the kernel; nothing is changed."""
     return _Plan(model, tuple(FOLDABLE)).folds

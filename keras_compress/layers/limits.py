@@ -7,7 +7,6 @@ cancel (tests/layers/test_limits.py runs files on both sides of each limit).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,10 +16,8 @@ from keras.src.ops import numpy as arithmetic
 
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.affine import affine_layers
-from keras_compress.layers.folding import fold
-from keras_compress.layers.graph import ACTIVATION, Call, Graph
-from keras_compress.layers.kernels import views_by_path
-from keras_compress.layers.rounding import is_identity, is_relu, keeps_alphabet
+from keras_compress.layers.graph import Call, Graph
+from keras_compress.layers.rounding import operator_of, rounding_of
 
 L = keras.layers
 
@@ -48,57 +45,44 @@ class Limit:
     factor: float
 
 
-def limits(model: keras.Model, scales: Mapping[str, np.ndarray]) -> list[Limit]:
+def limits(folded: keras.Model, factors: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]) -> list[Limit]:
     """The limits of a model's operators, in the order of the graph.
 
     Args:
-        model: with `QuantizeActivation` layers.
-        scales: path of a kernel with codes -> (groups, n_out) or (groups, 1): scales of its weights. Others have
-            8 bits.
+        folded, factors: a model with `QuantizeActivation` layers, as `fold_all` gives it.
+        scales: path of a kernel with codes -> (groups, n_out) or (groups, 1): scales of its weights before folding.
+            Others have 8 bits.
     """
-    folded, folds, _ = fold(model)
-    return _Walk(Graph(folded), _weight_scales(folded, scales, folds.values())).limits
+    graph = Graph(folded)
+    largest = _largest_scales(graph, factors, scales)
+    found = []
+    for call in graph.calls:
+        operator = operator_of(graph, call.inputs[0]) if isinstance(call.operation, QuantizeActivation) else None
+        factor = None if operator is None else _factor(operator, largest)
+        if operator is None or factor is None:
+            continue
+        roundings = [rounding_of(graph, tensor) for tensor in operator.inputs]
+        if inputs := tuple(each.path for each in roundings if each is not None):
+            found.append(Limit(operator.path, inputs, call.path, factor))
+    return found
 
 
-def _weight_scales(folded: keras.Model, scales: Mapping[str, np.ndarray], folds: Any) -> dict[str, float]:
-    """Path of a kernel -> the largest scale of its channels, with the BatchNormalization that is folded into it."""
-    factors = {fold_.kernel: np.abs(fold_.factor) for fold_ in folds}
-    largest = {path: float(np.abs(view.kernel).max()) / HIGHEST for path, view in views_by_path(folded).items()}
-    coded = {path: float(np.max(scale * factors.get(path, 1.0))) for path, scale in scales.items()}
-    affine = {path: float(np.abs(layer.factor).max()) / HIGHEST for path, layer in affine_layers(Graph(folded)).items()}
+def _largest_scales(
+    graph: Graph, factors: Mapping[str, np.ndarray], scales: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Path of a kernel, or of a layer that becomes one -> the largest scale of its channels."""
+    largest = {path: float(np.abs(view.kernel).max()) / HIGHEST for path, view in graph.views.items()}
+    coded = {path: float(np.max(scale * np.abs(factors.get(path, 1.0)))) for path, scale in scales.items()}
+    affine = {path: float(np.abs(layer.factor).max()) / HIGHEST for path, layer in affine_layers(graph).items()}
     return largest | coded | affine
 
 
-class _Walk:
-    """One pass over the calls, in their order."""
-
-    def __init__(self, graph: Graph, weights: dict[str, float]):
-        self.graph, self.weights = graph, weights
-        self.limits: list[Limit] = []
-        self.scale_of: dict[int, str] = {}  # tensor -> path of the layer whose scale it has
-        self.made: dict[int, tuple[str, tuple[int, ...], float]] = {}  # tensor -> operator, its inputs, the factor
-        for call in graph.calls:
-            self._visit(call)
-
-    def _visit(self, call: Call) -> None:
-        operation, source = call.operation, call.inputs[0] if call.inputs else -1
-        if isinstance(operation, QuantizeActivation):
-            self.scale_of[call.outputs[0]] = call.path
-            if source in self.made:
-                path, inputs, factor = self.made[source]
-                known = tuple(self.scale_of[tensor] for tensor in inputs if tensor in self.scale_of)
-                if known:
-                    self.limits.append(Limit(path, known, call.path, factor))
-        elif call.part != ACTIVATION and call.path in self.weights:
-            self._makes(call, self.weights[call.path] / PRODUCT_STEPS)
-        elif type(operation) in SUMS:
-            self._makes(call, 1 / SUM_STEPS)
-        elif type(operation) is L.Activation and operation.activation is keras.activations.hard_silu:
-            self._makes(call, 1 / HARD_SWISH_STEPS)
-        elif call.part == ACTIVATION or is_relu(operation) or is_identity(operation):
-            self.made |= {tensor: self.made[source] for tensor in call.outputs if source in self.made}
-        if source in self.scale_of and keeps_alphabet(operation):
-            self.scale_of |= dict.fromkeys(call.outputs, self.scale_of[source])
-
-    def _makes(self, call: Call, factor: float) -> None:
-        self.made |= dict.fromkeys(call.outputs, (call.path, call.inputs, factor))
+def _factor(operator: Call, largest: Mapping[str, float]) -> float | None:
+    """The least ratio of the scale of what an operator makes to that of what it reads; None where there is none."""
+    if operator.path in largest:
+        return largest[operator.path] / PRODUCT_STEPS
+    if type(operator.operation) in SUMS:
+        return 1 / SUM_STEPS
+    if type(operator.operation) is L.Activation and operator.operation.activation is keras.activations.hard_silu:
+        return 1 / HARD_SWISH_STEPS
+    return None

@@ -15,8 +15,9 @@ import keras
 from keras.src.ops import nn
 from keras.src.ops import numpy as arithmetic
 
+from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.folding import FOLDABLE
-from keras_compress.layers.graph import LINEAR, Call, Graph, is_linear
+from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph, is_linear
 
 L = keras.layers
 
@@ -265,6 +266,28 @@ def keeps_alphabet(operation: Any) -> bool:
     """Whether what an operation makes has the levels of its inputs without being rounded again."""
     moves = type(operation) in MOVES and _is_exact(operation)
     return moves or type(operation) in JOINS or is_identity(operation)
+
+
+def rounding_of(graph: Graph, tensor: int) -> Call | None:
+    """The call of the `QuantizeActivation` whose levels a tensor has; None where it is not rounded."""
+    while tensor in graph.producer:
+        maker = graph.calls[graph.producer[tensor]]
+        if isinstance(maker.operation, QuantizeActivation):
+            return maker
+        if not keeps_alphabet(maker.operation):
+            return None
+        tensor = maker.inputs[0]
+    return None
+
+
+def operator_of(graph: Graph, tensor: int) -> Call | None:
+    """The call that makes a tensor, before the ReLU that is a part of it; None for an input of the model."""
+    while tensor in graph.producer:
+        call = graph.calls[graph.producer[tensor]]
+        if call.part != ACTIVATION and not is_relu(call.operation) and not is_identity(call.operation):
+            return call
+        tensor = call.inputs[0]
+    return None
 
 
 def is_relu(operation: Any) -> bool:

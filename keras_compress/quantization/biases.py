@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.folding import fold
-from keras_compress.layers.graph import Call, Graph
+from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import keeps_alphabet
+from keras_compress.layers.rounding import rounding_of
 from keras_compress.numerics.biases import bias_step, fit_biases
 from keras_compress.result import QuantizedKernel
 
@@ -32,7 +31,8 @@ def round_biases(model: keras.Model, kernels: Mapping[str, QuantizedKernel]) -> 
     for path, kernel in kernels.items():
         calls = graph.linear_calls(path)
         variable = views[path].bias_variable if path in views else None
-        scales = {_input_scale(graph, graph.calls[index]) for index in calls}
+        roundings = [rounding_of(graph, graph.calls[index].inputs[0]) for index in calls]
+        scales = {None if each is None else float(each.operation.scale) for each in roundings}
         scale = scales.pop() if len(scales) == 1 else None
         if variable is None or kernel.storage_bits is None or scale is None:
             continue
@@ -51,16 +51,3 @@ def round_biases(model: keras.Model, kernels: Mapping[str, QuantizedKernel]) -> 
             normalization.beta.assign_add(change)
         elif fold_.factor.all():
             normalization.moving_mean.assign_add(-change / fold_.factor)
-
-
-def _input_scale(graph: Graph, call: Call) -> float | None:
-    """One step of what a call multiplies; None where that is not rounded."""
-    tensor = call.inputs[0]
-    while tensor in graph.producer:
-        maker = graph.calls[graph.producer[tensor]]
-        if isinstance(maker.operation, QuantizeActivation):
-            return float(maker.operation.scale)
-        if not keeps_alphabet(maker.operation):
-            return None
-        tensor = maker.inputs[0]
-    return None

@@ -11,6 +11,7 @@ import keras_compress as kc
 from keras_compress.export import ranges
 from keras_compress.export.conversion import convert
 from keras_compress.layers.activation import QuantizeActivation
+from keras_compress.layers.folding import fold_all
 from keras_compress.layers.limits import HARD_SWISH_STEPS, LEAST, PRODUCT_STEPS, SUM_STEPS, limits
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.tflite import Runner
@@ -71,7 +72,7 @@ def test_what_is_within_the_limit_runs_and_what_is_well_beyond_does_not(tmp_path
     ("kind", "most"), [*((kind, PRODUCT_STEPS) for kind in PRODUCTS), ("Add", SUM_STEPS), ("hard swish", 127.0)]
 )
 def test_limits_name_the_operator_and_the_roundings_on_both_sides(kind, most):
-    (found,) = limits(network(kind, 1.0), {})
+    (found,) = limits(*fold_all(network(kind, 1.0)), {})
     assert found.path == "made"
     assert found.inputs == (("in0", "in1") if kind == "Add" else ("in0",))
     assert found.output == "out"
@@ -86,7 +87,7 @@ def test_codes_and_batch_normalization_count_with_their_scales():
     gamma, _, _, variance = model.get_layer("norm").weights
     gamma.assign([1.0, -50.0, 1.0])
     variance.assign(np.ones(3) - model.get_layer("norm").epsilon)
-    (found,) = limits(model, {"made": np.array([[2.0, 3.0, 4.0]])})
+    (found,) = limits(*fold_all(model), {"made": np.array([[2.0, 3.0, 4.0]])})
     np.testing.assert_allclose(found.factor, 150 / PRODUCT_STEPS, rtol=1e-5)
 
 
