@@ -181,10 +181,7 @@ class Alphabet:
         steps = values / self.column
         if self.widening is None:
             return self.codes_of(np.clip(np.rint(steps - self.shift), low, high) + self.shift)
-        magnitude, widening = np.abs(steps), self.widening[..., None, :]
-        level = np.clip(np.rint(magnitude - widening), 1.0, high)
-        beyond = magnitude > 1.0 + widening
-        return self.codes_of(np.copysign(np.where(beyond, level + widening, 0.0), steps))
+        return self.codes_of(beyond_gap(steps, self.widening[..., None, :], high))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Weights, in float32, of `codes` (..., N, n_out)."""
@@ -199,6 +196,19 @@ class Alphabet:
     def _changed(self, change: Callable[[np.ndarray], np.ndarray]) -> "Alphabet":
         zero_point, gap = (None if part is None else change(part) for part in (self.zero_point, self.gap))
         return Alphabet(self.levels, change(self.scale), zero_point, gap, self.group_size)
+
+
+def beyond_gap(steps: np.ndarray, widening: np.ndarray, largest: Any) -> np.ndarray:
+    """Hard thresholding of numbers of steps: 0 up to the first letter beside zero, then the nearest letter.
+
+    Args:
+        steps: (..., n_out).
+        widening: what letters beside zero have beyond their level; broadcasts to `steps`.
+        largest: level.
+    """
+    magnitude = np.abs(steps)
+    level = np.clip(np.rint(magnitude - widening), 1.0, largest)
+    return np.copysign(np.where(magnitude > 1.0 + widening, level + widening, 0.0), steps)
 
 
 def decode(

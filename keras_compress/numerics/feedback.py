@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.alphabet import Alphabet, beyond_gap
 
 INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
 
@@ -74,9 +74,7 @@ class Rounding:
     def _beyond_the_gap(self, row: np.ndarray, letter: np.ndarray) -> None:
         widening = self.alphabet.widening
         assert widening is not None
-        magnitude = np.abs(row)
-        level = np.clip(np.rint(magnitude - widening), 1.0, self.alphabet.bounds[1])
-        np.copysign(np.where(magnitude > 1.0 + widening, level + widening, 0.0), row, out=letter)
+        letter[...] = beyond_gap(row, widening, self.alphabet.bounds[1])
 
 
 def follow(
