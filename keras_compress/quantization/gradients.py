@@ -5,7 +5,7 @@ are other weights.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +14,7 @@ from keras_compress.calibration.correlation import tall_gradient
 from keras_compress.layers.convolution import ConvolutionGeometry
 
 NAMES = {"Conv2D": "KerasCompressConv2D", "DepthwiseConv2dNative": "KerasCompressDepthwiseConv2dNative"}
+Fixed = Callable[[ConvolutionGeometry, Any, Any, Any], Any]  # of geometry, images, the kernel's shape, the gradient
 
 
 @contextlib.contextmanager
@@ -25,36 +26,39 @@ def fixed_gradients() -> Iterator[None]:
 
 @tf.RegisterGradient(NAMES["Conv2D"])
 def _of_convolution(operation: Any, gradient: Any) -> tuple[Any, Any]:
-    images, kernel = operation.inputs
-    settings = _settings(operation)
-    of_images = tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=tf.shape(images), filter=kernel, out_backprop=gradient, **settings
-    )
-    geometry = _geometry(operation)
-    if geometry is None:
-        return of_images, tf.raw_ops.Conv2DBackpropFilter(
-            input=images, filter_sizes=tf.shape(kernel), out_backprop=gradient, **settings
-        )
-    padded = geometry.read(geometry.pad(images), gradient.shape[1:3])
-    return of_images, tall_gradient(padded, gradient, kernel.shape, geometry.strides, geometry.dilation)
+    ops = tf.raw_ops
+    return _gradients(operation, gradient, ops.Conv2DBackpropInput, ops.Conv2DBackpropFilter, _of_kernel)
 
 
 @tf.RegisterGradient(NAMES["DepthwiseConv2dNative"])
 def _of_depthwise_convolution(operation: Any, gradient: Any) -> tuple[Any, Any]:
+    ops = tf.raw_ops
+    of_images, of_kernel = ops.DepthwiseConv2dNativeBackpropInput, ops.DepthwiseConv2dNativeBackpropFilter
+    return _gradients(operation, gradient, of_images, of_kernel, _of_depthwise_kernel)
+
+
+def _gradients(
+    operation: Any, gradient: Any, of_images: Callable[..., Any], of_kernel: Callable[..., Any], fixed: Fixed
+) -> tuple[Any, Any]:
+    """Those of the images and of the kernel; of the kernel TensorFlow's own where its geometry is not known."""
     images, kernel = operation.inputs
-    settings = _settings(operation)
-    of_images = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=tf.shape(images), filter=kernel, out_backprop=gradient, **settings
-    )
-    geometry = _geometry(operation)
+    settings, geometry = _settings(operation), _geometry(operation)
+    first = of_images(input_sizes=tf.shape(images), filter=kernel, out_backprop=gradient, **settings)
     if geometry is None:
-        return of_images, tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=images, filter_sizes=tf.shape(kernel), out_backprop=gradient, **settings
-        )
-    *sizes, channels, multiplier = kernel.shape
+        return first, of_kernel(input=images, filter_sizes=tf.shape(kernel), out_backprop=gradient, **settings)
+    return first, fixed(geometry, images, kernel.shape, gradient)
+
+
+def _of_kernel(geometry: ConvolutionGeometry, images: Any, shape: Any, gradient: Any) -> Any:
+    padded = geometry.read(geometry.pad(images), gradient.shape[1:3])
+    return tall_gradient(padded, gradient, shape, geometry.strides, geometry.dilation)
+
+
+def _of_depthwise_kernel(geometry: ConvolutionGeometry, images: Any, shape: Any, gradient: Any) -> Any:
+    *sizes, channels, multiplier = shape
     gradient = tf.reshape(gradient, [-1, *gradient.shape[1:3], channels, multiplier])
     taps = [tf.reduce_sum(window[..., None] * gradient, axis=(0, 1, 2)) for window in geometry.windows(images)]
-    return of_images, tf.reshape(tf.stack(taps), [*sizes, channels, multiplier])
+    return tf.reshape(tf.stack(taps), [*sizes, channels, multiplier])
 
 
 def _settings(operation: Any) -> dict[str, Any]:
