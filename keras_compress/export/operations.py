@@ -93,19 +93,15 @@ def for_converter(model: keras.Model) -> keras.Model:
 
 def rebuilt(model: keras.Model, other: Callable[[keras.Layer], keras.Layer | None]) -> keras.Model:
     """A copy in which some layers have another form, with the same weights; the model itself where none has."""
-    changed: dict[str, keras.Layer] = {}
-
-    def replaced(path: str, layer: keras.Layer) -> keras.Layer | None:
-        form = other(layer)
-        if form is not None:
-            changed[path] = form
-        return form
-
-    copy, layers = rebuild(model, replaced), layers_by_path(model)
-    for path, layer in changed.items():
-        for variable, value in zip(layer.weights, layers[path].weights, strict=True):
+    layers = layers_by_path(model)
+    forms = {path: form for path, layer in layers.items() if (form := other(layer)) is not None}
+    if not forms:
+        return model
+    copy = rebuild(model, lambda path, layer: forms.get(path))
+    for path, form in forms.items():
+        for variable, value in zip(form.weights, layers[path].weights, strict=True):
             variable.assign(value)
-    return copy if changed else model
+    return copy
 
 
 def softplus(inputs: Any) -> Any:
