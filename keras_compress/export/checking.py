@@ -8,41 +8,31 @@ in float32), so that a sum near the middle between two steps may go either way.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_compress.errors import InputError
+from keras_compress.export.as_run import as_run, with_ties
 from keras_compress.export.editing import Editor
 from keras_compress.export.hybrid import Hybrid
+from keras_compress.export.locating import weighted_operators
 from keras_compress.export.placing import Placed, in_batches
 from keras_compress.export.ranges import without_rounding
-from keras_compress.export.simulation import (
-    RoundInTwoSteps,
-    RoundTies,
-    fractions_of,
-    rounded_at_each_call,
-    run_graph,
-)
-from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.clone import rebuild
-from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
-from keras_compress.layers.limits import SUMS
+from keras_compress.export.simulation import rounded_at_each_call, run_graph
+from keras_compress.export.tensors import STEPS, TINY, IntegerFile, Tensors
+from keras_compress.layers.graph import LINEAR, Graph
 from keras_compress.layers.paths import ModelInputs
-from keras_compress.layers.rounding import MEANS, is_function, is_relu
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.tflite import Runner
 
 CHECKED = 32  # samples on which a file is run
 # How far outputs may be from what is simulated, relative to their norm. Reasons: docs/decisions.md, 58.
 TOLERANCES = {"float": 1e-4, "dynamic": 0.05, "int8": 0.05, "float16": 0.05, "int16x8": 0.05}
-TINY = 1e-30  # of outputs that are to be zero
 NUDGES = (0.05, -0.05, 0.25, -0.25)  # of a step: near the middle between two, rounding may go either way
 HALF, MOST = 0.5, 0.2  # of what rounding does to an output, and of the output: see `_of_rounding`
-FUNCTION_STEPS = 2.0  # of functions that runtimes look up in tables
-STEPS = 1.0  # root of the mean square of differences that a tensor of integers may have, in steps of its scale
 BYTES = 2**28  # of all tensors of one batch, about
 
 
@@ -138,16 +128,16 @@ def check_integers(
     Raises:
         InputError: outputs that are not finite, or a tensor or an output too far from the simulation's.
     """
-    simulation = _with_ties(simulation)
+    file, simulation = IntegerFile(content), with_ties(simulation)
     own = Runner(content, "the file").undelegated()
-    operators = [operator for operator, _, _ in Editor(content).weighted]
+    operators = [operator for operator, _, _ in weighted_operators(file.model)]
     twice = {path: each for path, each in kernels.items() if each.step is not None and operators[each.operator] in own}
     if twice:
-        simulation = _as_run(content, simulation, twice, _batches(samples, batch, Graph(simulation)))
+        simulation = as_run(file, simulation, twice, _batches(samples, batch, Graph(simulation)))
     graph, plain = Graph(simulation), Graph(without_rounding(simulation))
-    tensors, errors, outputs = _Tensors(content, graph), _Errors(), []
+    tensors, errors, outputs = Tensors(file, graph), _Errors(), []
     for arrays in _batches(samples, batch, graph):
-        tensors.run(arrays)
+        file.runner.run(arrays)
         values, unrounded = run_graph(graph, arrays), run_graph(plain, arrays)
         tensors.pair(values)
         run_graph(graph, arrays, after=tensors.compared)
@@ -170,63 +160,6 @@ def check_integers(
     relative, layer = errors.relative(), tensors.check()
     largest = check_outputs(content, expected, samples, TOLERANCES["int8"], _cause(relative), moved, delegates=(True,))
     return Checked(largest, layer, relative, simulation)
-
-
-def _with_ties(simulation: keras.Model) -> keras.Model:
-    """The simulation with half steps rounded as runtimes round them where these are common."""
-    graph = Graph(simulation)
-    found: dict[str, RoundTies] = {}
-    for call in graph.calls:
-        if type(call.operation) is QuantizeActivation:
-            maker = _maker(graph, call.inputs[0])
-            if maker is not None and type(maker.operation) in MEANS + SUMS:
-                found[call.path] = RoundTies.of(call.operation, away=type(maker.operation) in MEANS)
-    return rebuild(simulation, lambda path, layer: found.get(path)) if found else simulation
-
-
-def _as_run(
-    content: bytes, simulation: keras.Model, kernels: Mapping[str, Placed], batches: Iterable[list[np.ndarray]]
-) -> keras.Model:
-    """The simulation with the sums of some kernels rounded twice, the way that the file's tensors show.
-
-    Which channels a kernel computes in vectors, and which one by one, hangs on the processor and on their number.
-    """
-    graph = Graph(simulation)
-    tensors = _Tensors(content, graph)
-    behind = {tensor: path for tensor, path in tensors.sums.items() if path in kernels}
-    sources = {tensors.roundings[tensor].inputs[0] for tensor in behind}
-    unrounded: dict[int, np.ndarray] = {}
-    ways: dict[int, list[RoundInTwoSteps]] = {}
-    for tensor, path in behind.items():
-        layer, step = tensors.roundings[tensor].operation, kernels[path].step
-        assert step is not None
-        fractions = fractions_of(step / layer.scale)
-        settings = (fractions, True), (fractions, False), (0 * fractions, True)
-        ways[tensor] = [RoundInTwoSteps.of(layer, parts, np.full(len(parts), up)) for parts, up in settings]
-    mistakes: dict[int, np.ndarray] = {tensor: np.zeros(()) for tensor in behind}
-
-    def compare(tensor: int, value: Any) -> Any:
-        if tensor in sources:
-            unrounded[tensor] = np.asarray(value, np.float32)
-        held = tensors.compared(tensor, value)
-        if tensor in behind:
-            before, half = unrounded[tensors.roundings[tensor].inputs[0]], ways[tensor][0].scale / 2
-            differ = [np.abs(np.asarray(way(before)) - np.asarray(held)) > half for way in ways[tensor]]
-            counts = [each.reshape(-1, each.shape[-1]).sum(axis=0) for each in differ]
-            mistakes[tensor] = mistakes[tensor] + np.stack(counts)
-        return held
-
-    for arrays in batches:
-        tensors.run(arrays)
-        if tensors.partners is None:
-            tensors.pair(run_graph(graph, arrays))
-        run_graph(graph, arrays, after=compare)
-    found: dict[str, RoundInTwoSteps] = {}
-    for tensor, (twice, _, _) in ways.items():
-        best = np.argmin(mistakes[tensor], axis=0)
-        call = tensors.roundings[tensor]
-        found[call.path] = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
-    return rebuild(simulation, lambda path, layer: found.get(path))
 
 
 def _of_rounding(simulated: Any, unrounded: Any) -> float:
@@ -329,111 +262,6 @@ def check_outputs(
                 )
             largest = max(largest, difference)
     return largest
-
-
-class _Tensors:
-    """Tensors of a file of integers, next to those of its simulation.
-
-    Which tensor of the file is which one of the simulation is told by sizes, scales and values: among tensors of equal
-    scale the nearest one. Two that are mistaken for each other are equal as far as any limit is concerned.
-    """
-
-    def __init__(self, content: bytes, graph: Graph):
-        self.model = flatbuffer.parse(content)
-        self.computed = [
-            number
-            for number in flatbuffer.computed(self.model)
-            if flatbuffer.TYPES[self.model.subgraphs[0].tensors[number].type] == "INT8"
-        ]
-        self.runner = Runner(content, "the file", delegate=False, inner=True)
-        self.roundings = {
-            call.outputs[0]: call for call in graph.calls if isinstance(call.operation, QuantizeActivation)
-        }
-        makers = {
-            tensor: graph.calls[graph.producer[call.inputs[0]]]
-            for tensor, call in self.roundings.items()
-            if call.inputs[0] in graph.producer
-        }
-        self.sums = {
-            tensor: path for tensor, call in self.roundings.items() if (path := _kernel_behind(graph, call.inputs[0]))
-        }
-        self.functions = {tensor for tensor, maker in makers.items() if is_function(maker.operation)}
-        self.partners: dict[int, int] | None = None  # tensor of the simulation -> tensor of the file
-        self.squares: dict[int, np.ndarray] = {}  # of differences, of values, and their number
-
-    def run(self, arrays: list[np.ndarray]) -> None:
-        self.runner.run(arrays)
-
-    def compared(self, tensor: int, value: Any) -> Any:
-        """Notes the difference between a tensor and the file's; returns the file's."""
-        partner = (self.partners or {}).get(tensor)
-        if partner is None:
-            return value
-        expected = np.asarray(value, np.float64)
-        held = self.runner.values(partner).reshape(expected.shape)
-        sums = np.array([np.square(held - expected).sum(), np.square(expected).sum(), expected.size])
-        self.squares[tensor] = self.squares.get(tensor, 0) + sums
-        return keras.ops.convert_to_tensor(held)
-
-    def check(self) -> tuple[str, float] | None:
-        """The layer whose tensor differs most, in steps.
-
-        Raises:
-            InputError: a tensor beyond the limits.
-        """
-        worst: tuple[str, float] | None = None
-        for tensor, (error, norm, count) in self.squares.items():
-            call = self.roundings[tensor]
-            layer, steps = call.path.removesuffix("_quantized"), float(np.sqrt(error / count)) / call.operation.scale
-            limit = FUNCTION_STEPS if tensor in self.functions else STEPS
-            if not steps <= limit:
-                raise InputError(
-                    f"What layer {layer!r} makes in the file differs from the simulation by {steps:.2f} steps of 8 "
-                    f"bits ({np.sqrt(error / max(norm, TINY)):.2%}), and {limit:.2f} are allowed; it was not written."
-                )
-            if worst is None or steps > worst[1]:
-                worst = layer, steps
-        return worst
-
-    def pair(self, values: dict[int, Any]) -> None:
-        """Finds the partners of all tensors, once.
-
-        Raises:
-            InputError: a tensor has none.
-        """
-        if self.partners is not None:
-            return
-        candidates: dict[Any, dict[int, np.ndarray]] = {}
-        for number, values_held in self.runner.values_of(self.computed).items():
-            quantization, held = self.model.subgraphs[0].tensors[number].quantization, values_held.ravel()
-            key = held.size, float(quantization.scale[0]), int(quantization.zeroPoint[0])
-            candidates.setdefault(key, {})[number] = held
-        self.partners = {}
-        for tensor, call in self.roundings.items():
-            expected = np.asarray(values[tensor], np.float32).ravel()
-            near = candidates.get((expected.size, call.operation.scale, call.operation.zero_point), {})
-            if not near:
-                raise InputError(
-                    f"No tensor of the file has the range that layer {call.path.removesuffix('_quantized')!r} has in "
-                    f"the simulation (a scale of {call.operation.scale:.6g}); it was not written."
-                )
-            self.partners[tensor] = min(near, key=lambda number: float(np.square(near[number] - expected).sum()))
-
-
-def _maker(graph: Graph, tensor: int) -> Call | None:
-    """The call that makes a tensor, before the ReLU that may be a part of it."""
-    while tensor in graph.producer:
-        call = graph.calls[graph.producer[tensor]]
-        if call.part != ACTIVATION and not is_relu(call.operation):
-            return call
-        tensor = call.inputs[0]
-    return None
-
-
-def _kernel_behind(graph: Graph, tensor: int) -> str:
-    """Path of the kernel whose sums a tensor has; or ""."""
-    maker = _maker(graph, tensor)
-    return maker.path if maker is not None and maker.part == LINEAR else ""
 
 
 class _Errors:
