@@ -13,12 +13,12 @@ in serialized_models/ (train/train_baseline.py). What is missing is named and le
 a CSV file for each table.
 """
 
-import logging
 import sys
 from typing import Any
 
 from absl import flags
 from harness import networks, results
+from harness.start import start
 
 from keras_compress import cli
 
@@ -35,11 +35,7 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
 def main(argv: list[str]) -> None:
-    cli.take_arguments(argv)
-    data = results.data_folder(FLAGS.data)
-    machine = results.machine()
-    cli.import_tensorflow()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each network is traced: that is no news
+    data, machine = start(argv)
     import numpy as np
 
     from keras_compress import load_model, zoo

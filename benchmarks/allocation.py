@@ -10,7 +10,6 @@ is missing is named and left out. Writes allocation.{json,md} and CSV files. Hal
 the training.
 """
 
-import logging
 import pathlib
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from absl import flags
 from harness import networks, results
+from harness.start import start
 
 from keras_compress import cli
 
@@ -35,11 +35,7 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
 def main(argv: list[str]) -> None:
-    cli.take_arguments(argv)
-    data = results.data_folder(FLAGS.data)
-    machine = results.machine()
-    cli.import_tensorflow()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each network is traced: that is no news
+    data, machine = start(argv)
     rows: list[dict[str, Any]] = []
     for name, model, training, test in trained_networks(data):
         for row in measured(model, training, test):

@@ -12,7 +12,6 @@ trained network is kept in --models_dir and used again. Writes dead_channels (.j
 
 import contextlib
 import io
-import logging
 import pathlib
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from harness import results
+from harness.start import start
 
 from keras_compress import cli
 
@@ -63,11 +63,7 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
 def main(argv: list[str]) -> None:
-    cli.take_arguments(argv)
-    data = results.data_folder(FLAGS.data)
-    machine = results.machine()
-    cli.import_tensorflow()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each network is traced: that is no news
+    data, machine = start(argv)
     import keras
     import numpy as np
 

@@ -9,13 +9,13 @@ its first weights: the time does not hang on training, and the accuracies then m
 grid.{json,md} and grid_*.csv.
 """
 
-import logging
 import pathlib
 import tempfile
 from typing import Any
 
 from absl import flags
 from harness import results, timing
+from harness.start import start
 
 from keras_compress import cli
 
@@ -33,11 +33,7 @@ COLUMNS = ("method", "levels", "scalar", "layer_error", "seconds")
 
 
 def main(argv: list[str]) -> None:
-    cli.take_arguments(argv)
-    data = results.data_folder(FLAGS.data)
-    machine = results.machine()
-    cli.import_tensorflow()
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each quantized network is traced: that is no news
+    data, machine = start(argv)
     from keras_compress import sweep, zoo
     from keras_compress.bridge.loading import load_model
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 from harness import results
+from harness.start import start
 
 from keras_compress import cli
 
@@ -26,10 +27,7 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 
 
 def main(argv: list[str]) -> None:
-    cli.take_arguments(argv)
-    data = results.data_folder(FLAGS.data)
-    machine = results.machine()
-    cli.import_tensorflow()
+    data, machine = start(argv)
     import keras
 
     from keras_compress import zoo

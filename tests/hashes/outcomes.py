@@ -20,6 +20,7 @@ import numpy as np
 
 import keras_compress as kc
 from tests.quantization.contracts import QUANTIZERS
+from tests.quantization.cuts import drawn
 
 L = keras.layers
 HASHES = pathlib.Path(__file__).with_name("hashes.json")
@@ -92,19 +93,7 @@ FILES = tuple(name for name in MODELS if name != "recurrent")
 
 def model_of(name: str) -> keras.Model:
     """With weights that are the same in every process."""
-    model = MODELS[name]()
-    rng = np.random.default_rng(list(MODELS).index(name))
-    for variable in model.weights:
-        shape = variable.shape
-        if variable.name in ("moving_variance", "gamma"):
-            values = rng.uniform(0.5, 2, shape)
-        elif "kernel" in variable.name:
-            values = rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
-        else:
-            values = rng.normal(0, 0.3, shape)
-        if "float" in variable.dtype:
-            variable.assign(values)
-    return model
+    return drawn(MODELS[name](), np.random.default_rng(list(MODELS).index(name)))
 
 
 def samples_of(model: keras.Model, count: int = 24) -> np.ndarray:

@@ -26,7 +26,11 @@ def network(side: int = 8, width: int = 4) -> keras.Model:
     trunk = L.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")(trunk)
     hidden = L.Dense(12, activation="relu", name="hidden")(L.Flatten()(trunk))
     model = keras.Model(inputs, L.Dense(5, activation="softmax", name="head")(hidden), name="cut")
-    rng = np.random.default_rng(0)
+    return drawn(model, np.random.default_rng(0))
+
+
+def drawn(model: keras.Model, rng: np.random.Generator) -> keras.Model:
+    """The model with weights that are the same in every process, and no zeros."""
     for variable in model.weights:
         if variable.name in ("moving_variance", "gamma"):
             variable.assign(rng.uniform(0.5, 2, variable.shape))
