@@ -1,4 +1,4 @@
-"""Bits by `kc.allocate_bits` against the same bits everywhere: accuracy at 3 and 4 bits on average.
+"""Bits by `kc.allocate` against the same bits everywhere: accuracy at 3 and 4 bits on average.
 
     python benchmarks/allocation.py --data=DATA
     python benchmarks/allocation.py --data=DATA --networks=cifar10_v2_0,mlperf_resnet8 --seeds=0
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
             f"{FLAGS.num_samples} random training images calibrate and choose; top-1 on all test images (10,000: the "
             "standard error of an accuracy of 70, 90 and 98 % is 0.46, 0.3 and 0.14 points).",
             "gain: allocated minus everywhere. criterion: divergence of the outputs from the float network's on 256 of "
-            "the calibration images. taken: what `allocate_bits` gave.",
+            "the calibration images. taken: what `allocate` gave.",
         ],
     )
     print(path.read_text())
@@ -102,7 +102,7 @@ def measured(model: Any, training: Any, test: Any) -> Iterator[dict[str, Any]]:
             for bits in map(int, FLAGS.average_bits):
                 everywhere = kc.quantize(folded, kc.GPFQ(bits), calibration)
                 started = time.perf_counter()
-                overrides = kc.allocate_bits(folded, calibration, average_bits=bits)
+                overrides = kc.allocate(folded, calibration, average_bits=bits)
                 seconds = time.perf_counter() - started
                 allocated = kc.quantize(folded, kc.GPFQ(), calibration, overrides=overrides)
                 row: dict[str, Any] = {

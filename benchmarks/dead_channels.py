@@ -204,7 +204,7 @@ def measure(
                 counted["overflow"] = sum(int(each.sum()) for each in layers)
                 counted |= {"kernels": len(layers), "all of them overflow": sum(bool(each.all()) for each in layers)}
             given = simulation if ranges == "mse" else weights
-            report = kc.export_tflite(given, path, activations="int8", representative=calibration)
+            report = kc.export_tflite(given, path, activations="int8", calibration=calibration)
             simulated, ours = classes_of_model(simulation.model, images), classes_of_file(path, images)
             row = empty | {
                 "file": f"W{bits}A8, " + ("ranges chosen" if ranges == "mse" else "ranges measured by the export"),

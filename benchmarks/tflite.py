@@ -272,7 +272,7 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
             "small: rest / bound: what is not codes, over 1.1 x (float file - 4 bytes a weight) + 16 bytes a channel; "
             "the float file is that of TensorFlow's converter.",
             'simulation: `kc.quantize_activations(result, samples, ranges=...).model`. "int8, minmax" is the file that '
-            "`export_tflite` makes of the result, with the same samples as `representative=`; "
+            "`export_tflite` makes of the result, with the same samples as `calibration=`; "
             '"int8, mse" the one that it makes of what `kc.quantize_activations` gives.',
             "difference: top-1 of the file minus that of its simulation, points; for floats and dynamic, minus that of "
             "the Keras model with the same codes, which has float activations. other classes: of all test samples, "
@@ -288,7 +288,7 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
             + " and ".join(f"{name} ({kind})" for name, (_, kind) in UNLABELLED.items())
             + " are the classes "
             "that the float network gives.",
-            "packed / ideal: bytes of `save_packed`, over bits x weights / 8 and all other numbers in float32.",
+            "packed / ideal: bytes of `export_packed`, over bits x weights / 8 and all other numbers in float32.",
             *FLAGS.remark,
         ],
     )
@@ -300,7 +300,7 @@ def packed_size(result: "kc.Result", folder: pathlib.Path) -> dict[str, Any]:
 
     import keras_compress as kc
 
-    kc.save_packed(result, folder / "net.packed")
+    kc.export_packed(result, folder / "net.packed")
     size = (folder / "net.packed").stat().st_size
     weights = sum(kernel.codes.size for kernel in result.kernels.values())
     levels = max(len(kernel.levels) for kernel in result.kernels.values())
@@ -426,7 +426,7 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
     import keras_compress as kc
 
     def exported(given: Any, **settings: Any) -> Writer:
-        return lambda path: kc.export_tflite(given, path, representative=train, **settings)
+        return lambda path: kc.export_tflite(given, path, calibration=train, **settings)
 
     def ours(method: str, result: Any) -> Iterator[tuple[str, str, str, Writer]]:
         rounded = kc.quantize_activations(result, train)
@@ -551,7 +551,7 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
         for bits, storage in files_of:
             paths.append(folder / f"{mode}_{bits}_bits_{storage}.tflite")
             result = kc.quantize(model, kc.MSQ(alphabet=alphabet(f"{bits} bits")))
-            kc.export_tflite(result, paths[-1], activations=mode, storage=storage, representative=samples)
+            kc.export_tflite(result, paths[-1], activations=mode, storage=storage, calibration=samples)
         for (bits, storage), path, timing in zip(files_of, paths, in_turn(paths), strict=True):
             row = {"network": name, "activations": mode, "bits": bits, "storage": storage}
             row["kB"] = path.stat().st_size / 1000
@@ -569,7 +569,7 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
             wanted[f"ours, {width}, float, fast"] = (result, "float", "fast")
         for index, (given, mode, storage) in enumerate(wanted.values()):
             paths.append(folder / f"{index}.tflite")
-            kc.export_tflite(given, paths[-1], activations=mode, storage=storage, representative=samples)
+            kc.export_tflite(given, paths[-1], activations=mode, storage=storage, calibration=samples)
         for file, path, timing in zip(
             ("converter, int8", "converter, float", *wanted), paths, in_turn(paths), strict=True
         ):

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         )
     cli.import_tensorflow()
     from keras_compress.bridge.loading import load_model
-    from keras_compress.export.c_array import write_c_array
+    from keras_compress.export.c_array import export_c_array
     from keras_compress.export.tflite import export_tflite
     from keras_compress.measurement.evaluation import evaluate
     from keras_compress.measurement.inspection import float_operators
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         output,
         activations=FLAGS.activations,
         storage=FLAGS.storage,
-        representative=images,
+        calibration=images,
         static_batch=FLAGS.static_batch,
     )
     print(Report(report.steps[-1:]))
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
         print(f"TFLite: {evaluate_tflite(output, *data.samples.test())}")
     print(f"file:   {output}")
     if FLAGS.c_array:
-        print(f"array:  {write_c_array(output)}")
+        print(f"array:  {export_c_array(output)}")
     if FLAGS.activations in INTEGERS:
         print(f"operators in floating point: {_named(float_operators(output.read_bytes()))}")
 

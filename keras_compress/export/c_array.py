@@ -1,4 +1,4 @@
-"""`write_c_array()`: a TFLite file as C source, for devices without files. Loads neither TensorFlow nor Keras."""
+"""`export_c_array()`: a TFLite file as C source, for devices without files. Loads neither TensorFlow nor Keras."""
 
 import os
 import pathlib
@@ -28,7 +28,7 @@ const unsigned int {name}_len = {length};
 """
 
 
-def write_c_array(
+def export_c_array(
     path: str | os.PathLike[str], header: str | os.PathLike[str] | None = None, *, name: str | None = None
 ) -> pathlib.Path:
     """Writes a TFLite file as a C or C++ header, which `tflite::GetModel(NAME)` of TensorFlow Lite Micro reads.

@@ -1,4 +1,4 @@
-"""`save_packed()` and `load_packed()`: one small file with the codes of a result at their true width.
+"""`export_packed()` and `load_packed()`: one small file with the codes of a result at their true width.
 
 An HDF5 file with one dataset of bytes, since each further one costs hundreds: a compressed JSON header (the model's
 configuration, and of each weight its shape and how it is stored), and behind it the weights one after the other. The
@@ -36,7 +36,7 @@ TERNARY = 3 ** np.arange(5)  # five ternary digits are a byte
 LEAST_BITS = 1  # of a weight
 
 
-def save_packed(result: Result, path: str | os.PathLike[str]) -> None:
+def export_packed(result: Result, path: str | os.PathLike[str]) -> None:
     """Writes a result into one file: codes at their true width, scales, other weights, the model's configuration.
 
     A kernel of n levels takes log2(n) bits a weight, rounded up to whole bits; a ternary one takes 1.6, five weights a
@@ -107,7 +107,7 @@ def _dictionary() -> bytes:
 
 
 def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> keras.Model:
-    """The plain Keras model in a file of `save_packed`; its kernels are bit for bit those that were saved.
+    """The plain Keras model in a file of `export_packed`; its kernels are bit for bit those that were saved.
 
     Nothing of this package is needed to serve it: `model.save("NAME.keras")` writes an ordinary file.
 
@@ -246,7 +246,7 @@ def _read(path: pathlib.Path) -> bytes:
             stored_in(file, os.fstat(stream.fileno()).st_size)
             attributes = file[CONTENT].attrs if CONTENT in file else {}
             if attributes.get("format") != FORMAT.encode():
-                raise InputError(f"{str(path)!r} is no file of save_packed. Use kc.load_model for a model file.")
+                raise InputError(f"{str(path)!r} is no file of export_packed. Use kc.load_model for a model file.")
             version = int(attributes["version"])
             if version > VERSION:
                 raise InputError(
@@ -258,7 +258,7 @@ def _read(path: pathlib.Path) -> bytes:
         raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{str(path)!r} is damaged or cut off, or no file of save_packed. Copy or pack it again."
+            f"{str(path)!r} is damaged or cut off, or no file of export_packed. Copy or pack it again."
         ) from error
     if checksum != hashlib.sha256(content).digest():
         raise InputError(f"{str(path)!r} is damaged: its checksum is wrong. Copy or pack it again.")

@@ -30,7 +30,7 @@ from keras_compress.result import Result
 
 SPARSE = "sparse"  # storage of the converter, for floats without codes
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
-MAX_REPRESENTATIVE = 1000  # samples that ranges are measured on
+MAX_CALIBRATION = 1000  # samples that ranges are measured on
 NEAR = 0.01  # relative: of the largest weight, as it is and as the converter has rounded it
 
 
@@ -40,7 +40,7 @@ def export_tflite(
     *,
     activations: str = "float",
     storage: str = "fast",
-    representative: Any = None,
+    calibration: Any = None,
     static_batch: int | None = None,
 ) -> Report:
     """Writes a TFLite file that holds exactly the codes and scales of a result, and checks it before it is there.
@@ -61,7 +61,7 @@ def export_tflite(
         storage: "fast": codes in the width that runs fastest, which is 8 bits, and 4 for Dense; "small": the narrowest
             width that runs; "sparse": floats without the zeros, for a model without codes and activations="float":
             Dense kernels with zeros in blocks of four inputs, (4, 1), then run faster; other zeros make files smaller.
-        representative: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
+        calibration: samples that ranges of activations are measured on, in any form that `quantize` takes; "int8"
             and "int16x8" need them, unless `quantize_activations` has chosen the ranges (8 bits), which the file then
             has. The checks use them too; without them the samples that go with a result, or random ones within its
             ranges.
@@ -76,13 +76,13 @@ def export_tflite(
             refuses; a file that does not pass the checks.
         StorageError: the file cannot be written.
     """
-    return exported(model, path, representative, activations=activations, storage=storage, static_batch=static_batch)[0]
+    return exported(model, path, calibration, activations=activations, storage=storage, static_batch=static_batch)[0]
 
 
 def exported(
     model: keras.Model | Result,
     path: str | os.PathLike[str],
-    representative: Any,
+    calibration: Any,
     *,
     activations: str,
     storage: str,
@@ -91,8 +91,8 @@ def exported(
     """`export_tflite`, and the simulation that a file of integers was compared with: it rounds as the runtime does."""
     started = time.perf_counter()
     given = Result.of(model)
-    _check_settings(given, path, activations, storage, representative, static_batch)
-    samples = _samples(given, representative)
+    _check_settings(given, path, activations, storage, calibration, static_batch)
+    samples = _samples(given, calibration)
     written = _written(given, activations, storage, static_batch, samples)
     checked = _check(written, given, activations, static_batch, [array[: checking.CHECKED] for array in samples])
     with replacing(path) as part:
@@ -146,7 +146,7 @@ def _check(
 
 
 def _check_settings(
-    given: Result, path: Any, activations: str, storage: str, representative: Any, static_batch: Any
+    given: Result, path: Any, activations: str, storage: str, calibration: Any, static_batch: Any
 ) -> None:
     if not os.fspath(path).endswith(".tflite"):
         raise InputError(f"The file's name must end in .tflite. Received: {os.fspath(path)!r}.")
@@ -179,24 +179,24 @@ def _check_settings(
             f"TFLite's integer activations have {ranges.BITS} bits. Received: {rounding[other].bits} bits in layer "
             f"{other!r}. Quantize the activations with bits={ranges.BITS}."
         )
-    if activations in ("int8", "int16x8") and representative is None and not rounding:
+    if activations in ("int8", "int16x8") and calibration is None and not rounding:
         raise InputError(
-            f'activations="{activations}" needs representative samples, to measure the ranges of activations. Pass a '
+            f'activations="{activations}" needs calibration samples, to measure the ranges of activations. Pass a '
             "few hundred, preprocessed as in training."
         )
     for kernel_path, kernel in given.kernels.items():
         if why := refusal(kernel):
             raise InputError(
-                f"No TFLite weight type holds the codes of layer {kernel_path!r}: {why}. Use kc.save_packed, or "
+                f"No TFLite weight type holds the codes of layer {kernel_path!r}: {why}. Use kc.export_packed, or "
                 "quantize with kc.Integer."
             )
 
 
-def _samples(given: Result, representative: Any) -> list[np.ndarray]:
-    """One array for each input: the representative samples, those that go with the result, or random ones."""
+def _samples(given: Result, calibration: Any) -> list[np.ndarray]:
+    """One array for each input: the calibration samples, those that go with the result, or random ones."""
     specs = input_specs(given.model)
-    if representative is not None:
-        chunks = in_chunks(checked_batches(representative, specs), MAX_REPRESENTATIVE)
+    if calibration is not None:
+        chunks = in_chunks(checked_batches(calibration, specs), MAX_CALIBRATION)
         with contextlib.closing(chunks):  # type: ignore[type-var]
             return next(chunks)
     known = given.inputs

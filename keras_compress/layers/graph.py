@@ -109,7 +109,7 @@ class Graph:
         """Indices of the calls that read a kernel: its own, or those of the layer that holds its layer."""
         return [index for index, call in enumerate(self.calls) if path in call.kernels]
 
-    def other_summands(self, path: str) -> tuple[int, ...]:
+    def skip_inputs(self, path: str) -> tuple[int, ...]:
         """Tensors that are there before a kernel's only call, and are added to its outputs, which go nowhere else."""
         calls = self.linear_calls(path)
         if len(calls) != 1:

@@ -237,7 +237,7 @@ def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads
     return tally.evaluation()
 
 
-def compare(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:
+def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:
     """How near the outputs of two TFLite files are on the same samples.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 MOST_STATES = 200_000  # partial choices that are followed; more would be needed by hundreds of layers without a pattern
 
 
-def allocate(errors: np.ndarray, costs: np.ndarray, budget: float) -> np.ndarray | None:
+def choose_within_budget(errors: np.ndarray, costs: np.ndarray, budget: float) -> np.ndarray | None:
     """For each layer the index of its width, so that the sum of errors is least and the sum of costs within budget.
 
     A multiple-choice knapsack. Layer by layer, all partial choices are followed that no other one beats in both sums,

@@ -1,4 +1,4 @@
-"""`allocate_bits()`: more bits where they matter, fewer where they do not, within a budget."""
+"""`allocate()`: more bits where they matter, fewer where they do not, within a budget."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.selection import Pattern, Patterns
-from keras_compress.numerics.allocation import allocate
+from keras_compress.numerics.allocation import choose_within_budget
 from keras_compress.numerics.objective import excess, objective_of
 from keras_compress.numerics.statistics import centered_evidence, mean_error
 from keras_compress.quantization.accuracy import WIDTHS
@@ -49,7 +49,7 @@ class Allocation(dict[str, Quantizer]):
         return str(self.report)
 
 
-def allocate_bits(
+def allocate(
     model: keras.Model | Result,
     calibration: Any,
     *,
@@ -76,7 +76,7 @@ def allocate_bits(
     Effects of single layers are added up, as if none changed those of others. In the end the model is quantized by the
     choice and with one width everywhere, and where the latter is better by the criterion, it is the answer.
 
-        overrides = kc.allocate_bits(model, images, average_bits=4)
+        overrides = kc.allocate(model, images, average_bits=4)
         print(overrides.report)
         result = kc.quantize(model, kc.GPFQ(), images, overrides=overrides)
 
@@ -147,7 +147,7 @@ def allocate_bits(
             else:
                 errors[place] = _losses(given, path, choices, source, seed, loss) - at_first
             done(path)
-        found = allocate(_falling(np.maximum(errors, 0.0), costs), costs, limit)
+        found = choose_within_budget(_falling(np.maximum(errors, 0.0), costs), costs, limit)
         assert found is not None, "the smallest widths fit"
         fitting = np.flatnonzero(costs.sum(axis=0) <= limit)
         everywhere = np.full(len(plan), fitting[np.argmax(costs.sum(axis=0)[fitting])])
@@ -163,7 +163,7 @@ def allocate_bits(
         by_choice, by_one = tried(found), tried(everywhere)
         done("one width everywhere")
     one_width = f"{choices[everywhere[0]].num_levels} levels everywhere"
-    step = Step("allocate_bits", {"criterion": CRITERIA[loss is not None], unit: limit, "seed": seed})
+    step = Step("allocate", {"criterion": CRITERIA[loss is not None], unit: limit, "seed": seed})
     step.figures = {"criterion at the choice": by_choice, f"criterion at {one_width}": by_one}
     if by_one < by_choice:
         found, step.figures["taken"] = everywhere, one_width

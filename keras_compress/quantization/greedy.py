@@ -32,7 +32,7 @@ class SPFQ(RefinedQuantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -49,9 +49,9 @@ class SPFQ(RefinedQuantizer):
         bias_correction: bool = False,
         order: str = "natural",
         refine: int = 0,
-        through_additions: bool = False,
+        compensate_skip: bool = False,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, through_additions)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, compensate_skip)
         check_integer("alignment", alignment, 1)
         self.alignment = alignment
 
@@ -181,7 +181,7 @@ class OPTQ(_LeastSquaresQuantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -199,9 +199,9 @@ class OPTQ(_LeastSquaresQuantizer):
         bias_correction: bool = False,
         order: str = "natural",
         refine: int = 0,
-        through_additions: bool = False,
+        compensate_skip: bool = False,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, through_additions)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, compensate_skip)
         if target not in TARGETS:
             raise InputError(f"target must be one of {', '.join(TARGETS)}. Received: {target!r}.")
         self.target = target
@@ -225,7 +225,7 @@ class Qronos(_LeastSquaresQuantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -242,9 +242,9 @@ class Qronos(_LeastSquaresQuantizer):
         bias_correction: bool = False,
         order: str = "natural",
         refine: int = 0,
-        through_additions: bool = False,
+        compensate_skip: bool = False,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, through_additions)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, compensate_skip)
         self.damping = damping
         self._check_damping()
 

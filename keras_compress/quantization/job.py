@@ -42,7 +42,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.graph = Graph(self.twin)
-        beside = {path: self.graph.other_summands(path) for path, each in self.plan.items() if each.through_additions}
+        beside = {path: self.graph.skip_inputs(path) for path, each in self.plan.items() if each.compensate_skip}
         self.walk = None if self.source is None else Walk(self.source, self.graph, self.plan, beside)
         self.absorbers = mean_absorbers(self.twin, self.graph)
         self.samples: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # rows of X and X~, of inner kernels
@@ -176,9 +176,9 @@ class Job:
     def _beside(self, path: str, quantizer: Quantizer, view: KernelView, form: str) -> tuple[int, ...]:
         """Other summands of an addition behind this layer, where the quantizer makes up for what they lack."""
         assert self.walk is not None
-        if not quantizer.through_additions or form != "gram" or view.groups > 1 or self.patch_fraction < 1:
+        if not quantizer.compensate_skip or form != "gram" or view.groups > 1 or self.patch_fraction < 1:
             return ()
-        return tuple(self.walk.differing().intersection(self.graph.other_summands(path)))
+        return tuple(self.walk.differing().intersection(self.graph.skip_inputs(path)))
 
     def relative_error(self, path: str) -> float | None:
         """Of the outputs of a quantized kernel; of those within another layer on a sample of their rows."""

@@ -132,7 +132,7 @@ def quantize(
     if patch_fraction < 1:
         step.settings["patch_fraction"] = patch_fraction
     if criterion := getattr(overrides, "criterion", None):
-        step.settings["bits by"] = criterion  # of `allocate_bits`
+        step.settings["bits by"] = criterion  # of `allocate`
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         twin = clone_model(given.model)

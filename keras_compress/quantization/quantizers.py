@@ -31,7 +31,7 @@ class Quantizer(Configured, abc.ABC):
     """Gives a layer's weights their codes.
 
     Attributes:
-        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
         bits: bits of the alphabet `Integer`, if no alphabet is given; None is 4.
         alphabet: where the letters come from.
         radius: "median", "max", "mse" (grid search, weighted by the inputs' second moments where they are known),
@@ -40,7 +40,7 @@ class Quantizer(Configured, abc.ABC):
         bias_correction: whether the bias takes the mean of the error that the codes leave.
     """
 
-    through_additions = False
+    compensate_skip = False
 
     def __init__(
         self, bits: int | None, alphabet: AlphabetSetting | None, radius: Radius | None, bias_correction: bool
@@ -256,7 +256,7 @@ class RefinedQuantizer(GreedyQuantizer):
     Attributes:
         refine: sweeps of coordinate descent over the codes, each after a fit of the scales where the radius is
             "alternating" or "search"; none of them raises a layer's error.
-        through_additions: whether a layer whose outputs are added to others, as at the end of a residual block, makes
+        compensate_skip: whether a layer whose outputs are added to others, as at the end of a residual block, makes
             up for what the other summands lack in the compressed network. In the Gram form.
     """
 
@@ -269,10 +269,10 @@ class RefinedQuantizer(GreedyQuantizer):
         centered: bool,
         order: str,
         refine: int,
-        through_additions: bool,
+        compensate_skip: bool,
     ):
         super().__init__(bits, alphabet, radius, bias_correction, centered, order)
-        self.through_additions = through_additions
+        self.compensate_skip = compensate_skip
         check_integer("refine", refine, 0)
         if radius in FITTED and not self.setting.per_channel:
             raise InputError(f"radius={radius!r} needs a scale for each channel. Received: {self.setting!r}.")
@@ -342,7 +342,7 @@ class GPFQ(RefinedQuantizer):
             as in the experiments of 2021.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        through_additions: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
 
     Raises:
         InputError: a setting out of range, or bits beside an alphabet.
@@ -359,9 +359,9 @@ class GPFQ(RefinedQuantizer):
         patches: str = "joint",
         order: str = "natural",
         refine: int = 0,
-        through_additions: bool = False,
+        compensate_skip: bool = False,
     ):
-        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, through_additions)
+        super().__init__(bits, alphabet, radius, bias_correction, centered, order, refine, compensate_skip)
         if patches not in ("joint", "per_channel"):
             raise InputError(f"patches must be 'joint' or 'per_channel'. Received: {patches!r}.")
         if patches == "per_channel" and (order != "natural" or self.refines):

@@ -139,9 +139,7 @@ def _write(row: ExportRow, given: Any, folder: pathlib.Path, images: Any) -> byt
     try:
         if isinstance(given, Result) and row.activations == "int8":
             given = quantize_activations(given, images)
-        export_tflite(
-            given, path, activations=row.activations, storage=row.storage or STORAGES[0], representative=images
-        )
+        export_tflite(given, path, activations=row.activations, storage=row.storage or STORAGES[0], calibration=images)
     except InputError as error:
         row.reason = str(error)
         return b""

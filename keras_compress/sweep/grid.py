@@ -13,7 +13,7 @@ from keras_compress.quantization.greedy import OPTQ, SPFQ, Beacon, Qronos, Spars
 from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
 
 # What the refined methods share, chosen on training images (docs/decisions.md, 44).
-REFINED: dict[str, Any] = {"radius": "search", "refine": 6, "through_additions": True}
+REFINED: dict[str, Any] = {"radius": "search", "refine": 6, "compensate_skip": True}
 REFINED_OPTQ: dict[str, Any] = {"target": "corrected", "order": "descending_diagonal", **REFINED}
 # Name of a method: its class and what it is called with. The order is that of tables and legends.
 METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {

@@ -289,7 +289,7 @@ class _Job:
                     if activations == "int8" and rounded is None:
                         rounded = quantize_activations(result, images)
                     given = rounded if activations == "int8" else result
-                    export_tflite(given, path, activations=activations, storage=storage, representative=images)
+                    export_tflite(given, path, activations=activations, storage=storage, calibration=images)
                     found[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
                 except InputError as error:
                     logger.warning("no TFLite file %s: %s", export, error)

@@ -34,7 +34,7 @@ def both(path, model, x, quantizer=None, **settings):
     """The same for ranges by least squared error, and for least and largest values that the export measures."""
     result = kc.quantize(model, quantizer or kc.GPFQ(bits=8), x)
     yield exported(path, kc.quantize_activations(result, x), x, **settings)
-    kc.export_tflite(result, path, activations="int8", representative=x, **settings)
+    kc.export_tflite(result, path, activations="int8", calibration=x, **settings)
     simulated = kc.quantize_activations(result, x, ranges="minmax").model
     given = Runner(path.read_bytes()).outputs(x if isinstance(x, list) else [x])
     expected = keras.tree.flatten(simulated.predict(x, verbose=0))
@@ -243,7 +243,7 @@ def test_softplus_of_large_numbers(tmp_path, rng):
     model = keras.Model(inputs, [L.Activation("softplus")(inputs), L.Dense(2, "softplus")(inputs)])
     x = rng.uniform(-300, 300, (40, 4)).astype(np.float32)
     for activations in ("float", "dynamic", "int8"):
-        kc.export_tflite(model, tmp_path / "net.tflite", activations=activations, representative=x)
+        kc.export_tflite(model, tmp_path / "net.tflite", activations=activations, calibration=x)
         for given, expected in zip(Runner((tmp_path / "net.tflite").read_bytes()).outputs([x]), model(x), strict=True):
             assert np.linalg.norm(given - expected) <= 2 * NEAR * np.linalg.norm(expected)
 
@@ -259,7 +259,7 @@ def test_ranges_within_loops_are_refused_by_name(tmp_path, rng, layer, coded):
     x = rng.normal(size=(32, 12, 6)).astype(np.float32)
     given = kc.quantize(model, kc.MSQ(8), x) if coded else model
     with pytest.raises(kc.InputError, match=r"Layer '.*' of model .* runs a loop.*unroll=True"):
-        kc.export_tflite(given, tmp_path / "net.tflite", activations="int8", representative=x, static_batch=1)
+        kc.export_tflite(given, tmp_path / "net.tflite", activations="int8", calibration=x, static_batch=1)
     assert list(tmp_path.iterdir()) == []
 
 

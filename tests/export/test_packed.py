@@ -58,7 +58,7 @@ def test_every_alphabet_comes_back_bit_for_bit(model, samples, tmp_path, name):
     quantizer = kc.MSQ(alphabet=ALPHABETS[name])
     layers = ["head"] if "groups" in name else None  # which only Dense layers have
     result = kc.quantize(model, quantizer, samples, layers=layers)
-    kc.save_packed(result, tmp_path / "net.packed")
+    kc.export_packed(result, tmp_path / "net.packed")
     loaded = kc.load_packed(tmp_path / "net.packed")
     assert type(loaded) is type(model) and loaded.name == model.name
     for ours, theirs in zip(loaded.variables, result.model.variables, strict=True):
@@ -68,7 +68,7 @@ def test_every_alphabet_comes_back_bit_for_bit(model, samples, tmp_path, name):
 
 def test_l0_letters_and_masked_zeros_come_back(samples, model, tmp_path):
     result = kc.quantize(model, kc.SparseGPFQ(3, regularizer="l0", regularization=0.05), samples)
-    kc.save_packed(result, tmp_path / "net.packed")
+    kc.export_packed(result, tmp_path / "net.packed")
     np.testing.assert_array_equal(
         np.asarray(kc.load_packed(tmp_path / "net.packed")(samples)), np.asarray(result.model(samples))
     )
@@ -80,7 +80,7 @@ SERVE += "assert 'keras_compress' not in sys.modules"
 
 @pytest.mark.slow
 def test_what_is_loaded_is_served_without_this_package(model, tmp_path):
-    kc.save_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
+    kc.export_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
     kc.load_packed(tmp_path / "net.packed").save(tmp_path / "net.keras")
     done = subprocess.run(
         [sys.executable, "-c", SERVE, str(tmp_path / "net.keras")], check=True, capture_output=True, text=True
@@ -99,7 +99,7 @@ def test_the_file_is_as_small_as_its_bits(tmp_path, alphabet):
     dense = [L.Flatten(), L.Dense(240, "relu"), L.Dropout(0.3), L.Dense(84, "relu"), L.Dense(10, "softmax")]
     model = keras.Sequential([keras.Input((28, 28, 1)), *layers, *dense])
     result = kc.quantize(model, kc.MSQ(alphabet=alphabet))
-    kc.save_packed(result, tmp_path / "net.packed")
+    kc.export_packed(result, tmp_path / "net.packed")
     weights = sum(kernel.codes.size for kernel in result.kernels.values())
     scales = sum(kernel.scale.size for kernel in result.kernels.values())
     bits = {3: 1.6, 4: 2, 7: 3, 15: 4, 255: 8}[len(next(iter(result.kernels.values())).levels)]
@@ -113,7 +113,7 @@ def test_the_file_is_as_small_as_its_bits(tmp_path, alphabet):
 
 @pytest.fixture
 def file(model, tmp_path):
-    kc.save_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
+    kc.export_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
     return tmp_path / "net.packed"
 
 
@@ -121,7 +121,7 @@ def file(model, tmp_path):
 def test_a_file_that_is_cut_short(file, share):
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(kc.InputError, match="is damaged or cut off, or no file of save_packed"):
+    with pytest.raises(kc.InputError, match="is damaged or cut off, or no file of export_packed"):
         kc.load_packed(file)
 
 
@@ -182,7 +182,7 @@ def test_a_newer_version_is_refused(file):
 
 def test_lambdas_do_not_run_unasked(tmp_path):
     model = keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: x + 1, output_shape=(4,)), L.Dense(3)])
-    kc.save_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
+    kc.export_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
     with pytest.raises(kc.InputError, match="has Lambda layers or lambda functions"):
         kc.load_packed(tmp_path / "net.packed")
     assert kc.load_packed(tmp_path / "net.packed", allow_lambda=True).count_params() == 15
@@ -193,7 +193,7 @@ def test_other_files_are_refused(model, tmp_path):
         kc.load_packed(tmp_path / "none.packed")
     with h5py.File(tmp_path / "other.h5", "w") as opened:
         opened.attrs["format"] = "other"
-    with pytest.raises(kc.InputError, match="is no file of save_packed"):
+    with pytest.raises(kc.InputError, match="is no file of export_packed"):
         kc.load_packed(tmp_path / "other.h5")
     with pytest.raises(kc.InputError, match="has no codes to pack"):
-        kc.save_packed(model, tmp_path / "net.packed")
+        kc.export_packed(model, tmp_path / "net.packed")

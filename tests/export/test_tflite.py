@@ -157,7 +157,7 @@ def combinations():
 def test_the_file_holds_the_codes_and_scales_of_the_result(model, tmp_path, name, mode, storage, folded):
     result = kc.quantize(kc.fold_batch_normalization(model) if folded else model, kc.MSQ(alphabet=ALPHABETS[name]))
     x = samples_of(model)
-    report = kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, storage=storage, representative=x)
+    report = kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, storage=storage, calibration=x)
     tensors, _ = tensors_of(tmp_path / "net.tflite")
     for path, kernel in result.kernels.items():
         kind, array, scale = tensors[path]
@@ -240,7 +240,7 @@ def test_layers_that_look_alike_are_not_mixed_up(tmp_path, mode, batch):
     model.get_layer("third").kernel.assign(kernel)
     result = kc.quantize(model, kc.MSQ(bits=4))
     x = samples_of(model)
-    kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, representative=x, static_batch=batch)
+    kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, calibration=x, static_batch=batch)
     tensors, content = tensors_of(tmp_path / "net.tflite")
     for path in ("shared", "first", "second"):
         np.testing.assert_array_equal(tensors[path][1].T, result.kernels[path].codes)
@@ -273,7 +273,7 @@ def test_kernels_that_are_no_weights_of_an_operator_stay_floats_and_say_so(tmp_p
 @pytest.mark.parametrize("mode", ["float", "dynamic", "int8", "float16", "int16x8"])
 def test_a_model_without_codes_takes_the_converters_path(model, tmp_path, mode):
     path = tmp_path / "net.tflite"
-    report = kc.export_tflite(model, path, activations=mode, representative=samples_of(model), static_batch=1)
+    report = kc.export_tflite(model, path, activations=mode, calibration=samples_of(model), static_batch=1)
     figures = report.steps[-1].figures
     assert figures["bytes"] == os.path.getsize(path) and figures["gzipped bytes"] < figures["bytes"]
     types = {flatbuffer.TYPES[tensor.type] for tensor in tensors_of(path)[1].subgraphs[0].tensors}
@@ -291,7 +291,7 @@ def test_a_batchnorm_before_a_dense_layer_is_not_multiplied_into_its_codes(tmp_p
     x = L.BatchNormalization()(inner(L.ReLU()(inputs)))
     model = drawn(keras.Model(inputs, [L.Dense(3, name="one")(x), L.Dense(3, name="two")(x)]))
     result = kc.quantize(model, kc.MSQ(bits=4))
-    kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, representative=samples_of(model))
+    kc.export_tflite(result, tmp_path / "net.tflite", activations=mode, calibration=samples_of(model))
     tensors, content = tensors_of(tmp_path / "net.tflite")
     for path in ("inner/hidden", "one", "two"):
         np.testing.assert_array_equal(tensors[path][1].T, result.kernels[path].codes)
@@ -332,7 +332,7 @@ def test_reshapes_that_keep_the_batch_axis_compute_no_sizes(tmp_path, reshape):
 def test_plain_models_with_reshapes_in_every_format(tmp_path, mode):
     model = drawn(keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(8, 3), L.Flatten(), L.Dense(40), L.Dense(4)]))
     x = samples_of(model)
-    kc.export_tflite(model, tmp_path / "net.tflite", activations=mode, representative=x)
+    kc.export_tflite(model, tmp_path / "net.tflite", activations=mode, calibration=x)
     _, content = tensors_of(tmp_path / "net.tflite")
     operators = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
     assert "RESHAPE" in operators and not operators & {"SHAPE", "STRIDED_SLICE", "PACK"}
@@ -368,7 +368,7 @@ def test_sparse_storage_is_for_floats(tmp_path):
         kc.export_tflite(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.tflite", storage="sparse")
     with pytest.raises(kc.InputError, match='Received: activations="int8"'):
         kc.export_tflite(
-            model, tmp_path / "net.tflite", storage="sparse", activations="int8", representative=np.ones((4, 64))
+            model, tmp_path / "net.tflite", storage="sparse", activations="int8", calibration=np.ones((4, 64))
         )
 
 
@@ -434,7 +434,7 @@ def test_random_codes_are_written_read_back_and_run(kind, n_in, n_out, size, wid
         path = pathlib.Path(folder, "net.tflite")
         x = samples_of(model, 8, seed % 1000)
         report = kc.export_tflite(
-            kc.Result(model, {"layer": kernel}), path, activations=mode, storage=storage, representative=x
+            kc.Result(model, {"layer": kernel}), path, activations=mode, storage=storage, calibration=x
         )
         name, array, stored = tensors_of(path)[0]["layer"]
     row = report.row("layer")
@@ -447,7 +447,7 @@ def test_random_codes_are_written_read_back_and_run(kind, n_in, n_out, size, wid
 @pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
-    """The file computes what the simulation did, up to ties; representative samples are not asked for."""
+    """The file computes what the simulation did, up to ties; calibration samples are not asked for."""
     inputs = keras.Input((8, 8, 3), name="images")
     x = L.Conv2D(8, 3, padding="same", activation="relu", name="one")(inputs)
     x = L.Add()([x, L.ReLU()(L.Conv2D(8, 3, padding="same", name="two")(x))])
@@ -493,9 +493,9 @@ def test_a_batchnorm_behind_an_activation_is_integers(tmp_path, rank, batch):
     x = samples_of(model)
     result = kc.quantize(model, kc.MSQ(bits=8), x)
     ranged = kc.quantize_activations(result, x)
-    for each, representative in ((ranged, None), (result, x)):
+    for each, calibration in ((ranged, None), (result, x)):
         path = tmp_path / "net.tflite"
-        report = kc.export_tflite(each, path, activations="int8", representative=representative, static_batch=batch)
+        report = kc.export_tflite(each, path, activations="int8", calibration=calibration, static_batch=batch)
         assert "operators in floating point" not in report.steps[-1].figures
         tensors, content = tensors_of(path)
         codes = tensors["norm"][1].ravel()
@@ -517,8 +517,8 @@ def test_operators_that_stay_floats_in_a_file_of_integers_are_named(tmp_path):
     model = drawn(keras.Model(inputs, L.Dense(10, name="head")(L.Flatten()(x))))
     x = samples_of(model)
     result = kc.quantize(model, kc.MSQ(bits=8), x)
-    for each, representative in ((kc.quantize_activations(result, x), None), (result, x)):
-        step = kc.export_tflite(each, tmp_path / "net.tflite", activations="int8", representative=representative)
+    for each, calibration in ((kc.quantize_activations(result, x), None), (result, x)):
+        step = kc.export_tflite(each, tmp_path / "net.tflite", activations="int8", calibration=calibration)
         assert step.steps[-1].figures["operators in floating point"] == "1 ELU"
 
 
@@ -531,7 +531,7 @@ def test_the_report_says_at_which_layer_integers_lose_most(tmp_path):
         kc.quantize(model, kc.MSQ(bits=8)),
         tmp_path / "net.tflite",
         activations="int8",
-        representative=x,
+        calibration=x,
         static_batch=3,
     )
     step = report.steps[-1]
@@ -542,7 +542,7 @@ def test_the_report_says_at_which_layer_integers_lose_most(tmp_path):
     assert "error grows most at" not in plain.figures and plain.rows[0].relative_error is None
     spoil(model, 10)  # what integers cost is reported, and no reason to refuse: the simulation says the same
     lossy = kc.export_tflite(
-        kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite", activations="int8", representative=x
+        kc.quantize(model, kc.MSQ(bits=8)), tmp_path / "net.tflite", activations="int8", calibration=x
     ).steps[-1]
     assert {row.path: row.relative_error for row in lossy.rows}["third"] > 0.8
     assert lossy.figures["difference of the outputs"] < 0.05
@@ -580,7 +580,7 @@ EXPORT = """
 import sys, keras, keras_compress as kc, numpy as np
 keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])  # so that names are counted up
 x = np.load(sys.argv[3])
-kc.export_tflite(kc.load_result(sys.argv[1]), sys.argv[2], activations="int8", representative=x)
+kc.export_tflite(kc.load_result(sys.argv[1]), sys.argv[2], activations="int8", calibration=x)
 """
 
 
@@ -590,7 +590,7 @@ def test_a_later_process_writes_the_same_bytes(model, tmp_path):
     result = kc.quantize(kc.fold_batch_normalization(model), kc.GPFQ(bits=4), x)
     result.save(tmp_path / "net")
     np.save(tmp_path / "x.npy", x)
-    kc.export_tflite(result, tmp_path / "here.tflite", activations="int8", representative=x)
+    kc.export_tflite(result, tmp_path / "here.tflite", activations="int8", calibration=x)
     names = ("net", "there.tflite", "x.npy")
     subprocess.run([sys.executable, "-c", EXPORT, *(str(tmp_path / name) for name in names)], check=True)
     assert (tmp_path / "here.tflite").read_bytes() == (tmp_path / "there.tflite").read_bytes()
@@ -608,7 +608,7 @@ def test_a_later_process_writes_the_same_bytes(model, tmp_path):
         ),
         ({"storage": "tiny"}, "storage must be one of fast, small, sparse. Received: 'tiny'"),
         ({"static_batch": 0}, "static_batch must be an integer from 1 upwards. Received: 0"),
-        ({"activations": "int8"}, 'activations="int8" needs representative samples'),
+        ({"activations": "int8"}, 'activations="int8" needs calibration samples'),
         ({"activations": "float16"}, 'activations="float16" rounds all weights anew'),
         ({"path": "net.bin"}, "must end in .tflite. Received: 'net.bin'"),
     ],

@@ -167,7 +167,7 @@ def exporting(bits: int, activations: str, storage: str, ranges: str | None = No
         if ranges is not None:
             result = kc.quantize_activations(result, x, ranges=ranges)
         elif activations == "int8":
-            settings["representative"] = x
+            settings["calibration"] = x
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "net.tflite"
             kc.export_tflite(result, path, **settings)
@@ -179,7 +179,7 @@ def exporting(bits: int, activations: str, storage: str, ranges: str | None = No
 def packing(model: keras.Model, x: np.ndarray) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "net.packed"
-        kc.save_packed(kc.quantize(model, kc.MSQ(3), x), path)
+        kc.export_packed(kc.quantize(model, kc.MSQ(3), x), path)
         return Digest().add([np.asarray(weight).sum() for weight in kc.load_packed(path).weights]).hexdigest()
 
 
@@ -188,7 +188,7 @@ def distilling(model: keras.Model, x: np.ndarray) -> str:
 
 
 def allocating(model: keras.Model, x: np.ndarray) -> str:
-    return Digest().add(repr(sorted(kc.allocate_bits(model, x, average_bits=3).items()))).hexdigest()
+    return Digest().add(repr(sorted(kc.allocate(model, x, average_bits=3).items()))).hexdigest()
 
 
 # name -> what it gives, and on which networks

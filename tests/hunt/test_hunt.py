@@ -85,7 +85,7 @@ def check(network: Network, mode: str, bits: int, folder) -> None:
     choice = random.Random(zlib.crc32(repr((network, mode, bits)).encode()))
     settings = {"storage": choice.choice(["fast", "small"]), "static_batch": choice.choice([None, 1, 4])}
     if mode == "plain":  # TensorFlow's own file; its simulation is made by the check
-        kc.export_tflite(model, path, activations="int8", representative=x, static_batch=settings["static_batch"])
+        kc.export_tflite(model, path, activations="int8", calibration=x, static_batch=settings["static_batch"])
         return
     result = quantized(network, bits)
     if mode in ("float", "dynamic"):

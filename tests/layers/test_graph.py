@@ -223,9 +223,9 @@ def added(kind):
 def test_other_summands_are_those_that_are_there_before(kind):
     graph = Graph(added(kind))
     if kind in ("layer", "operation"):
-        order = [path for path in graph.views if graph.other_summands(path)]
+        order = [path for path in graph.views if graph.skip_inputs(path)]
         assert order == list(graph.views)[-1:]  # the one that comes later
-        (tensor,) = graph.other_summands(order[0])
+        (tensor,) = graph.skip_inputs(order[0])
         assert graph.calls[graph.producer[tensor]].path == next(iter(graph.views))
     else:
-        assert graph.other_summands("conv") == ()
+        assert graph.skip_inputs("conv") == ()

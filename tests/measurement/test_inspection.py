@@ -62,7 +62,7 @@ def test_operators_whose_outputs_are_floats_are_counted(tmp_path):
     samples, path = np.random.default_rng(0).normal(size=(20, 8, 8, 4)).astype(np.float32), tmp_path / "net.tflite"
 
     def counted(model: keras.Model, activations: str) -> str:
-        kc.export_tflite(model, path, activations=activations, representative=samples)
+        kc.export_tflite(model, path, activations=activations, calibration=samples)
         return float_operators(path.read_bytes())
 
     assert counted(model, "int8") == "2 ELU"

@@ -36,7 +36,7 @@ def files(model, samples, tmp_path_factory):
         ("float", model, {}),
         ("one", model, {"static_batch": 1}),
         ("codes", result, {"storage": "small"}),
-        ("int8", result, {"activations": "int8", "representative": samples[0]}),
+        ("int8", result, {"activations": "int8", "calibration": samples[0]}),
     ):
         kc.export_tflite(source, folder / f"{name}.tflite", **settings)
     return folder
@@ -60,9 +60,9 @@ def test_files_that_take_integers_get_floats(model, samples, files):
 
 
 def test_a_file_is_as_near_to_itself_as_can_be(samples, files):
-    same = kc.compare(files / "float.tflite", files / "one.tflite", samples[0])
+    same = kc.compare_tflite(files / "float.tflite", files / "one.tflite", samples[0])
     assert same.relative_difference < 1e-5 and same.agreement == 1 and same.num_samples == 70
-    other = kc.compare(files / "float.tflite", files / "codes.tflite", samples[0])
+    other = kc.compare_tflite(files / "float.tflite", files / "codes.tflite", samples[0])
     assert 1e-4 < other.relative_difference < 0.5
     assert other.largest_difference > same.largest_difference
 
@@ -78,7 +78,7 @@ def test_times_are_of_each_file_and_ratios_of_the_first(files):
 
 def test_neither_tensorflow_nor_keras_is_loaded(files):
     code = (
-        "import sys, numpy, keras_compress as kc; kc.benchmark_tflite(sys.argv[1], rounds=1); kc.compare; "
+        "import sys, numpy, keras_compress as kc; kc.benchmark_tflite(sys.argv[1], rounds=1); kc.compare_tflite; "
         "kc.evaluate_tflite(sys.argv[1], numpy.zeros((3, 6, 6, 2), 'float32'), [0, 1, 2]); "
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )

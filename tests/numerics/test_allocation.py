@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_compress.numerics.allocation import allocate
+from keras_compress.numerics.allocation import choose_within_budget
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -21,21 +21,21 @@ def test_no_other_choice_within_the_budget_is_better(seed):
         if costs[rows, list(choice)].sum() <= budget
     ]
     best = min(errors[rows, choice].sum() for choice in choices)
-    chosen = allocate(errors, costs, budget)
+    chosen = choose_within_budget(errors, costs, budget)
     assert costs[rows, chosen].sum() <= budget
     assert errors[rows, chosen].sum() == pytest.approx(best, rel=1e-9)
 
 
 def test_a_budget_for_all_gives_the_least_errors_and_one_for_none_nothing():
     errors, costs = np.array([[3.0, 1.0], [5.0, 0.0]]), np.array([[2, 4], [2, 4]])
-    np.testing.assert_array_equal(allocate(errors, costs, 8), [1, 1])
-    np.testing.assert_array_equal(allocate(errors, costs, 6), [0, 1])
-    np.testing.assert_array_equal(allocate(errors, costs, 4), [0, 0])
-    assert allocate(errors, costs, 3.9) is None
+    np.testing.assert_array_equal(choose_within_budget(errors, costs, 8), [1, 1])
+    np.testing.assert_array_equal(choose_within_budget(errors, costs, 6), [0, 1])
+    np.testing.assert_array_equal(choose_within_budget(errors, costs, 4), [0, 0])
+    assert choose_within_budget(errors, costs, 3.9) is None
 
 
 def test_layers_without_error_are_no_obstacle():
-    np.testing.assert_array_equal(allocate(np.zeros((2, 2)), np.array([[1, 2], [1, 2]]), 2), [0, 0])
+    np.testing.assert_array_equal(choose_within_budget(np.zeros((2, 2)), np.array([[1, 2], [1, 2]]), 2), [0, 0])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -48,7 +48,7 @@ def test_the_choice_is_that_of_an_integer_program(seed, num_layers, capfd):
     sizes = rng.choice([288, 1152, 9216, 36864], num_layers) if seed % 2 else rng.integers(9, 10**5, num_layers)
     errors = rng.lognormal(0, 2, num_layers)[:, None] * 4.0**-widths * rng.uniform(0.5, 1.5, (num_layers, 6))
     costs, budget = np.outer(sizes, widths), 3.5 * sizes.sum()
-    chosen = allocate(errors, costs, budget)
+    chosen = choose_within_budget(errors, costs, budget)
     assert capfd.readouterr() == ("", "")
     rows = np.arange(num_layers)
     assert costs[rows, chosen].sum() <= budget

@@ -22,7 +22,7 @@ QUANTIZERS = {
     "gpfq_asymmetric": kc.GPFQ(alphabet=kc.Integer(3, symmetric=False), refine=1),
     "optq": kc.OPTQ(3),
     "optq_corrected": kc.OPTQ(3, target="corrected", order="descending_diagonal", refine=1),
-    "optq_through_additions": kc.OPTQ(3, target="corrected", through_additions=True),
+    "optq_through_additions": kc.OPTQ(3, target="corrected", compensate_skip=True),
     "qronos": kc.Qronos(3),
     "beacon": kc.Beacon(2),
 }

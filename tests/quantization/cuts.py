@@ -79,7 +79,7 @@ TECHNIQUES = {name: quantizing(quantizer) for name, quantizer in QUANTIZERS.item
     "rounded_activations": lambda model, x, cut: kc.quantize_activations(model, x, bits=4, **cut),
     "averaged_activations": lambda model, x, cut: kc.quantize_activations(model, x, ranges="moving_average", **cut),
     "recalibrated": lambda model, x, cut: kc.recalibrate_batch_normalization(kc.quantize(model, kc.MSQ(3)), x, **cut),
-    "allocated": lambda model, x, cut: kc.allocate_bits(model, x, average_bits=3, **cut),
+    "allocated": lambda model, x, cut: kc.allocate(model, x, average_bits=3, **cut),
 }
 
 

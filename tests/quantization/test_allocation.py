@@ -31,7 +31,7 @@ def bits(overrides):
 @pytest.mark.slow
 @pytest.mark.parametrize("average", [2, 3.3, 5, 8])
 def test_the_average_is_within_the_budget(model, samples, average):
-    overrides = kc.allocate_bits(model, samples, average_bits=average, widths=WIDTHS)
+    overrides = kc.allocate(model, samples, average_bits=average, widths=WIDTHS)
     assert (bits(overrides) * sizes(model, overrides)).sum() <= average * sizes(model, overrides).sum()
     assert set(bits(overrides)) <= set(WIDTHS)
     result = kc.quantize(model, kc.GPFQ(), samples, overrides=overrides)
@@ -41,39 +41,39 @@ def test_the_average_is_within_the_budget(model, samples, average):
 
 
 def test_the_ends_of_the_budget_are_the_ends_of_the_widths(model, samples):
-    assert set(bits(kc.allocate_bits(model, samples, average_bits=2, widths=WIDTHS))) == {2}
-    assert set(bits(kc.allocate_bits(model, samples, budget="1MB", widths=WIDTHS))) == {8}
+    assert set(bits(kc.allocate(model, samples, average_bits=2, widths=WIDTHS))) == {2}
+    assert set(bits(kc.allocate(model, samples, budget="1MB", widths=WIDTHS))) == {8}
 
 
 @pytest.mark.slow
 def test_a_budget_in_bytes_counts_codes_and_scales(model, samples):
-    least = kc.allocate_bits(model, samples, average_bits=2, widths=WIDTHS)
+    least = kc.allocate(model, samples, average_bits=2, widths=WIDTHS)
     channels = sum(model.get_layer(path).kernel.shape[-1] for path in least)
     exact = int(np.ceil(2 * sizes(model, least) / 8).sum()) + 4 * channels
-    assert set(bits(kc.allocate_bits(model, samples, budget=exact, widths=WIDTHS))) == {2}
+    assert set(bits(kc.allocate(model, samples, budget=exact, widths=WIDTHS))) == {2}
     with pytest.raises(
         kc.InputError, match=f"2 bits everywhere need {exact} bytes, and the budget is {exact - 1} bytes"
     ):
-        kc.allocate_bits(model, samples, budget=exact - 1, widths=WIDTHS)
+        kc.allocate(model, samples, budget=exact - 1, widths=WIDTHS)
 
 
 @pytest.mark.parametrize("quantizer", [kc.MSQ(), kc.OPTQ(refine=1), kc.GPFQ(alphabet=kc.Midtread(3))], ids=repr)
 def test_any_quantizer_may_be_the_method(model, samples, quantizer):
-    overrides = kc.allocate_bits(model, samples, average_bits=4, quantizer=quantizer, widths=(2, 4, 8))
+    overrides = kc.allocate(model, samples, average_bits=4, quantizer=quantizer, widths=(2, 4, 8))
     for chosen in overrides.values():
         assert chosen in [quantizer.with_bits(width) for width in (2, 4, 8)]
 
 
 @pytest.mark.slow
 def test_layers_narrow_the_choice(model, samples):
-    (path, *_) = kc.allocate_bits(model, samples, average_bits=4)
-    assert list(kc.allocate_bits(model, samples, average_bits=4, layers=path)) == [path]
+    (path, *_) = kc.allocate(model, samples, average_bits=4)
+    assert list(kc.allocate(model, samples, average_bits=4, layers=path)) == [path]
 
 
 @pytest.mark.slow
 def test_a_loss_says_what_matters(model, samples):
     """A loss that minds one layer's weights alone sends all that can be sent there."""
-    paths = list(kc.allocate_bits(model, samples, average_bits=4))
+    paths = list(kc.allocate(model, samples, average_bits=4))
     for path in paths:
         wanted = model.get_layer(path).kernel.numpy()
 
@@ -82,7 +82,7 @@ def test_a_loss_says_what_matters(model, samples):
 
         size = dict(zip(paths, sizes(model, paths), strict=True))
         average = (2 * (sum(size.values()) - size[path]) + 8 * size[path]) / sum(size.values())
-        overrides = kc.allocate_bits(model, samples, average_bits=average, widths=(2, 8), loss=loss)
+        overrides = kc.allocate(model, samples, average_bits=average, widths=(2, 8), loss=loss)
         assert overrides[path].bits == 8
 
 
@@ -108,7 +108,7 @@ def test_bits_go_where_the_outputs_of_the_network_feel_them(activation):
     """Both layers have the same relative errors; one of them does nothing to the outputs."""
     model, x = quiet_head()
     model.get_layer("head").activation = keras.activations.get(activation)
-    overrides = kc.allocate_bits(model, x, average_bits=4, widths=WIDTHS, layers=["loud", "quiet"])
+    overrides = kc.allocate(model, x, average_bits=4, widths=WIDTHS, layers=["loud", "quiet"])
     assert overrides["loud"].bits > overrides["quiet"].bits
 
 
@@ -117,7 +117,7 @@ def test_bits_go_where_the_outputs_of_the_network_feel_them(activation):
 def test_it_is_never_further_off_than_one_width_everywhere(name):
     model = architectures.build(name)
     x = architectures.samples(model, 40)
-    allocation = kc.allocate_bits(model, x, average_bits=3)
+    allocation = kc.allocate(model, x, average_bits=3)
     step = allocation.report.steps[-1]
     by_choice, by_one = (value for key, value in step.figures.items() if key.startswith("criterion at"))
     assert "taken" not in step.figures or by_one < by_choice
@@ -134,11 +134,11 @@ def test_it_is_never_further_off_than_one_width_everywhere(name):
 
 
 def test_the_report_names_the_criterion(model, samples):
-    allocation = kc.allocate_bits(model, samples, average_bits=3, widths=(2, 3, 4))
+    allocation = kc.allocate(model, samples, average_bits=3, widths=(2, 3, 4))
     assert allocation.criterion == "distance of the network's outputs"
     assert allocation.criterion in str(allocation) and str(allocation) == str(allocation.report)
     step = allocation.report.steps[-1]
-    assert step.technique == "allocate_bits"
+    assert step.technique == "allocate"
     assert {row.path: 2**row.bits for row in step.rows} == pytest.approx(
         {path: quantizer.num_levels for path, quantizer in allocation.items()}
     )
@@ -148,7 +148,7 @@ def test_the_report_names_the_criterion(model, samples):
 
 @pytest.mark.slow
 def test_a_loss_is_named_too(model, samples):
-    allocation = kc.allocate_bits(model, samples, average_bits=3, widths=(2, 3), loss=lambda network: 1.0)
+    allocation = kc.allocate(model, samples, average_bits=3, widths=(2, 3), loss=lambda network: 1.0)
     assert allocation.criterion == "loss of the network"
 
 
@@ -160,14 +160,14 @@ def test_kernels_within_other_layers_and_lookups_are_weighed_too():
     pooled = keras.layers.GlobalAveragePooling1D()(attended)
     model = keras.Model(tokens, keras.layers.Dense(3, name="head")(pooled))
     x = np.random.default_rng(0).integers(0, 20, (40, 7))
-    allocation = kc.allocate_bits(model, x, average_bits=4)
+    allocation = kc.allocate(model, x, average_bits=4)
     assert {"table", "head", "attention/query_dense"} <= set(allocation)
 
 
 @pytest.mark.slow
 def test_nothing_reaches_the_terminal(model, samples, capfd):
     for average in (2.5, 3, 4):
-        kc.allocate_bits(model, samples, average_bits=average)
+        kc.allocate(model, samples, average_bits=average)
     assert capfd.readouterr() == ("", "")
 
 
@@ -185,4 +185,4 @@ def test_nothing_reaches_the_terminal(model, samples, capfd):
 )
 def test_bad_settings_are_one_clear_line(model, samples, settings, message):
     with pytest.raises(kc.InputError, match=message):
-        kc.allocate_bits(model, samples, **settings)
+        kc.allocate(model, samples, **settings)

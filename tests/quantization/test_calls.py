@@ -126,6 +126,6 @@ def test_an_addition_at_the_end_of_a_longer_branch(rng, depth):
     model = keras.Model(inputs, L.Add()([trunk, branch]))
     errors = []
     for through in (True, False):
-        result = kc.quantize(model, kc.GPFQ(3, through_additions=through), x)
+        result = kc.quantize(model, kc.GPFQ(3, compensate_skip=through), x)
         errors.append(np.linalg.norm(result.model.predict(x, verbose=0) - model.predict(x, verbose=0)))
     assert errors[0] < errors[1]

@@ -263,12 +263,12 @@ def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
     settings = {"target": "corrected"} if build is kc.OPTQ else {}
     errors = []
     for through in (False, True):
-        result = kc.quantize(model, build(2, through_additions=through, **settings), samples)
+        result = kc.quantize(model, build(2, compensate_skip=through, **settings), samples)
         errors.append(float(np.square(np.asarray(result.model(samples)) - np.asarray(model(samples))).sum()))
     assert errors[1] < 0.97 * errors[0]
 
 
 @pytest.mark.slow
 def test_without_additions_nothing_changes(model, samples):
-    plain, through = (kc.quantize(model, kc.GPFQ(3, through_additions=choice), samples) for choice in (False, True))
+    plain, through = (kc.quantize(model, kc.GPFQ(3, compensate_skip=choice), samples) for choice in (False, True))
     assert_same_codes(plain, through)
