@@ -130,16 +130,16 @@ def measured(layer: str, method: str) -> dict[str, Any]:
     weights = np.asarray(model.get_layer("layer").kernel, np.float64).reshape(-1, FLAGS.units)
     rows = len(weights) + 64 if layer == "conv" else count
     analog, compressed = random_inputs(rows, len(weights))
-    evidence = statistics_of(analog, compressed) if layer == "conv" else ArraySamples(analog, compressed)
-    alphabet = chosen.layer_alphabet(weights[None], [evidence])
+    statistics = statistics_of(analog, compressed) if layer == "conv" else ArraySamples(analog, compressed)
+    alphabet = chosen.layer_alphabet(weights[None], [statistics])
 
     def solve() -> Any:
-        return chosen.solve(weights, evidence, alphabet, centered=chosen.centers, generator=np.random.default_rng(0))
+        return chosen.solve(weights, statistics, alphabet, centered=chosen.centers, generator=np.random.default_rng(0))
 
     codes, letters = solve()
     decoded = letters.decode(codes).astype(np.float64)
     if layer == "conv":
-        parts = products.gram_parts(chosen, weights, evidence, decoded)
+        parts = products.gram_parts(chosen, weights, statistics, decoded)
     else:
         doubles = ArraySamples(analog.astype(np.float64), compressed.astype(np.float64))
         parts = products.direct_parts(chosen, weights, doubles, decoded)

@@ -38,7 +38,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize("name", ["InputError", "StorageError"])
-def test_what_a_user_can_mend_is_one_family(name):
+def test_what_a_user_can_fix_is_one_family(name):
     assert issubclass(getattr(kc, name), kc.UserError)
 
 

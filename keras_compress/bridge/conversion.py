@@ -33,7 +33,7 @@ Wrap = Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Crossing:
+class Conversion:
     """A model and its counterpart.
 
     Attributes:
@@ -45,7 +45,7 @@ class Crossing:
     pairs: list[tuple[Any, Any]]
 
 
-def cross(model: keras.Model, wrap: Wrap | None = None, *, flat: bool = False) -> Crossing:
+def convert(model: keras.Model, wrap: Wrap | None = None, *, flat: bool = False) -> Conversion:
     """What `to_tf_keras` gives, and which layer became which.
 
     Args:
@@ -78,7 +78,7 @@ def to_tf_keras(model: Any) -> Any:
         InputError: a subclassed model; a layer, setting, activation or operation that tf_keras does not have, by name;
             outputs that differ.
     """
-    return cross(model_in(model)).model
+    return convert(model_in(model)).model
 
 
 def from_tf_keras(model: Any) -> keras.Model:
@@ -125,12 +125,13 @@ def copy_weights(old: Any, new: Any) -> None:
     Raises:
         NoCounterpartError: another number of weights, or other shapes.
     """
-    for weight, twin in weight_pairs(old, new):
-        if tuple(weight.shape) != tuple(twin.shape):
+    for weight, converted in weight_pairs(old, new):
+        if tuple(weight.shape) != tuple(converted.shape):
             raise NoCounterpartError(
-                f"Layer {old.name!r} has a weight of shape {tuple(weight.shape)}, its twin one of {tuple(twin.shape)}."
+                f"Layer {old.name!r} has a weight of shape {tuple(weight.shape)}, "
+                f"its counterpart one of {tuple(converted.shape)}."
             )
-        twin.assign(weight.numpy())
+        converted.assign(weight.numpy())
     if old.weights and hasattr(new, "finalize_state"):
         new.finalize_state()
 
@@ -147,7 +148,9 @@ def weight_pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
     if theirs.keys() == ours.keys() and len(theirs) == len(old.weights) == len(new.weights):
         return [(weight, ours[name]) for name, weight in theirs.items()]
     if len(old.weights) != len(new.weights):
-        raise NoCounterpartError(f"Layer {old.name!r} has {len(old.weights)} weights, its twin {len(new.weights)}.")
+        raise NoCounterpartError(
+            f"Layer {old.name!r} has {len(old.weights)} weights, its counterpart {len(new.weights)}."
+        )
     return list(zip(old.weights, new.weights, strict=True))
 
 
@@ -158,31 +161,31 @@ def _converted(
     wrap: Wrap | None = None,
     flat: bool = False,
     bounded: bool = False,
-) -> Crossing:
+) -> Conversion:
     names = {id(layer): path for path, layer in layers_by_path(model).items()} if flat else {}
     conversion = _Conversion(source, target, wrap, names)
-    twin = conversion.functional(model) if flat else conversion.graph(model)
+    converted = conversion.functional(model) if flat else conversion.graph(model)
     for old, new in conversion.pairs:
         copy_weights(old, new)
-    output = different_output(model, twin, source, target, bounded)
+    output = different_output(model, converted, source, target, bounded)
     if output is not None:
         raise NoCounterpartError(
             f"Model {model.name!r} gives other outputs in {target.name} than in {source.name} (output {output}), so "
             "that some layer computes something else there. Convert parts of the model to find which."
         )
-    _copy_compile_state(model, twin, target)
-    return Crossing(twin, conversion.pairs)
+    _copy_compile_state(model, converted, target)
+    return Conversion(converted, conversion.pairs)
 
 
 class _Conversion:
-    """One run: remembers the twin of every layer, so that what was shared stays shared."""
+    """One run: remembers the counterpart of every layer, so that what was shared stays shared."""
 
     def __init__(self, source: Library, target: Library, wrap: Wrap | None, names: dict[int, str]):
         self.source = source
         self.target = target
         self.wrap = wrap
         self.names = names  # of layers, where models within the model are opened
-        self.twins: dict[int, Any] = {}
+        self.converted_layers: dict[int, Any] = {}
         self.pairs: list[tuple[Any, Any]] = []
 
     def graph(self, model: Any) -> Any:
@@ -193,17 +196,17 @@ class _Conversion:
     def sequential(self, model: Any) -> Any:
         (source,) = self.source.tensors(self.source.inputs(model))
         nodes = [node for node in self.source.nodes(model) if self._is_layer(node.operation)]
-        layers = [self.twin(node.operation) for node in nodes]
+        layers = [self.layer_for(node.operation) for node in nodes]
         return self.target.keras.Sequential([self._input(source), *layers], name=self._name(model))
 
     def functional(self, model: Any) -> Any:
         tensors: dict[int, Any] = {}
 
-        def input_twin(tensor: Any) -> Any:
+        def input_for(tensor: Any) -> Any:
             tensors[id(tensor)] = self._input(tensor)
             return tensors[id(tensor)]
 
-        inputs = tf.nest.map_structure(input_twin, self.source.inputs(model))
+        inputs = tf.nest.map_structure(input_for, self.source.inputs(model))
         made = self._outputs(model, tensors)
         return self.target.keras.Model(inputs, made, name=self._name(model))
 
@@ -250,21 +253,21 @@ class _Conversion:
 
     def _call(self, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_layer(node.operation):
-            twin = self.twin(node.operation)
-            if self.target.name == "Keras 3" and isinstance(args[0], (list, tuple)) and self._is_recurrent(twin):
-                return twin(args[0][0], initial_state=list(args[0][1:]), **kwargs)
-            return twin(*args, **kwargs)
+            converted = self.layer_for(node.operation)
+            if self.target.name == "Keras 3" and isinstance(args[0], (list, tuple)) and self._is_recurrent(converted):
+                return converted(args[0][0], initial_state=list(args[0][1:]), **kwargs)
+            return converted(*args, **kwargs)
         if self.source.name == "Keras 3":
             return operations.to_tf_keras(node.operation, args, kwargs, self.target)
         return operations.from_tf_keras(node.operation, args, kwargs)
 
-    def twin(self, layer: Any) -> Any:
-        if id(layer) not in self.twins:
+    def layer_for(self, layer: Any) -> Any:
+        if id(layer) not in self.converted_layers:
             if self.source.is_graph(layer):
-                self.twins[id(layer)] = self.graph(layer)
+                self.converted_layers[id(layer)] = self.graph(layer)
             else:
-                self.twins[id(layer)] = self._layer(layer)
-        return self.twins[id(layer)]
+                self.converted_layers[id(layer)] = self._layer(layer)
+        return self.converted_layers[id(layer)]
 
     def _layer(self, layer: Any) -> Any:
         made = self._counterpart(layer)
@@ -276,13 +279,13 @@ class _Conversion:
         return counterpart(layer, self.source, self.target, self._name(layer), self._held)
 
     def _held(self, layer: Any) -> Any:
-        return self.twin(layer) if self.source.is_graph(layer) else self._counterpart(layer)
+        return self.layer_for(layer) if self.source.is_graph(layer) else self._counterpart(layer)
 
     def _is_layer(self, operation: Any) -> bool:
         return isinstance(operation, self.source.keras.layers.Layer) and not self.source.is_operation(operation)
 
-    def _is_recurrent(self, twin: Any) -> bool:
-        return not self.target.is_graph(twin) and name_of(twin, self.target) in RECURRENT
+    def _is_recurrent(self, converted: Any) -> bool:
+        return not self.target.is_graph(converted) and name_of(converted, self.target) in RECURRENT
 
     def _input(self, tensor: Any) -> Any:
         name = self.source.input_name(tensor)
@@ -368,8 +371,8 @@ def _random(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) 
     return values
 
 
-def _copy_compile_state(model: Any, twin: Any, target: Library) -> None:
-    """Compiles the twin as the model was, if Keras can say how, and the other library has all of it."""
+def _copy_compile_state(model: Any, converted: Any, target: Library) -> None:
+    """Compiles the counterpart as the model was, if Keras can say how, and the other library has all of it."""
     if not getattr(model, "optimizer", None):
         return
     try:
@@ -378,7 +381,7 @@ def _copy_compile_state(model: Any, twin: Any, target: Library) -> None:
             config = dict(model.get_compile_config())
         names = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly")
         state = {name: objects(config[name], target, f"The {name}") for name in names if config.get(name) is not None}
-        twin.compile(**state)
+        converted.compile(**state)
     except Exception:  # whatever the user's own loss, metric or optimizer raises when Keras serializes it
         return
 

@@ -132,14 +132,14 @@ _WHAT_TO_DO = {
 }
 
 
-def counterpart(layer: Any, source: Library, target: Library, new_name: str, twin: Callable[[Any], Any]) -> Any:
+def counterpart(layer: Any, source: Library, target: Library, new_name: str, converted: Callable[[Any], Any]) -> Any:
     """A new layer of `target` that computes what `layer` of `source` does, without its weights.
 
     Args:
         layer: of an exact type in `LAYERS`.
         source, target: the two libraries.
         new_name: of the layer that is made.
-        twin: the counterpart of a layer that this one holds.
+        converted: the counterpart of a layer that this one holds.
 
     Raises:
         NoCounterpartError: a type, setting or activation that `target` does not have.
@@ -157,7 +157,7 @@ def counterpart(layer: Any, source: Library, target: Library, new_name: str, twi
         argument = renamed.get(setting, setting)
         if argument in accepted:
             if name in HELD_BY and argument in HELD:
-                settings[argument] = _held(layer, argument, twin)
+                settings[argument] = _held(layer, argument, converted)
             else:
                 settings[argument] = _translated(value, f"Layer {layer.name!r} ({name})", setting, target)
         elif not _is_without_effect(setting, value):
@@ -227,10 +227,10 @@ def _settings(layer: Any, name: str) -> dict[str, Any]:
     return settings
 
 
-def _held(layer: Any, argument: str, twin: Callable[[Any], Any]) -> Any:
+def _held(layer: Any, argument: str, converted: Callable[[Any], Any]) -> Any:
     attribute = "forward_layer" if argument == "layer" and hasattr(layer, "forward_layer") else HELD[argument]
     value = getattr(layer, attribute)
-    return [twin(each) for each in value] if argument == "cells" else twin(value)
+    return [converted(each) for each in value] if argument == "cells" else converted(value)
 
 
 def _is_without_effect(setting: str, value: Any) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import cross
+from keras_compress.bridge.conversion import convert
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import task_of
@@ -76,7 +76,7 @@ class Training:
 
 
 def fit(
-    twin: Any,
+    converted: Any,
     samples: Samples,
     training: Training,
     validation: Samples | None,
@@ -86,7 +86,7 @@ def fit(
     """Trains a compiled model of tf_keras.
 
     Args:
-        twin: of tf_keras, compiled.
+        converted: of tf_keras, compiled.
         samples: to train on.
         training: settings.
         validation: evaluated after each epoch.
@@ -98,14 +98,14 @@ def fit(
         InputError: a checkpoint of another run.
         UserError: loss or weights became NaN.
     """
-    generators = _seed_layers(twin, training.seed)
-    state = _State(twin, training, samples, generators) if training.checkpoint is not None else None
+    generators = _seed_layers(converted, training.seed)
+    state = _State(converted, training, samples, generators) if training.checkpoint is not None else None
     if begin is not None:
         begin()
     done = state.restore() if state is not None else 0
     if done < training.epochs:
         adapted = [_adapted(callback) for callback in callbacks]
-        losses = twin.fit(
+        losses = converted.fit(
             samples.shuffled(training.seed, done, training.epochs),
             steps_per_epoch=samples.steps,
             epochs=training.epochs,
@@ -119,7 +119,7 @@ def fit(
             shuffle=False,
             verbose=0,
         ).history["loss"]
-        if not all(np.isfinite(values).all() for values in (losses, *twin.get_weights())):
+        if not all(np.isfinite(values).all() for values in (losses, *converted.get_weights())):
             if state is not None:
                 state.clear()
             raise UserError(
@@ -160,20 +160,20 @@ def figures_before(
     """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
     if validation is None:
         return {}
-    plain = cross(model).model
+    plain = convert(model).model
     compile_for(plain, model, training, samples.labels)
     return figures("before", plain, validation)
 
 
-def figures(when: str, twin: Any, validation: Samples | None) -> dict[str, Any]:
+def figures(when: str, converted: Any, validation: Samples | None) -> dict[str, Any]:
     """Loss and metrics of a compiled model of tf_keras, as a report has them; none without samples."""
     if validation is None:
         return {}
-    values = twin.evaluate(validation.in_order(), verbose=0, return_dict=True)
+    values = converted.evaluate(validation.in_order(), verbose=0, return_dict=True)
     return {f"validation {name} {when}": float(value) for name, value in values.items()}
 
 
-def _seed_layers(twin: Any, seed: int) -> list[tf.random.Generator]:
+def _seed_layers(converted: Any, seed: int) -> list[tf.random.Generator]:
     """Random layers, such as Dropout, draw from generators of their own, whose state can be saved; from the seed on.
 
     Without them each process would draw other numbers, and a run that goes on would too.
@@ -182,7 +182,7 @@ def _seed_layers(twin: Any, seed: int) -> list[tf.random.Generator]:
     from tf_keras.src.backend import RandomGenerator  # not exported
 
     generators: list[tf.random.Generator] = []
-    for layer in twin._flatten_layers():
+    for layer in converted._flatten_layers():
         if hasattr(layer, "_random_generator"):
             own = RandomGenerator(seed + 7919 * (len(generators) + 1), rng_type="stateful")
             own._maybe_init()
@@ -194,21 +194,21 @@ def _seed_layers(twin: Any, seed: int) -> list[tf.random.Generator]:
 class _State:
     """The state of a training on disk: weights, optimizer, random numbers, and how many epochs are done."""
 
-    def __init__(self, twin: Any, training: Training, samples: Samples, generators: list[tf.random.Generator]):
+    def __init__(self, converted: Any, training: Training, samples: Samples, generators: list[tf.random.Generator]):
         assert training.checkpoint is not None
         self.folder = pathlib.Path(training.checkpoint)
         self.task = task_of(training.strategy)
         self.epoch = tf.Variable(0, dtype=tf.int64)
-        optimizer = twin.optimizer
-        optimizer.build(twin.trainable_variables)
+        optimizer = converted.optimizer
+        optimizer.build(converted.trainable_variables)
         # All variables by number, and not by object: wrappers of tfmot hold theirs in ways that a checkpoint misses.
-        variables = [*twin.variables, *optimizer.variables]
+        variables = [*converted.variables, *optimizer.variables]
         self.checkpoint = tf.train.Checkpoint(epoch=self.epoch, values=variables, random=generators)
         # All workers have to write at once; what the first one writes counts.
         written = self.folder if self.task == 0 else self.folder / f"worker_{self.task}"
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(written), max_to_keep=1)
         self.run = {
-            "weights": _digest(twin.variables),
+            "weights": _digest(converted.variables),
             "settings": training.digest(),
             "data": samples.digest(),
         }

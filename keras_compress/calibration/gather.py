@@ -91,13 +91,13 @@ class Gatherer:
         self._seed = (seed, zlib.crc32(name.encode()))
         self._calls: dict[int, tuple[CallSums, Reblocked]] = {}
 
-    def add(self, compressed: Any, analog: Any, missing: Any = None, *, call: int = 0) -> None:
+    def add(self, compressed: Any, analog: Any, mismatch: Any = None, *, call: int = 0) -> None:
         """Adds one part of the layer's inputs, float tensors of equal shape; the same tensor twice if `same`.
 
         Args:
             compressed: inputs in the compressed network.
             analog: inputs in the analog network.
-            missing: E, of the shape of the layer's outputs, which the outputs are to have beside XW; None for nothing.
+            mismatch: E, of the shape of the layer's outputs, which the outputs are to have beside XW; None for nothing.
             call: number of the layer's call that has these inputs.
         """
         analog = tf.cast(analog, tf.float32)
@@ -107,10 +107,10 @@ class Gatherer:
         if call not in self._calls:
             sums = CallSums(self.view, *self._settings, np.random.default_rng((*self._seed, call)))
             self._calls[call] = sums, Reblocked(block_length(math.prod(compressed.shape[1:])), sums.add)
-        self._calls[call][1].add([compressed, analog, None if missing is None else tf.cast(missing, tf.float32)])
+        self._calls[call][1].add([compressed, analog, None if mismatch is None else tf.cast(mismatch, tf.float32)])
 
     def result(self) -> list[Moments | LayerStatistics]:
-        """Statistics of each group, after the last part; of a batched view, of all groups in one."""
+        """Statistics of each group, after the last part; of all groups in one where they are solved together."""
         if self._result is None:
             calls = [self._calls[call] for call in sorted(self._calls)]
             for _, blocks in calls:
@@ -130,8 +130,8 @@ class Gatherer:
         if not self.gram:
             return Moments(count, sums["analog"], sums["compressed"], sums["squares"])
         cross = sums["gram"] if self.same else sums["cross"]
-        beside = sums.get("missing"), sums.get("sum_missing")
-        return LayerStatistics(count, sums["analog"], sums["compressed"], sums["gram"], cross, *beside)
+        mismatches = sums.get("mismatch"), sums.get("sum_mismatch")
+        return LayerStatistics(count, sums["analog"], sums["compressed"], sums["gram"], cross, *mismatches)
 
 
 class CallSums:
@@ -157,14 +157,14 @@ class CallSums:
         self.method = method
         self.count = 0
         self._generator = generator
-        self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.batched else view.groups)]
+        self._sums: list[dict[str, Any]] = [{} for _ in range(1 if view.solved_together else view.groups)]
 
-    def add(self, compressed: Any, analog: Any, missing: Any) -> None:
+    def add(self, compressed: Any, analog: Any, mismatch: Any) -> None:
         """Adds a block of float32 inputs, each block but the last of the same length."""
         view = self.view
-        if missing is not None:
-            self._add_missing(compressed, missing)
-        if isinstance(view, ConvolutionView) and self.fraction == 1.0 and not view.batched:
+        if mismatch is not None:
+            self._add_mismatch(compressed, mismatch)
+        if isinstance(view, ConvolutionView) and self.fraction == 1.0 and not view.solved_together:
             images = view.images(compressed)
             method = self.method or gram_method(view.geometry, *images.shape[1:3])
             if not self.gram or method != "patches":
@@ -177,26 +177,26 @@ class CallSums:
             self._add_rows(compressed[part], analog[part])
 
     def totals(self) -> list[dict[str, np.ndarray]]:
-        """Of each group, by name: analog, compressed; gram and cross, or squares; missing and sum_missing."""
+        """Of each group, by name: analog, compressed; gram and cross, or squares; mismatch and sum_mismatch."""
         return [self._totals_of(sums) for sums in self._sums]
 
-    def _add_missing(self, compressed: Any, missing: Any) -> None:
+    def _add_mismatch(self, compressed: Any, mismatch: Any) -> None:
         """X~^T E and the column sums of E, of a layer with one group."""
         (sums,) = self._sums
-        channels = missing.shape[-1]
+        channels = mismatch.shape[-1]
         if isinstance(self.view, ConvolutionView):
             geometry = self.view.geometry
             images = self.view.images(compressed)
             sizes = (geometry.output_size(axis, size) for axis, size in enumerate(images.shape[1:3]))
-            windows = tf.reshape(missing, (len(images), *sizes, channels))
+            windows = tf.reshape(mismatch, (len(images), *sizes, channels))
             gradient = taps_gradient(geometry, aligned(geometry, images), windows)
             product = tf.reshape(tf.transpose(gradient, (0, 1, 3, 2)), (-1, channels))
         else:
             (rows,) = self.view.rows(compressed)
-            product = tf.matmul(rows, tf.reshape(missing, (-1, channels)), transpose_a=True)
-        _accumulate(sums, "missing", np.asarray(product))
+            product = tf.matmul(rows, tf.reshape(mismatch, (-1, channels)), transpose_a=True)
+        _accumulate(sums, "mismatch", np.asarray(product))
         _accumulate(
-            sums, "sum_missing", np.asarray(missing).sum(axis=tuple(range(len(missing.shape) - 1)), dtype=np.float64)
+            sums, "sum_mismatch", np.asarray(mismatch).sum(axis=tuple(range(len(mismatch.shape) - 1)), dtype=np.float64)
         )
 
     def _add_rows(self, compressed: Any, analog: Any) -> None:
@@ -210,7 +210,7 @@ class CallSums:
             rows = tf.gather(rows, chosen, axis=1)
             analog_rows = rows if self.same else tf.gather(analog_rows, chosen, axis=1)
         self.count += rows.shape[1]
-        parts, analog_parts = ([part] if self.view.batched else _groups(part) for part in (rows, analog_rows))
+        parts, analog_parts = ([part] if self.view.solved_together else _groups(part) for part in (rows, analog_rows))
         for sums, part, analog_part in zip(self._sums, parts, analog_parts, strict=True):
             if self.same:
                 analog_part = part
@@ -250,7 +250,7 @@ class CallSums:
         if "image" not in sums:
             return sums
         geometry = self.view.geometry  # type: ignore[attr-defined]
-        totals: dict[str, np.ndarray] = {name: sums[name] for name in ("missing", "sum_missing") if name in sums}
+        totals: dict[str, np.ndarray] = {name: sums[name] for name in ("mismatch", "sum_mismatch") if name in sums}
         for name, image in (("compressed", "image"), ("analog", "analog_image"), ("squares", "squares_image")):
             if image in sums:
                 windows = geometry.windows(tf.constant(sums[image][None]))

@@ -67,10 +67,10 @@ def choose_alphabets(
     Raises:
         InputError: activations that are not finite.
     """
-    range_of = {each.tensor.family: each.tensor.range_of for each in chosen if each.tensor.function is None}
-    families = {number: family for family, numbers in range_of.items() for number in numbers}
-    extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in families}
-    channels = {number: _Channels() for number in families}
+    range_of = {each.tensor.group: each.tensor.range_of for each in chosen if each.tensor.function is None}
+    groups = {number: group for group, numbers in range_of.items() for number in numbers}
+    extremes = {number: MovingAverage() if ranges == "moving_average" else MinMax() for number in groups}
+    channels = {number: _Channels() for number in groups}
 
     def find(number: int, values: Any) -> None:
         samples = np.asarray(values, np.float32)
@@ -85,33 +85,33 @@ def choose_alphabets(
         if ranges == "mse":
             channels[number].add(samples.reshape(-1, np.shape(values)[-1]))
 
-    visit_tensors(source, graph, families.keys(), find)
+    visit_tensors(source, graph, groups.keys(), find)
     done("extremes")
     spans = {}
-    for family, numbers in range_of.items():
+    for group, numbers in range_of.items():
         lows, highs = zip(*(extremes[number].range() for number in numbers), strict=True)
-        spans[family] = min(lows), max(highs)
+        spans[group] = min(lows), max(highs)
     histograms = {}
     if ranges == "mse":
-        histograms = {family: Histogram(*span) for family, span in spans.items()}
+        histograms = {group: Histogram(*span) for group, span in spans.items()}
 
         def count(number: int, values: Any) -> None:
-            array, still = np.asarray(values), channels[number].still(spans[families[number]])
-            histograms[families[number]].add(array[..., ~still])
+            array, still = np.asarray(values), channels[number].still(spans[groups[number]])
+            histograms[groups[number]].add(array[..., ~still])
 
-        visit_tensors(source, graph, families.keys(), count)
+        visit_tensors(source, graph, groups.keys(), count)
         done("histograms")
     alphabets: dict[tuple[int, int], TensorAlphabet] = {}
     for each in chosen:
-        family, width = key = each.tensor.family, each.bits
+        group, width = key = each.tensor.group, each.bits
         if key not in alphabets:
             if each.tensor.function is not None:
                 alphabets[key] = TensorAlphabet.of_function(*each.tensor.function, width, symmetric=symmetric)
             else:
-                span = spans[family]
+                span = spans[group]
                 if histograms:
-                    low, high = mse_range(histograms[family], width, symmetric=symmetric)
-                    held = [channels[number].ends_of_still(span) for number in range_of[family]]
+                    low, high = mse_range(histograms[group], width, symmetric=symmetric)
+                    held = [channels[number].ends_of_still(span) for number in range_of[group]]
                     span = min([low, *(ends[0] for ends in held)]), max([high, *(ends[1] for ends in held)])
                 alphabets[key] = TensorAlphabet.of_range(*span, width, symmetric=symmetric)
         each.alphabet = alphabets[key]
@@ -177,15 +177,15 @@ def rounded_network(
 
 def _raise_scales(rounding: Mapping[str, Activation], bounds: Sequence[Limit]) -> bool:
     """Raises the scales of alphabets until all limits hold; whether there was one to raise."""
-    families = {path: each.tensor.family for path, each in rounding.items()}
+    groups = {path: each.tensor.group for path, each in rounding.items()}
     scales = {}
     for each in rounding.values():
         assert each.alphabet is not None
-        scales[each.tensor.family] = each.alphabet.scale
+        scales[each.tensor.group] = each.alphabet.scale
     before = dict(scales)
-    scales = {family: max(scale, LEAST) for family, scale in scales.items()}
+    scales = {group: max(scale, LEAST) for group, scale in scales.items()}
     for _ in range(len(scales) + 1):
-        beyond = [bound for bound in bounds if _raised(bound, families, scales)]
+        beyond = [bound for bound in bounds if _raised(bound, groups, scales)]
         if not beyond:
             break
     else:
@@ -194,19 +194,19 @@ def _raise_scales(rounding: Mapping[str, Activation], bounds: Sequence[Limit]) -
             "weights are so large that no step of 8 bits is right for both. Look at the largest of these weights, or "
             f"leave {beyond[-1].path!r} in floating point (layers=)."
         )
-    raised = {family for family, scale in scales.items() if scale > before[family]}
+    raised = {group for group, scale in scales.items() if scale > before[group]}
     for each in rounding.values():
-        if each.tensor.family in raised:
+        if each.tensor.group in raised:
             assert each.alphabet is not None
-            each.alphabet = each.alphabet.with_scale(scales[each.tensor.family])
+            each.alphabet = each.alphabet.with_scale(scales[each.tensor.group])
     return bool(raised)
 
 
-def _raised(bound: Limit, families: Mapping[str, int], scales: dict[int, float]) -> bool:
+def _raised(bound: Limit, groups: Mapping[str, int], scales: dict[int, float]) -> bool:
     """Raises the scale of what an operator makes if need be; whether it was so."""
-    least, family = bound.factor * max(scales[families[path]] for path in bound.inputs), families[bound.output]
-    low = scales[family] < least
-    scales[family] = max(scales[family], least)
+    least, group = bound.factor * max(scales[groups[path]] for path in bound.inputs), groups[bound.output]
+    low = scales[group] < least
+    scales[group] = max(scales[group], least)
     return low
 
 

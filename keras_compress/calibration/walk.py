@@ -1,6 +1,6 @@
 """The walk of the two networks: each call runs once in each of them, and each layer's inputs in both are seen together.
 
-The analog network is the model as it came; the compressed network is its twin, whose layers change one by one. A tensor
+The analog network is the model as it came; the compressed network is its copy, whose layers change one by one. A tensor
 that no changed layer has a part in is the same in both, and is computed and kept once. Between two stops only the
 tensors that a later call reads are kept.
 """
@@ -43,22 +43,22 @@ class Walk:
 
     Args:
         calibration: the data and the analog network.
-        twin: graph of the compressed network, equal in architecture.
+        compressed_graph: graph of the compressed network, equal in architecture.
         paths: the layers that `advance` will be called with, in this order.
-        beside: for some of them, the other tensors that it may be called with.
+        skip_inputs: for some of them, the other tensors that it may be called with.
     """
 
     def __init__(
         self,
         calibration: Calibration,
-        twin: Graph,
+        compressed_graph: Graph,
         paths: Iterable[str],
-        beside: Mapping[str, tuple[int, ...]] | None = None,
+        skip_inputs: Mapping[str, tuple[int, ...]] | None = None,
     ):
         self.calibration = calibration
         self.store = calibration.store
         self.analog = calibration.graph
-        self.twin = twin
+        self.compressed_graph = compressed_graph
         self.changed: set[str] = set()  # paths of layers that differ between the networks
         self.offsets: dict[str, np.ndarray] = {}  # path -> what a BatchNorm adds later to the layer's outputs, (n_out,)
         self._squares: dict[str, list[float]] = {}  # path -> sums of squares: of errors, of outputs without bias
@@ -69,7 +69,7 @@ class Walk:
         self._looks: dict[tuple[Graph, int, str], Any] = {}  # functions that show what an inner layer is called on
         paths = list(paths)
         linear = [self.analog.calls[index] for path in paths for index in self.analog.linear_calls(path)]
-        self._to_come = {path: {*self.inputs(path), *(beside or {}).get(path, ())} for path in paths}
+        self._to_come = {path: {*self.inputs(path), *(skip_inputs or {}).get(path, ())} for path in paths}
         self._sources = set().union(*self._to_come.values())  # tensors that will be shown
         self._outputs = {call.outputs[0] for call in linear}  # that errors will be measured against
 
@@ -93,13 +93,13 @@ class Walk:
     def differing(self) -> set[int]:
         """Tensors that differ between the networks."""
         tensors: set[int] = set()
-        for call in self.twin.calls:
+        for call in self.compressed_graph.calls:
             changed = call.part != ACTIVATION and self.changed.intersection((call.path, *call.kernels))
             if changed or tensors.intersection(call.inputs):
                 tensors.update(call.outputs)
         return tensors
 
-    def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False, beside: tuple[int, ...] = ()) -> None:
+    def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False, skip_inputs: tuple[int, ...] = ()) -> None:
         """Moves both networks to the first call of a layer, and shows the inputs of all of its calls.
 
         A later call that hangs on this layer's output, or on layers in between, is shown as these layers are now.
@@ -108,9 +108,9 @@ class Walk:
             visit: called for each block with the inputs in the analog and in the compressed network, as tensors; the
                 same object twice where they are the same.
             keep_inputs: whether the store keeps the inputs until the next call of `advance`.
-            beside: other tensors to show behind the inputs, which are made before the layer's first call.
+            skip_inputs: other tensors to show behind the inputs, which are made before the layer's first call.
         """
-        sources = [*self.inputs(path), *beside]
+        sources = [*self.inputs(path), *skip_inputs]
         boundary = self.analog.holders(path)[0]
         self._to_come.pop(path, None)
         shown = self._looking_on(path, sources, visit) if self.is_inner(path) else visit
@@ -122,7 +122,11 @@ class Walk:
 
         def outer(analog: list[Any], compressed: list[Any]) -> None:
             ours = self._inner_inputs(self.analog, path, dict(zip(sources, analog, strict=True)))
-            theirs = ours if same else self._inner_inputs(self.twin, path, dict(zip(sources, compressed, strict=True)))
+            theirs = (
+                ours
+                if same
+                else self._inner_inputs(self.compressed_graph, path, dict(zip(sources, compressed, strict=True)))
+            )
             visit(ours, theirs)
 
         return outer
@@ -199,7 +203,7 @@ class Walk:
         }
         compressed_wanted = compressed_live | differing.intersection(sources) | products
         same = set(range(len(graph.shapes))) - differing
-        compressed_calls = self.twin.needed(compressed_wanted, stored_compressed | same)
+        compressed_calls = self.compressed_graph.needed(compressed_wanted, stored_compressed | same)
         read_by_compressed = {tensor for index in compressed_calls for tensor in graph.calls[index].inputs}
         analog_wanted = analog_live | set(sources) | references | (read_by_compressed - differing)
         analog_calls = graph.needed(analog_wanted, stored_analog)
@@ -255,7 +259,7 @@ class Walk:
 
     def _add_squares(self, linear: list[int], squares: list[tuple[Any, Any]]) -> None:
         for index, pair in zip(linear, squares, strict=True):
-            sums = self._squares.setdefault(self.twin.calls[index].path, [0.0, 0.0])
+            sums = self._squares.setdefault(self.compressed_graph.calls[index].path, [0.0, 0.0])
             sums[0] += float(pair[0])
             sums[1] += float(pair[1])
 
@@ -274,7 +278,7 @@ class Walk:
             execute(self.analog, stage.analog_calls, analog)
             compressed = {tensor: value for tensor, value in analog.items() if tensor not in stage.differing}
             compressed |= dict(zip(stage.compressed_reads, compressed_in, strict=True))
-            execute(self.twin, stage.compressed_calls, compressed)
+            execute(self.compressed_graph, stage.compressed_calls, compressed)
             measured = slice(offset, None, self._error_stride)
             squares = [self._squared_norms(index, analog, compressed, measured) for index in stage.linear]
             shown = [analog[tensor] for tensor in stage.sources] + [compressed[tensor] for tensor in stage.sources]

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import Crossing, copy_weights, cross, weight_pairs
+from keras_compress.bridge.conversion import Conversion, convert, copy_weights, weight_pairs
 from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
@@ -87,14 +87,14 @@ def cluster_weights(
     clusters = {path: _share(views[path], given.masks.get(path), number_of_clusters) for path in sorted(chosen)}
     with scope(strategy):
         figures = training.figures_before(given.model, settings, samples, tested)
-        crossing = cross(clustered)
-        compile_for(crossing.model, given.model, settings, samples.labels)
-        kept = _kept(crossing, views, clusters, given.masks)
-        training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks])
-        figures |= training.figures("after", crossing.model, tested)
+        conversion = convert(clustered)
+        compile_for(conversion.model, given.model, settings, samples.labels)
+        kept = _kept(conversion, views, clusters, given.masks)
+        training.fit(conversion.model, samples, settings, tested, [*keeping(kept), *callbacks])
+        figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or take more clusters.")
-    for layer, twin in crossing.pairs:
-        copy_weights(twin, layer)
+    for layer, converted in conversion.pairs:
+        copy_weights(converted, layer)
     step = Step("cluster_weights", {"number_of_clusters": number_of_clusters, "epochs": epochs})
     for path, view in views.items():
         row = LayerRow(path, type(view.layer).__name__, "clustered" if path in chosen else "kept")
@@ -145,12 +145,12 @@ def _share(view: KernelView, mask: np.ndarray | None, number_of_clusters: int) -
 
 
 def _kept(
-    crossing: Crossing, views: dict[str, KernelView], clusters: dict[str, np.ndarray], masks: dict[str, np.ndarray]
+    conversion: Conversion, views: dict[str, KernelView], clusters: dict[str, np.ndarray], masks: dict[str, np.ndarray]
 ) -> list[Kept]:
     paths = {id(view.variable): path for path, view in views.items()}
     kept = []
-    for layer, twin in crossing.pairs:
-        for ours, theirs in weight_pairs(layer, twin):
+    for layer, converted in conversion.pairs:
+        for ours, theirs in weight_pairs(layer, converted):
             path = paths.get(id(ours), "")
             if path in clusters or path in masks:
                 kept.append(Kept(theirs, masks.get(path), clusters.get(path)))

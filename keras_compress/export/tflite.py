@@ -116,7 +116,7 @@ def exported(
 
 
 def _written(given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
-    if activations == "int8" and not Graph(given.model).closed:
+    if activations == "int8" and not Graph(given.model).opaque:
         if ranges.rounded(given.model):
             return with_ranges(given, storage, batch, {}, given.model)
         ranged, called = ranges.measured(given, samples)
@@ -139,7 +139,7 @@ def _check(
         checked = checking.check_integers(written.content, written.simulation, placed, samples, batch)
         errors = {written.called.get(path, path): error for path, error in checked.errors.items()}
         return dataclasses.replace(checked, errors=errors)
-    if activations == "dynamic" and not Graph(given.model).closed:
+    if activations == "dynamic" and not Graph(given.model).opaque:
         model, kernels = hybrid.simulation_of(given.model, written)
         return checking.check_dynamic(written.content, model, kernels, samples)
     return checking.check_floats(written.content, given.model, samples, activations)

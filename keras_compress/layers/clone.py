@@ -63,19 +63,19 @@ def rebuild(
 
 def _clone_subclassed(model: keras.Model) -> keras.Model:
     check_model(model)
-    twin = copy_layer(model)
+    copy = copy_layer(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns where building fails: see below
-            twin.build_from_config(model.get_build_config())
-            twin.built = True  # Keras leaves it False where it calls the model on symbols, for want of a `build`
+            copy.build_from_config(model.get_build_config())
+            copy.built = True  # Keras leaves it False where it calls the model on symbols, for want of a `build`
     except (NotImplementedError, TypeError, ValueError) as error:
         raise InputError(f"Model {model.name!r} cannot be built again: {' '.join(str(error).split())[:200]}") from error
-    _copy_state(model, twin)
-    for old_variable, new_variable in zip(model.variables, twin.variables, strict=True):
+    _copy_state(model, copy)
+    for old_variable, new_variable in zip(model.variables, copy.variables, strict=True):
         new_variable.trainable = old_variable.trainable
-    _copy_compile_state(model, twin)
-    return twin
+    _copy_compile_state(model, copy)
+    return copy
 
 
 def copy_layer(layer: keras.Layer, **changes: Any) -> keras.Layer:
@@ -127,35 +127,35 @@ def _copy_operation(operation: keras.Operation) -> keras.Operation:
     Not through its configuration: Keras makes one only of plain numbers and strings, and an operation such as
     `keras.ops.cond` holds functions.
     """
-    twin = object.__new__(type(operation))
-    vars(twin).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
-    return twin
+    copy = object.__new__(type(operation))
+    vars(copy).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    return copy
 
 
 class _Rebuild:
-    """One run of `rebuild`: remembers the twin of every layer, so that what was shared stays shared."""
+    """One run of `rebuild`: remembers the copy of every layer, so that what was shared stays shared."""
 
     def __init__(self, paths: dict[int, str], clone_layer: LayerCloner, skip: Collection[str], insert: Inserter):
         self.paths = paths
         self.clone_layer = clone_layer
         self.skip = skip
         self.insert = insert
-        self.twins: dict[int, Any] = {}
+        self.copy_by_id: dict[int, Any] = {}
         self.copies: list[tuple[keras.Layer, keras.Layer]] = []
 
     def run(self, model: keras.Model) -> keras.Model:
-        twin = self.graph(model)
+        copy = self.graph(model)
         for old, new in self.copies:
             _copy_state(old, new)
-        self.copy_trainable(model, twin)
-        _copy_compile_state(model, twin)
-        return twin
+        self.copy_trainable(model, copy)
+        _copy_compile_state(model, copy)
+        return copy
 
     def graph(self, model: keras.Model) -> keras.Model:
         build = self.sequential if isinstance(model, keras.Sequential) else self.functional
-        twin = build(model)
-        twin.dtype_policy = model.dtype_policy
-        return twin
+        copy = build(model)
+        copy.dtype_policy = model.dtype_policy
+        return copy
 
     def sequential(self, model: keras.Sequential) -> keras.Sequential:
         kind = type(model) if type(model).__init__ is keras.Sequential.__init__ else keras.Sequential
@@ -164,7 +164,7 @@ class _Rebuild:
         for node in nodes_in_order(model):
             is_layer = isinstance(node.operation, keras.Layer)  # not an operation by which a layer makes its mask
             if is_layer and self.paths.get(id(node.operation)) not in self.skip:
-                layers += [self.twin(node.operation), *self.insert(node.output_tensors[0])]
+                layers += [self.copy_of(node.operation), *self.insert(node.output_tensors[0])]
         return kind([_copy_input(source), *layers], name=model.name)
 
     def functional(self, model: Functional) -> Functional:
@@ -180,7 +180,7 @@ class _Rebuild:
                 continue
             _check_arguments(model, node)
             args, kwargs = node.arguments.fill_in(tensors)
-            results = keras.tree.flatten(self.twin(node.operation)(*args, **kwargs))
+            results = keras.tree.flatten(self.copy_of(node.operation)(*args, **kwargs))
             tensors |= {id(old): self.behind(old, new) for old, new in zip(node.output_tensors, results, strict=True)}
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)
         kind = type(model) if functional_like_constructor(type(model)) else keras.Model
@@ -191,12 +191,12 @@ class _Rebuild:
             new = layer(new)
         return new
 
-    def twin(self, operation: keras.Operation) -> keras.Operation:
-        if id(operation) not in self.twins:
-            self.twins[id(operation)] = self.new_twin(operation)
-        return self.twins[id(operation)]
+    def copy_of(self, operation: keras.Operation) -> keras.Operation:
+        if id(operation) not in self.copy_by_id:
+            self.copy_by_id[id(operation)] = self.new_copy(operation)
+        return self.copy_by_id[id(operation)]
 
-    def new_twin(self, operation: keras.Operation) -> keras.Operation:
+    def new_copy(self, operation: keras.Operation) -> keras.Operation:
         if not isinstance(operation, keras.Layer):
             return _copy_operation(operation)
         if is_graph(operation):
@@ -204,9 +204,9 @@ class _Rebuild:
         replacement = self.clone_layer(self.paths[id(operation)], operation)
         if replacement is not None:
             return replacement
-        twin = copy_layer(operation)
-        self.copies.append((operation, twin))
-        return twin
+        copy = copy_layer(operation)
+        self.copies.append((operation, copy))
+        return copy
 
     def copy_trainable(self, old: keras.Layer, new: keras.Layer) -> None:
         """From the outside in, since setting the flag of a model sets it in all of its layers."""
@@ -217,8 +217,8 @@ class _Rebuild:
                 new_variable.trainable = old_variable.trainable
             return
         for layer in old.layers:
-            if id(layer) in self.twins:
-                self.copy_trainable(layer, self.twins[id(layer)])
+            if id(layer) in self.copy_by_id:
+                self.copy_trainable(layer, self.copy_by_id[id(layer)])
 
 
 def _copy_input(tensor: keras.KerasTensor) -> keras.KerasTensor:

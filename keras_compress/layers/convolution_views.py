@@ -28,7 +28,7 @@ class ConvolutionView(LinearView):
     def per_channel_groups(self) -> list[np.ndarray] | None:
         """Indices of the features of each input channel of a group; None where a matrix sees one channel."""
         taps, channels = len(self.geometry.taps), self.num_features // len(self.geometry.taps)
-        return None if self.batched else [np.arange(taps) * channels + channel for channel in range(channels)]
+        return None if self.solved_together else [np.arange(taps) * channels + channel for channel in range(channels)]
 
     def images(self, inputs: Any) -> Any:
         """The inputs as images (n, height, width, channels), over which the kernel moves as `geometry` says."""
@@ -98,7 +98,7 @@ class Conv1DView(SequenceView):
 class DepthwiseView(ConvolutionView):
     """A depthwise convolution: each input channel is a group, with `depth_multiplier` units."""
 
-    batched = True
+    solved_together = True
 
     def __init__(self, layer: keras.Layer):
         super(ConvolutionView, self).__init__(layer)

@@ -81,9 +81,9 @@ def fold(
         return copy_layer(layer, use_bias=True) if path in plan.folds else None
 
     folded_model = rebuild(model, with_bias, skip=gone)
-    twins = layers_by_path(folded_model)
+    copies = layers_by_path(folded_model)
     for path, folded in plan.folds.items():
-        _write(layers[path], layers[folded.batch_normalization], folded.factor, twins[path])
+        _write(layers[path], layers[folded.batch_normalization], folded.factor, copies[path])
     return folded_model, plan.folds, plan.reasons
 
 
@@ -146,30 +146,30 @@ def move_offsets(model: keras.Model, paths: Collection[str]) -> keras.Model:
             offset = beta - _float64(normalization.moving_mean) * factors[call.path]
             offsets |= {each.path: offset for each in readers}
 
-    def twin_of(path: str, layer: keras.Layer) -> keras.Layer | None:
+    def replacement(path: str, layer: keras.Layer) -> keras.Layer | None:
         if path in factors:
             return Factor(factors[path], name=layer.name)
         return copy_layer(layer, use_bias=True) if path in offsets else None
 
-    moved = rebuild(model, twin_of)
-    twins = layers_by_path(moved)
+    moved = rebuild(model, replacement)
+    copies = layers_by_path(moved)
     for path, offset in offsets.items():
         kernel = _float64(layers[path].kernel)
         bias = _float64(layers[path].bias) if layers[path].use_bias else 0.0
-        twins[path].kernel.assign(layers[path].kernel)
-        twins[path].bias.assign((bias + offset @ kernel).astype(np.float32))
+        copies[path].kernel.assign(layers[path].kernel)
+        copies[path].bias.assign((bias + offset @ kernel).astype(np.float32))
     return moved
 
 
-def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, twin: keras.Layer) -> None:
-    """Gives `twin` the weights of `layer` with `normalization` behind it."""
+def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, copy: keras.Layer) -> None:
+    """Gives `copy` the weights of `layer` with `normalization` behind it."""
     name, align = FOLDABLE[type(layer)]
     bias = _float64(layer.bias) if layer.use_bias else 0.0
     offset = _float64(normalization.beta) if normalization.center else 0.0
     weights = {variable.name: variable.numpy() for variable in layer.weights}
     weights[name] = _float64(getattr(layer, name)) * align(factor, getattr(layer, name).shape)
     weights["bias"] = (bias - _float64(normalization.moving_mean)) * factor + offset
-    for variable in twin.weights:
+    for variable in copy.weights:
         variable.assign(weights[variable.name].astype(variable.dtype))
 
 

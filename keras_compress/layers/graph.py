@@ -70,7 +70,7 @@ class Graph:
         last_use: tensor -> index of the last call that reads it; none for a tensor that only leaves the model.
         views: path of a kernel -> KernelView, in order of first use.
         unseen: path of a kernel within another layer -> why its inputs cannot be seen there.
-        closed: why the model is one call, or "".
+        opaque: why the model is one call, or "".
 
     Raises:
         InputError: no built Keras model, or a layer that changes its statistics whenever it is called.
@@ -85,8 +85,8 @@ class Graph:
         self.unseen: dict[str, str] = {}
         inputs = ModelInputs.of(model)
         self.inputs = tuple(self._new_tensor(tensor) for tensor in inputs.tensors)
-        self.closed = _reason_to_close(model)
-        if self.closed:
+        self.opaque = _reason_opaque(model)
+        if self.opaque:
             self.outputs = self._add_closed(model, inputs)
         else:
             self._paths = {id(layer): path for path, layer in layers_by_path(model).items()}
@@ -98,8 +98,8 @@ class Graph:
     def check_known(self, wanted: str) -> None:
         """Raises InputError for a model that is one call, where `wanted` ("Tensors within it cannot be rounded") hangs
         on its connections."""
-        if self.closed:
-            raise InputError(f"{wanted}: {self.closed}. Build it with the Functional API, and without masks.")
+        if self.opaque:
+            raise InputError(f"{wanted}: {self.opaque}. Build it with the Functional API, and without masks.")
 
     def linear_calls(self, path: str) -> list[int]:
         """Indices of a kernel's own calls; more than one where its layer is shared; none within another layer."""
@@ -277,12 +277,12 @@ def _views_within(path: str, operation: Any) -> dict[str, KernelView]:
     return views
 
 
-def _reason_to_close(model: keras.Model) -> str:
+def _reason_opaque(model: keras.Model) -> str:
     if not is_graph(model):
         return f"model {model.name!r} is subclassed"
     for node in nodes_in_order(model):
         if any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.outputs):
             return f"layer {node.operation.name!r} passes on a mask"
-        if is_graph(node.operation) and (reason := _reason_to_close(node.operation)):
+        if is_graph(node.operation) and (reason := _reason_opaque(node.operation)):
             return reason
     return ""

@@ -58,9 +58,9 @@ class RoundedTensor:
         tensors: its numbers in the graph; several where a nested model is called more than once.
         path: of the layer or operation that makes it, or name of the input.
         kind: class of that layer.
-        family: tensors of one family have the same letters.
+        group: tensors of one group have the same letters.
         function: least and largest value of a function that has letters of its own; `None` where data decides.
-        range_of: numbers of the tensors whose values the family's letters are to hold: what is joined, as it leaves the
+        range_of: numbers of the tensors whose values the group's letters are to hold: what is joined, as it leaves the
             join, else what is rounded for the first time.
     """
 
@@ -68,7 +68,7 @@ class RoundedTensor:
     tensors: tuple[int, ...]
     path: str
     kind: str
-    family: int
+    group: int
     function: tuple[float, float] | None
     range_of: tuple[int, ...]
 
@@ -101,9 +101,9 @@ class _Plan:
         self.open: set[int] = set()  # tensors that a ReLU behind them would become part of
         self.pooled: set[int] = set()  # the same for pooling, which leaves the letters as they are
         self.same: dict[int, int] = {}  # tensor -> the one that it equals in inference
-        self.parents: list[int] = []  # family -> family that it went into
-        self.family: dict[int, int] = {}  # tensor -> family; none for what is not floating point
-        self.functions: dict[int, tuple[float, float]] = {}  # family -> values of the function that makes it
+        self.parents: list[int] = []  # group -> group that it went into
+        self.group: dict[int, int] = {}  # tensor -> group; none for what is not floating point
+        self.functions: dict[int, tuple[float, float]] = {}  # group -> values of the function that makes it
         self.joined: list[int] = []  # tensors that a join makes
         self.readers = self._readers()
         for tensor in graph.inputs:
@@ -123,7 +123,7 @@ class _Plan:
         for tensors in rounded:
             for tensor in tensors[1:]:
                 self._unite(tensors[0], tensor)
-        joined: dict[int, list[int]] = collections.defaultdict(list)  # family -> tensors, here and below
+        joined: dict[int, list[int]] = collections.defaultdict(list)  # group -> tensors, here and below
         new: dict[int, list[int]] = collections.defaultdict(list)
         for tensor in self.joined:
             joined[self._root(tensor)].append(tensor)
@@ -133,10 +133,10 @@ class _Plan:
         found = []
         for tensors in rounded:
             first = self.roundings[min(self.roundings.keys() & tensors)]
-            family, symbol = self._root(tensors[0]), self.graph.symbols[tensors[0]]
-            range_of = tuple(joined.get(family) or new[family])
-            function = self.functions.get(family)
-            found.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, family, function, range_of))
+            group, symbol = self._root(tensors[0]), self.graph.symbols[tensors[0]]
+            range_of = tuple(joined.get(group) or new[group])
+            function = self.functions.get(group)
+            found.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, group, function, range_of))
         return found
 
     def _readers(self) -> collections.Counter[int]:
@@ -167,20 +167,20 @@ class _Plan:
             self._made(call)
         elif is_relu(operation) and alone and sources[0] in self.pooled:
             self.roundings.pop(sources[0], None)
-            self._made(call, family=self._family(sources[0]), again=True)
+            self._made(call, group=self._group(sources[0]), again=True)
         elif kind in JOINS and len(sources) > 1:
             self._join(call, sources)
         elif kind in MOVES and _is_exact(operation) and len(sources) == 1:
-            self.family |= {tensor: self.family[sources[0]] for tensor in call.outputs if sources[0] in self.family}
+            self.group |= {tensor: self.group[sources[0]] for tensor in call.outputs if sources[0] in self.group}
             self.pooled.update(call.outputs if kind in POOLS else ())
         elif (kind in MEANS or kind in MOVES) and len(sources) == 1:
-            self._made(call, family=self._family(sources[0]), again=True)
+            self._made(call, group=self._group(sources[0]), again=True)
             self.pooled.update(call.outputs if kind in MEANS else ())
         else:
             linear = kind in PRODUCTS and is_linear(operation)
             self._made(call, product=linear and kind in FOLDABLE, opened=linear or kind in SUMS)
             if name := _function(operation):
-                self.functions |= {self.family[tensor]: FUNCTIONS[name] for tensor in call.outputs}
+                self.functions |= {self.group[tensor]: FUNCTIONS[name] for tensor in call.outputs}
 
     def _made(
         self,
@@ -188,52 +188,52 @@ class _Plan:
         *,
         product: bool = False,
         opened: bool = False,
-        family: int | None = None,
+        group: int | None = None,
         again: bool = False,
     ) -> None:
-        """Rounds what a call makes, with letters of its own or with those of a family."""
+        """Rounds what a call makes, with letters of its own or with those of a group."""
         for tensor in call.outputs:
-            self._round(tensor, call.path, type(call.operation).__name__, family, again)
+            self._round(tensor, call.path, type(call.operation).__name__, group, again)
         self.product.update(call.outputs if product else ())
         self.open.update(call.outputs if opened else ())
 
     def _join(self, call: Call, sources: list[int]) -> None:
         """All inputs get the letters of the output, but those that a function has fixed: these are rounded again."""
-        free = [tensor for tensor in sources if tensor in self.family and self._root(tensor) not in self.functions]
+        free = [tensor for tensor in sources if tensor in self.group and self._root(tensor) not in self.functions]
         for tensor in free[1:]:
             self._unite(free[0], tensor)
-        family = self._family(free[0]) if free else None
+        group = self._group(free[0]) if free else None
         if len(free) == len(sources):
-            self.family |= dict.fromkeys(call.outputs, self.family[free[0]])
+            self.group |= dict.fromkeys(call.outputs, self.group[free[0]])
         else:
-            self._made(call, family=family)
-        self.joined += [tensor for tensor in call.outputs if tensor in self.family]
+            self._made(call, group=group)
+        self.joined += [tensor for tensor in call.outputs if tensor in self.group]
 
-    def _round(self, tensor: int, path: str, kind: str, family: int | None = None, again: bool = False) -> None:
+    def _round(self, tensor: int, path: str, kind: str, group: int | None = None, again: bool = False) -> None:
         symbol: Any = self.graph.symbols[tensor]
         if "float" not in keras.backend.standardize_dtype(symbol.dtype):
             return
-        if family is None:
-            family = len(self.parents)
-            self.parents.append(family)
+        if group is None:
+            group = len(self.parents)
+            self.parents.append(group)
             again = False
-        self.family[tensor] = family
+        self.group[tensor] = group
         self.roundings[tensor] = _Rounding(path, kind, again)
 
     def _real(self, tensor: int) -> int:
         return self.same.get(tensor, tensor)
 
-    def _family(self, tensor: int) -> int | None:
-        return self._root(tensor) if tensor in self.family else None
+    def _group(self, tensor: int) -> int | None:
+        return self._root(tensor) if tensor in self.group else None
 
     def _root(self, tensor: int) -> int:
-        family = self.family[tensor]
-        while self.parents[family] != family:
-            family = self.parents[family]
-        return family
+        group = self.group[tensor]
+        while self.parents[group] != group:
+            group = self.parents[group]
+        return group
 
     def _unite(self, first: int, second: int) -> None:
-        """Joins two families; one that a function has fixed is from then on measured, unless both are alike."""
+        """Joins two groups; one that a function has fixed is from then on measured, unless both are alike."""
         first, second = self._root(first), self._root(second)
         if first == second:
             return

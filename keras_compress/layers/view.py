@@ -14,14 +14,14 @@ class KernelView(abc.ABC):
     Attributes:
         weight: name of the kernel among the layer's attributes; a layer with several kernels has a view of each.
         groups: matrices that see other inputs each.
-        batched: whether groups are many and small, and go through a solver together.
+        solved_together: whether groups are many and small, and go through a solver together.
         memoryless: why each weight is rounded alone: nothing is known of the inputs, or one input has no share in what
             another does. Empty where codes follow the inputs.
     """
 
     weight = "kernel"
     groups = 1
-    batched = False
+    solved_together = False
     memoryless = ""
 
     def __init__(self, layer: keras.Layer):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs, functional_graph, model_in
-from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
+from keras_compress.measurement.scores import Evaluation, ScoreCounter, input_arrays, integer_labels
 
 
 def evaluate(model: Any, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
@@ -33,11 +33,11 @@ def evaluate(model: Any, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
     scores = _scores(model, arrays)
-    tally = Tally()
+    counter = ScoreCounter()
     for start in range(0, num_samples, batch_size):
         batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
-        tally.add(scores(batch).numpy(), labels[start : start + batch_size])
-    return tally.evaluation()
+        counter.add(scores(batch).numpy(), labels[start : start + batch_size])
+    return counter.evaluation()
 
 
 def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]], Any]:

@@ -36,7 +36,7 @@ class Evaluation:
         return f"{', '.join(parts)} on {self.num_samples:,} samples"
 
 
-class Tally:
+class ScoreCounter:
     """Counts, batch by batch, what scores say of labels."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_compress.errors import InputError, check_integer
 from keras_compress.measurement import flatbuffer
-from keras_compress.measurement.scores import Evaluation, Tally, input_arrays, integer_labels
+from keras_compress.measurement.scores import Evaluation, ScoreCounter, input_arrays, integer_labels
 from keras_compress.progress import quiet_stderr
 
 Path = str | os.PathLike[str]
@@ -232,9 +232,9 @@ def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads
     if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
         shapes = ", ".join(str(output.shape) for output in outputs)
         raise InputError(f"{runner.name!r} is no classifier with one output (n, num_classes). Its outputs: {shapes}.")
-    tally = Tally()
-    tally.add(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
-    return tally.evaluation()
+    counter = ScoreCounter()
+    counter.add(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
+    return counter.evaluation()
 
 
 def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:

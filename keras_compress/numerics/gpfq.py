@@ -59,9 +59,9 @@ def gpfq(
     decoded = np.zeros(matrix.shape)  # what the network will compute with
     mean_outputs = np.zeros((*matrix.shape[:-2], 1, matrix.shape[-1]))  # of X w - X~ q over the features so far
     copies = 1
-    if statistics.missing is not None and statistics.sum_missing is not None:
-        copies = matrix.shape[-1] // statistics.missing.shape[-1]
-        mean_outputs += np.tile(statistics.sum_missing, copies) / count
+    if statistics.mismatch is not None and statistics.sum_mismatch is not None:
+        copies = matrix.shape[-1] // statistics.mismatch.shape[-1]
+        mean_outputs += np.tile(statistics.sum_mismatch, copies) / count
     for block in alphabet.blocks(0, matrix.shape[-2], block_size):
         weights = matrix[..., block, :]
         before = slice(0, block.start)
@@ -79,8 +79,8 @@ def gpfq(
         else:
             targets += cross[..., block, before] @ matrix[..., before, :]
             targets -= gram[..., block, before] @ decoded[..., before, :]
-        if statistics.missing is not None:
-            targets += np.tile(statistics.missing[block], copies)
+        if statistics.mismatch is not None:
+            targets += np.tile(statistics.mismatch[block], copies)
         if centered:
             targets -= sums * mean_outputs
         found, letters = _follow_path(targets, gram_block, rounding.block(block), weights, constant)

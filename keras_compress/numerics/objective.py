@@ -174,11 +174,11 @@ class DirectObjective:
             yield Piece(block, gram, slope, move)
 
 
-def objective_of(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples) -> Objective:
-    """The form that the evidence allows."""
-    if isinstance(evidence, LayerStatistics):
-        return GramObjective(matrix, evidence)
-    return DirectObjective(matrix, evidence)
+def objective_of(matrix: np.ndarray, statistics: LayerStatistics | LayerSamples) -> Objective:
+    """The form that the statistics allow."""
+    if isinstance(statistics, LayerStatistics):
+        return GramObjective(matrix, statistics)
+    return DirectObjective(matrix, statistics)
 
 
 def best_copy(errors: np.ndarray, copies: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def optq(
     ridge = np.where(means > 0, damping * means, 1.0)[..., None, None]
     inverse, ridge = damped_inverse_factor(statistics.gram, ridge)
     codes = np.empty(weights.shape, code_type(alphabet.levels))
-    aims_elsewhere = not statistics.same_inputs or statistics.missing is not None
+    aims_elsewhere = not statistics.same_inputs or statistics.mismatch is not None
     if target == "corrected" and aims_elsewhere:
         weights = corrected_weights(weights, statistics, inverse)
     elif target == "qronos" and aims_elsewhere:

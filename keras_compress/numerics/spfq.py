@@ -12,24 +12,24 @@ from keras_compress.numerics.gpfq import sample_blocks
 from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, diagonal_of
 
 
-def aligned_weights(matrix: np.ndarray, evidence: LayerStatistics | LayerSamples, order: int) -> np.ndarray:
+def aligned_weights(matrix: np.ndarray, statistics: LayerStatistics | LayerSamples, order: int) -> np.ndarray:
     """(..., N, n_out) v after `order` passes; zero for a feature with G_tt = 0.
 
     The first pass follows the path, v_t = (sum_{s<=t} H_ts w_s - sum_{s<t} G_ts v_s) / G_tt; quantized without it, the
     weights give the same codes, since GPFQ does the same in one go. With equal inputs v = w.
     """
-    if isinstance(evidence, LayerStatistics):
-        return _from_statistics(matrix, evidence, order)
-    return _from_samples(matrix, evidence, order)
+    if isinstance(statistics, LayerStatistics):
+        return _from_statistics(matrix, statistics, order)
+    return _from_samples(matrix, statistics, order)
 
 
 def _from_statistics(matrix: np.ndarray, statistics: LayerStatistics, order: int) -> np.ndarray:
-    if statistics.same_inputs and statistics.missing is None:
+    if statistics.same_inputs and statistics.mismatch is None:
         return matrix * (statistics.diagonal > 0)[..., None]
     gram, cross = statistics.gram, statistics.cross
     lower = _lower(gram)
     path = np.tril(cross) @ matrix
-    aligned = _solve(lower, path if statistics.missing is None else path + statistics.missing)
+    aligned = _solve(lower, path if statistics.mismatch is None else path + statistics.mismatch)
     target = statistics.target(matrix) if order > 1 else None
     for _ in range(order - 1):
         aligned = _solve(lower, target - np.triu(gram, 1) @ aligned)

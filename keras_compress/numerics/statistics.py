@@ -44,9 +44,9 @@ class LayerStatistics:
         sum_compressed: (..., N) column sums of X~.
         gram: (..., N, N) G = X~^T X~.
         cross: (..., N, N) H = X~^T X; the same array as `gram` where both networks have the same inputs.
-        missing: (N, n_out) X~^T E and
-        sum_missing: (n_out,) column sums of E, for rows E (m, n_out) that the outputs are to have beside XW: what other
-            summands of an addition lack. None for nothing.
+        mismatch: (N, n_out) X~^T E and
+        sum_mismatch: (n_out,) column sums of E, for rows E (m, n_out) that the outputs are to have besides XW: the
+            residual mismatch, by which the skip inputs of an addition differ between the networks. None for nothing.
     """
 
     count: int
@@ -54,8 +54,8 @@ class LayerStatistics:
     sum_compressed: np.ndarray
     gram: np.ndarray
     cross: np.ndarray
-    missing: np.ndarray | None = None
-    sum_missing: np.ndarray | None = None
+    mismatch: np.ndarray | None = None
+    sum_mismatch: np.ndarray | None = None
 
     @property
     def diagonal(self) -> np.ndarray:
@@ -81,15 +81,15 @@ class LayerStatistics:
         for products in (gram,) if self.same_inputs else (gram, cross):
             stand_alone(constant, products)
         zeros = np.zeros(self.sum_analog.shape)
-        if self.missing is None or self.sum_missing is None:
+        if self.mismatch is None or self.sum_mismatch is None:
             return LayerStatistics(self.count, zeros, zeros, gram, cross)
-        missing = (self.missing - sums * (self.sum_missing / self.count)) * ~constant[..., None]
-        return LayerStatistics(self.count, zeros, zeros, gram, cross, missing, np.zeros(self.sum_missing.shape))
+        mismatch = (self.mismatch - sums * (self.sum_mismatch / self.count)) * ~constant[..., None]
+        return LayerStatistics(self.count, zeros, zeros, gram, cross, mismatch, np.zeros(self.sum_mismatch.shape))
 
     def target(self, matrix: np.ndarray) -> np.ndarray:
         """(..., N, n_out) X~^T (XW + E): what the compressed network's inputs say of the wanted outputs."""
         target = self.cross @ matrix
-        return target if self.missing is None else target + _beside(self.missing, matrix)
+        return target if self.mismatch is None else target + _repeated(self.mismatch, matrix)
 
     def held(self) -> "LayerStatistics":
         """The statistics with the mean energy of a row, trace(G) / m, added to the diagonals of G and H.
@@ -118,8 +118,8 @@ class LayerStatistics:
         gram = of(self.gram)
         cross = gram if self.same_inputs else of(self.cross)
         analog, compressed = (np.take_along_axis(part, index, -1) for part in (self.sum_analog, self.sum_compressed))
-        missing = None if self.missing is None else np.take_along_axis(self.missing, index[..., None], -2)
-        return LayerStatistics(self.count, analog, compressed, gram, cross, missing, self.sum_missing)
+        mismatch = None if self.mismatch is None else np.take_along_axis(self.mismatch, index[..., None], -2)
+        return LayerStatistics(self.count, analog, compressed, gram, cross, mismatch, self.sum_mismatch)
 
 
 class LayerSamples(Protocol):
@@ -213,14 +213,14 @@ class CompressedSamples:
             yield start, compressed, compressed
 
 
-def _beside(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _repeated(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Per-unit values for a matrix that may hold several copies of all units, side by side."""
     return np.tile(values, matrix.shape[-1] // values.shape[-1])
 
 
-def centered_evidence(evidence: Any) -> Any:
+def centered_statistics(statistics: Any) -> Any:
     """Statistics or samples around the means of X and X~."""
-    return evidence.centered() if isinstance(evidence, LayerStatistics) else CenteredSamples(evidence)
+    return statistics.centered() if isinstance(statistics, LayerStatistics) else CenteredSamples(statistics)
 
 
 def constant_features(variances: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -256,5 +256,5 @@ def mean_error(
     """(..., n_out) mean of XW - X~Q, which the layer's bias can take (bias correction)."""
     analog, compressed = (sums[..., None, :] for sums in (statistics.sum_analog, statistics.sum_compressed))
     lacking = (analog @ matrix - compressed @ decoded.astype(np.float64))[..., 0, :]
-    beside = getattr(statistics, "sum_missing", None)
-    return (lacking if beside is None else lacking + beside) / statistics.count
+    mismatch = getattr(statistics, "sum_mismatch", None)
+    return (lacking if mismatch is None else lacking + mismatch) / statistics.count

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import copy_weights, cross, weight_pairs
+from keras_compress.bridge.conversion import convert, copy_weights, weight_pairs
 from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import import_tfmot
@@ -102,23 +102,23 @@ def prune_magnitude(
     sparsity = import_tfmot().sparsity.keras
     wrappers: dict[str, Any] = {}
 
-    def wrap(layer: keras.Layer, twin: Any) -> Any:
+    def wrap(layer: keras.Layer, converted: Any) -> Any:
         path = paths[id(layer)]
         if path in chosen:
-            wrappers[path] = twin = sparsity.prune_low_magnitude(twin, **shared)
-        return twin
+            wrappers[path] = converted = sparsity.prune_low_magnitude(converted, **shared)
+        return converted
 
     with scope(strategy):
-        crossing = cross(given.model, wrap)
-        compile_for(crossing.model, given.model, settings, samples.labels, adam)
-        figures = training.figures("before", crossing.model, tested)
-        training.fit(crossing.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
+        conversion = convert(given.model, wrap)
+        compile_for(conversion.model, given.model, settings, samples.labels, adam)
+        figures = training.figures("before", conversion.model, tested)
+        training.fit(conversion.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
         for wrapper in wrappers.values():
             for weight, mask, _ in wrapper.pruning_vars:
                 weight.assign(weight * mask)
-        figures |= training.figures("after", crossing.model, tested)
+        figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or ask for fewer zeros.")
-    pruned, masks = _returned(given, crossing.pairs, wrappers, paths)
+    pruned, masks = _returned(given, conversion.pairs, wrappers, paths)
     step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}
     wanted = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]
@@ -196,13 +196,13 @@ def _returned(
     layers = layers_by_path(pruned)
     kernels = {id(view.variable): (path, view) for path, view in views_by_path(pruned).items()}
     masks = dict(given.masks)
-    for layer, twin in pairs:
+    for layer, converted in pairs:
         path = paths[id(layer)]
-        copy_weights(twin, layers[path])
+        copy_weights(converted, layers[path])
         if path not in wrappers:
             continue
         zeros = {id(weight): mask.numpy() > 0 for weight, mask, _ in wrappers[path].pruning_vars}
-        for theirs, ours in weight_pairs(twin, layers[path]):
+        for theirs, ours in weight_pairs(converted, layers[path]):
             if id(theirs) in zeros and id(ours) in kernels:
                 name = kernels[id(ours)][0]
                 masks[name] = zeros[id(theirs)] & masks.get(name, True)

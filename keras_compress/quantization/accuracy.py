@@ -1,8 +1,8 @@
-"""Accuracy-controlled quantization: layers are given back bits, the most harmful first, until the drop is small enough.
+"""Accuracy-controlled quantization: layers get bits back, the most sensitive first, until the drop is small enough.
 
-How much a layer harms is measured once, without labels: how much nearer the outputs of the quantized network come to
-those of the analog one when this layer alone is given back its analog weights. One bit more quarters the square of an
-error, so that this one measurement puts all gifts of bits in an order. The score is measured on the validation data
+The sensitivity of a layer is measured once, without labels: how much nearer the outputs of the quantized network come
+to those of the analog one when this layer alone gets its analog weights back. One bit more quarters the square of an
+error, so that this one measurement puts all bit upgrades in an order. The score is measured on the validation data
 only, for as few points of that order as a bisection needs.
 """
 
@@ -24,7 +24,7 @@ from keras_compress.result import Result
 
 WIDTHS = (2, 3, 4, 5, 6, 8)  # bits that a layer may get
 
-JUDGED_SAMPLES = 256  # calibration samples on which harm is measured
+JUDGED_SAMPLES = 256  # calibration samples on which sensitivities are measured
 
 Plan = dict[str, Quantizer | None]
 Score = Callable[[keras.Model], float]
@@ -60,7 +60,7 @@ def keep_accuracy(
     score: Score,
     max_drop: float,
 ) -> Result:
-    """The result with the fewest gifts of bits, in the order of harm, whose score is within `max_drop` of the model's.
+    """The result with the fewest bit upgrades whose score is within `max_drop` of the model's score.
 
     Args:
         run: quantizes by a plan.
@@ -71,25 +71,25 @@ def keep_accuracy(
         max_drop: how far the score may fall.
 
     Raises:
-        InputError: no number of gifts keeps the drop within bounds, as long as one layer is quantized.
+        InputError: no number of upgrades keeps the drop within bounds, as long as one layer is quantized.
     """
     wanted = score(model) - max_drop
     tried: dict[int, tuple[Result, float]] = {}
-    gifts: list[Plan] = [dict(plan)]
+    upgrades: list[Plan] = [dict(plan)]
 
     def at(count: int) -> float:
         if count not in tried:
-            result = run(gifts[count])
+            result = run(upgrades[count])
             tried[count] = (result, score(result.model))
         return tried[count][1]
 
     if at(0) < wanted:
-        gifts += _gifts(plan, _harms(tried[0][0], model, source))
+        upgrades += _upgrades(plan, _sensitivities(tried[0][0], model, source))
         low, high = 0, 1  # `low` is known to be too few
-        while high < len(gifts) - 1 and at(high) < wanted:
-            low, high = high, min(2 * high, len(gifts) - 1)
+        while high < len(upgrades) - 1 and at(high) < wanted:
+            low, high = high, min(2 * high, len(upgrades) - 1)
         if at(high) < wanted:
-            left = ", ".join(path for path, quantizer in gifts[high].items() if quantizer is not None)
+            left = ", ".join(path for path, quantizer in upgrades[high].items() if quantizer is not None)
             raise InputError(
                 f"max_drop={max_drop:g} cannot be kept: with {left} alone quantized the score is "
                 f"{tried[high][1]:.4g}, and {wanted:.4g} is wanted. Allow more, or pass overrides={{path: None}}."
@@ -105,17 +105,17 @@ def keep_accuracy(
     figures |= {"score before": wanted + max_drop, "score": reached, "max_drop": max_drop}
     figures["walks"] = sum(int(other.report.steps[-1].figures["walks"]) for other, _ in tried.values())
     figures["given back"] = ", ".join(
-        f"{path}: {_name(quantizer)} to {_name(gifts[chosen][path])}"
+        f"{path}: {_name(quantizer)} to {_name(upgrades[chosen][path])}"
         for path, quantizer in plan.items()
-        if gifts[chosen][path] != quantizer
+        if upgrades[chosen][path] != quantizer
     )
     return result
 
 
-def _gifts(plan: Mapping[str, Quantizer], harms: dict[str, float]) -> list[Plan]:
-    """Plans with one gift more each, until one layer alone is quantized."""
+def _upgrades(plan: Mapping[str, Quantizer], sensitivities: dict[str, float]) -> list[Plan]:
+    """Plans with one upgrade more each, until one layer alone is quantized."""
     current: Plan = dict(plan)
-    left = dict(harms)
+    left = dict(sensitivities)
     plans: list[Plan] = []
     while True:
         quantized = {path: quantizer for path, quantizer in current.items() if quantizer is not None}
@@ -139,10 +139,10 @@ def _name(quantizer: Quantizer | None) -> str:
     return "floating point" if quantizer is None else f"{quantizer.num_levels} levels"
 
 
-def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str, float]:
+def _sensitivities(result: Result, model: keras.Model, source: Calibration) -> dict[str, float]:
     """For each quantized kernel, what the squared distance of the network's outputs falls by without its codes."""
-    graph, twin = Graph(model), Graph(result.model)
-    originals, absorbers = mean_absorbers(model, graph), mean_absorbers(result.model, twin)
+    graph, compressed_graph = Graph(model), Graph(result.model)
+    originals, absorbers = mean_absorbers(model, graph), mean_absorbers(result.model, compressed_graph)
     blocks = list(source.input_blocks(source.block_size, JUDGED_SAMPLES))
     wanted = [_outputs(graph, inputs) for inputs in blocks]
 
@@ -150,23 +150,23 @@ def _harms(result: Result, model: keras.Model, source: Calibration) -> dict[str,
         pairs = (
             pair
             for inputs, outputs in zip(blocks, wanted, strict=True)
-            for pair in zip(_outputs(twin, inputs), outputs, strict=True)
+            for pair in zip(_outputs(compressed_graph, inputs), outputs, strict=True)
         )
         return sum(float(np.square(ours - theirs).sum()) for ours, theirs in pairs)
 
     whole = distance()
-    harms = {}
+    sensitivities = {}
     for path in [path for path in graph.views if path in result.kernels]:
-        variables = [(twin.views[path].variable, graph.views[path].variable)]
+        variables = [(compressed_graph.views[path].variable, graph.views[path].variable)]
         if path in absorbers:
             variables.append((absorbers[path].variable, originals[path].variable))
         values = [np.asarray(ours).copy() for ours, _ in variables]
         for ours, theirs in variables:
             ours.assign(theirs)
-        harms[path] = whole - distance()
+        sensitivities[path] = whole - distance()
         for (ours, _), value in zip(variables, values, strict=True):
             ours.assign(value)
-    return harms
+    return sensitivities
 
 
 def _outputs(graph: Graph, inputs: list[Any]) -> list[np.ndarray]:

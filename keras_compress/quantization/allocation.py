@@ -18,7 +18,7 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.numerics.allocation import choose_within_budget
 from keras_compress.numerics.objective import excess, objective_of
-from keras_compress.numerics.statistics import centered_evidence, mean_error
+from keras_compress.numerics.statistics import centered_statistics, mean_error
 from keras_compress.quantization.accuracy import WIDTHS
 from keras_compress.quantization.distance import OutputDistance, Outputs
 from keras_compress.quantization.job import Job, input_channels, problems
@@ -214,12 +214,12 @@ def _quantized_alone(
     view = job.graph.views[path]
     matrices = view.matrices(view.kernel.astype(np.float64))
     method = choices[0]
-    evidence = None
+    statistics = None
     if not view.memoryless:  # MSQ is judged like others
         assert job.source is not None
         shared = job.source.shared_statistics
         known = set(shared)
-        evidence, _ = job.evidence(path, method if method.evidence == "gram" else GPFQ(), view)
+        statistics, _ = job.statistics(path, method if method.requires == "gram" else GPFQ(), view)
         for key in shared.keys() - known:
             del shared[key]  # matrices of all layers at once would be too much
     centered = path in job.absorbers and not view.memoryless
@@ -227,15 +227,15 @@ def _quantized_alone(
     judges: dict[int, Any] = {}
     for choice in choices:
         decoded, shifts, error, norm = [], [], 0.0, 0.0
-        every = problems(view, matrices, evidence, choice.layer_alphabet(matrices, evidence))
-        for group, matrix, facts, letters in every:
+        every = problems(view, matrices, statistics, choice.layer_alphabet(matrices, statistics))
+        for group, matrix, group_statistics, letters in every:
             if view.memoryless:
                 values = letters.decode(letters.nearest(matrix)).astype(np.float64)
                 error, norm = error + np.square(matrix - values).sum(), norm + np.square(matrix).sum()
             else:
                 codes, letters = choice.solve(
                     matrix,
-                    facts,
+                    group_statistics,
                     letters,
                     centered=choice.centers and centered,
                     channels=input_channels(view),
@@ -243,12 +243,14 @@ def _quantized_alone(
                 )
                 values = letters.decode(codes).astype(np.float64)
                 if group not in judges:
-                    judges[group] = objective_of(matrix, centered_evidence(facts) if takes_mean else facts)
+                    judges[group] = objective_of(
+                        matrix, centered_statistics(group_statistics) if takes_mean else group_statistics
+                    )
                 output = judges[group].place(matrix).energy().sum()
                 error, norm = error + excess(judges[group].place(values)).sum() + output, norm + output
-                shifts.append(mean_error(matrix, values, facts).ravel())
+                shifts.append(mean_error(matrix, values, group_statistics).ravel())
             decoded.append(values)
-        kernel = view.kernel_of(decoded[0] if view.batched else np.stack(decoded)).astype(np.float32)
+        kernel = view.kernel_of(decoded[0] if view.solved_together else np.stack(decoded)).astype(np.float32)
         shift = np.concatenate(shifts) if takes_mean else None
         yield kernel, shift, float(error / norm) if norm > 0 else 0.0
 

@@ -107,14 +107,14 @@ def distill_scales(
         source = stack.enter_context(calibrating(source_model, calibration, memory_budget, None, work_dir))
         assert source is not None
         done = stack.enter_context(progress_bar.tasks(step.technique, epochs, enabled=progress))
-        lesson = _Lesson(source, student, scales, loss, temperature)
-        before = lesson.mean_loss()
+        trainer = _Trainer(source, student, scales, loss, temperature)
+        before = trainer.mean_loss()
         if not math.isfinite(before):
             raise InputError(
                 "The loss is not finite before training: some outputs of the model or of the teacher are NaN or Inf."
             )
-        lesson.train(epochs, learning_rate, batch_size, seed, done)
-        after = lesson.mean_loss()
+        trainer.train(epochs, learning_rate, batch_size, seed, done)
+        after = trainer.mean_loss()
         samples = source.num_samples
     kernels = dict(given.kernels)
     fell = after < before
@@ -157,7 +157,7 @@ class _TrainedScale:
         return dataclasses.replace(self.kernel, scale=scale, gap=gap)
 
 
-class _Lesson:
+class _Trainer:
     """What the student is to give for the samples of a calibration, and how it learns to."""
 
     def __init__(

@@ -10,7 +10,7 @@ from keras_compress.numerics.optq import optq
 from keras_compress.numerics.spfq import aligned_weights
 from keras_compress.numerics.statistics import CompressedSamples, LayerStatistics
 from keras_compress.quantization.alphabets import FITTED, AlphabetSetting, Radius
-from keras_compress.quantization.quantizers import Evidence, GreedyQuantizer, RefinedQuantizer, follow_path
+from keras_compress.quantization.quantizers import GreedyQuantizer, RefinedQuantizer, Statistics, follow_path
 
 TARGETS = ("weights", "corrected")
 REGULARIZERS = ("l1", "l0")
@@ -63,13 +63,13 @@ class SPFQ(RefinedQuantizer):
     def matrices(self) -> int:
         return super().matrices + 2 * (self.alignment > 1)
 
-    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+    def first_codes(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
         noise = generator.random(matrix.shape)
         if self.alignment > 1:
-            matrix = aligned_weights(matrix, evidence, self.alignment)
-            gram_form = isinstance(evidence, LayerStatistics)
-            evidence = evidence.of_compressed() if gram_form else CompressedSamples(evidence)
-        return follow_path(matrix, evidence, alphabet, keep, centered, noise=noise)
+            matrix = aligned_weights(matrix, statistics, self.alignment)
+            gram_form = isinstance(statistics, LayerStatistics)
+            statistics = statistics.of_compressed() if gram_form else CompressedSamples(statistics)
+        return follow_path(matrix, statistics, alphabet, keep, centered, noise=noise)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -128,8 +128,8 @@ class SparseGPFQ(GreedyQuantizer):
     def num_levels(self) -> int:
         return self.setting.num_levels + 2 * (self.regularizer == "l0")
 
-    def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
-        alphabet = super().layer_alphabet(matrices, evidence)
+    def layer_alphabet(self, matrices: np.ndarray, statistics: list[Statistics] | None) -> Alphabet:
+        alphabet = super().layer_alphabet(matrices, statistics)
         if self.regularizer == "l1":
             return alphabet
         largest = int(alphabet.levels[-1])
@@ -138,9 +138,9 @@ class SparseGPFQ(GreedyQuantizer):
         gap = (self.regularization - step).astype(np.float32)
         return Alphabet(levels, step, gap=gap, group_size=alphabet.group_size)
 
-    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+    def fit(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
         threshold = float(self.regularization) if self.regularizer == "l1" else None
-        return follow_path(matrix, evidence, alphabet, keep, centered, threshold=threshold), alphabet
+        return follow_path(matrix, statistics, alphabet, keep, centered, threshold=threshold), alphabet
 
 
 class _LeastSquaresQuantizer(RefinedQuantizer):
@@ -208,8 +208,8 @@ class OPTQ(_LeastSquaresQuantizer):
         self.damping = damping
         self._check_damping()
 
-    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
-        return optq(matrix, evidence, alphabet, target=self.target, damping=self.damping, keep=keep)
+    def first_codes(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return optq(matrix, statistics, alphabet, target=self.target, damping=self.damping, keep=keep)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -248,8 +248,8 @@ class Qronos(_LeastSquaresQuantizer):
         self.damping = damping
         self._check_damping()
 
-    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
-        return optq(matrix, evidence, alphabet, target="qronos", damping=self.damping, keep=keep)
+    def first_codes(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return optq(matrix, statistics, alphabet, target="qronos", damping=self.damping, keep=keep)
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -300,5 +300,5 @@ class Beacon(GreedyQuantizer):
     def matrices(self) -> int:
         return super().matrices + 3  # G and H once more, and the ridge
 
-    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
-        return beacon(matrix, evidence.held(), alphabet.levels, sweeps=self.sweeps, keep=keep)
+    def fit(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return beacon(matrix, statistics.held(), alphabet.levels, sweeps=self.sweeps, keep=keep)

@@ -21,7 +21,7 @@ from keras_compress.layers.view import KernelView, LinearView
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.gpfq import BLOCK_SIZE
 from keras_compress.numerics.statistics import Moments, mean_error
-from keras_compress.quantization.quantizers import Evidence, Quantizer
+from keras_compress.quantization.quantizers import Quantizer, Statistics
 from keras_compress.report import LayerRow
 from keras_compress.result import QuantizedKernel
 
@@ -33,7 +33,7 @@ class Job:
     """The state of one call of `quantize`."""
 
     source: Calibration | None
-    twin: keras.Model
+    compressed: keras.Model
     plan: Mapping[str, Quantizer]  # layers to quantize, in the order of the walk
     form: str
     patch_fraction: float
@@ -41,10 +41,10 @@ class Job:
     masks: dict[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        self.graph = Graph(self.twin)
-        beside = {path: self.graph.skip_inputs(path) for path, each in self.plan.items() if each.compensate_skip}
-        self.walk = None if self.source is None else Walk(self.source, self.graph, self.plan, beside)
-        self.absorbers = mean_absorbers(self.twin, self.graph)
+        self.graph = Graph(self.compressed)
+        skip_inputs = {path: self.graph.skip_inputs(path) for path, each in self.plan.items() if each.compensate_skip}
+        self.walk = None if self.source is None else Walk(self.source, self.graph, self.plan, skip_inputs)
+        self.absorbers = mean_absorbers(self.compressed, self.graph)
         self.samples: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # rows of X and X~, of inner kernels
         self.errors: dict[str, float | None] = {}  # relative errors on them
 
@@ -53,21 +53,21 @@ class Job:
         view = self.graph.views[path]
         weights = view.kernel.astype(np.float64)
         matrices = view.matrices(weights)
-        evidence, form = self.evidence(path, quantizer, view)
-        alphabet = quantizer.layer_alphabet(matrices, evidence)
+        statistics, form = self.statistics(path, quantizer, view)
+        alphabet = quantizer.layer_alphabet(matrices, statistics)
         absorber = self.absorbers.get(path)
         centered = quantizer.centers and absorber is not None and not view.memoryless
         keep = view.matrices(self.masks[path]) if path in self.masks else None
         codes, shifts, found_alphabets = [], [], []
-        for group, matrix, facts, letters in problems(view, matrices, evidence, alphabet):
-            kept = keep if keep is None or view.batched else keep[group]
+        for group, matrix, group_statistics, letters in problems(view, matrices, statistics, alphabet):
+            kept = keep if keep is None or view.solved_together else keep[group]
             if view.memoryless:
                 found = letters.nearest(matrix)
                 found = found if kept is None else np.where(kept, found, letters.zero_code)
             else:
                 found, letters = quantizer.solve(
                     matrix,
-                    facts,
+                    group_statistics,
                     letters,
                     keep=kept,
                     centered=centered,
@@ -76,10 +76,10 @@ class Job:
                 )
             codes.append(found)
             found_alphabets.append(letters.shaped((-1,)))
-            if facts is not None:
-                shifts.append(mean_error(matrix, letters.decode(found), facts).ravel())
+            if group_statistics is not None:
+                shifts.append(mean_error(matrix, letters.decode(found), group_statistics).ravel())
         found_alphabet = Alphabet.joined(found_alphabets)
-        quantized = _quantized_kernel(view, codes[0] if view.batched else np.stack(codes), found_alphabet)
+        quantized = _quantized_kernel(view, codes[0] if view.solved_together else np.stack(codes), found_alphabet)
         view.variable.assign(quantized.decode())
         if self.walk is not None:
             self.walk.changed.add(path)
@@ -102,7 +102,7 @@ class Job:
             radius=float(found_alphabet.radius.mean()),
             zeros=float(np.mean(view.kernel == 0)),
             features=matrices.shape[1],
-            rows=None if evidence is None else evidence[0].count,
+            rows=None if statistics is None else statistics[0].count,
             form=form,
             bias=bias,
             seconds=time.perf_counter() - started,
@@ -128,16 +128,16 @@ class Job:
                 self.walk.offsets[path] = shift
         return "centered" if centered else "corrected"
 
-    def evidence(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Evidence] | None, str]:
+    def statistics(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Statistics] | None, str]:
         """What the calibration data says of each group, and the solver's form."""
-        if self.walk is None or self.source is None or quantizer.evidence == "nothing" or view.memoryless:
+        if self.walk is None or self.source is None or quantizer.requires == "nothing" or view.memoryless:
             return None, ""
         walk, source = self.walk, self.source
-        form = self._form(path, view, quantizer) if quantizer.evidence == "gram" else ""
-        beside = self._beside(path, quantizer, view, form)
+        form = self._form(path, view, quantizer) if quantizer.requires == "gram" else ""
+        skip_inputs = self._skip_inputs(path, quantizer, view, form)
         same = walk.same_inputs(path)
         key = (tuple(walk.inputs(path)), path, form == "gram", self.patch_fraction, self.seed)
-        if same and not beside and form != "direct" and key in source.shared_statistics:
+        if same and not skip_inputs and form != "direct" and key in source.shared_statistics:
             gatherer = source.shared_statistics[key]
         else:
             gatherer = Gatherer(
@@ -151,15 +151,15 @@ class Job:
             )
 
             def visit(analog: list[Any], compressed: list[Any]) -> None:
-                if beside:
-                    missing = sum(ours - theirs for ours, theirs in zip(analog[1:], compressed[1:], strict=True))
-                    gatherer.add(compressed[0], analog[0], missing)
+                if skip_inputs:
+                    mismatch = sum(ours - theirs for ours, theirs in zip(analog[1:], compressed[1:], strict=True))
+                    gatherer.add(compressed[0], analog[0], mismatch)
                     return
                 for call, (ours, theirs) in enumerate(zip(analog, compressed, strict=True)):
                     gatherer.add(theirs, ours, call=call)
 
-            walk.advance(path, visit, keep_inputs=form == "direct", beside=beside)
-            if same and source.keep and not beside:
+            walk.advance(path, visit, keep_inputs=form == "direct", skip_inputs=skip_inputs)
+            if same and source.keep and not skip_inputs:
                 source.shared_statistics[key] = gatherer
         if gatherer.sample:
             self.samples[path] = gatherer.sample
@@ -173,7 +173,7 @@ class Job:
             if isinstance(moments, Moments)
         ], form
 
-    def _beside(self, path: str, quantizer: Quantizer, view: KernelView, form: str) -> tuple[int, ...]:
+    def _skip_inputs(self, path: str, quantizer: Quantizer, view: KernelView, form: str) -> tuple[int, ...]:
         """Other summands of an addition behind this layer, where the quantizer makes up for what they lack."""
         assert self.walk is not None
         if not quantizer.compensate_skip or form != "gram" or view.groups > 1 or self.patch_fraction < 1:
@@ -194,16 +194,16 @@ class Job:
         error = norm = 0.0
         for ours, theirs in self.samples[path]:
             outputs = ours @ analog
-            missing = outputs - theirs @ quantized
+            mismatch = outputs - theirs @ quantized
             if taken is not None:
-                missing -= taken.reshape(len(analog), 1, -1)
-            error, norm = error + float(np.square(missing).sum()), norm + float(np.square(outputs).sum())
+                mismatch -= taken.reshape(len(analog), 1, -1)
+            error, norm = error + float(np.square(mismatch).sum()), norm + float(np.square(outputs).sum())
         return math.sqrt(error / norm) if norm > 0 else None
 
     def _form(self, path: str, view: KernelView, quantizer: Quantizer) -> str:
         """Gram statistics take 16 N^2 bytes, the direct form 8 m (n_out + columns at once)."""
         assert self.source is not None and self.walk is not None
-        if self.walk.is_inner(path) or view.batched:
+        if self.walk.is_inner(path) or view.solved_together:
             return "gram"
         if self.form != "auto" or not quantizer.has_direct_form:
             return "gram" if self.form == "auto" else self.form
@@ -221,16 +221,19 @@ class Job:
 
 
 def problems(
-    view: KernelView, matrices: np.ndarray, evidence: list[Evidence] | None, alphabet: Alphabet
+    view: KernelView, matrices: np.ndarray, statistics: list[Statistics] | None, alphabet: Alphabet
 ) -> Iterator[tuple[int, np.ndarray, Any, Alphabet]]:
-    """Yields what a solver takes at once: group, matrix, evidence and letters; all groups of a batched view."""
+    """Yields what a solver takes at once: group, matrix, statistics and alphabet.
+
+    All groups come at once where the view solves them together.
+    """
     groups, _, units = matrices.shape
-    if view.batched:
-        yield 0, matrices, None if evidence is None else evidence[0], alphabet.shaped((groups, units))
+    if view.solved_together:
+        yield 0, matrices, None if statistics is None else statistics[0], alphabet.shaped((groups, units))
         return
     for group, matrix in enumerate(matrices):
         letters = alphabet.channels(slice(group * units, (group + 1) * units))
-        yield group, matrix, None if evidence is None else evidence[group], letters
+        yield group, matrix, None if statistics is None else statistics[group], letters
 
 
 def input_channels(view: KernelView) -> list[np.ndarray] | None:

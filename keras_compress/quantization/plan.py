@@ -78,7 +78,7 @@ def check_forms(
     budget = calibration.memory_budget if isinstance(calibration, Calibration) else parse_bytes(memory_budget)
     for path, quantizer in plan.items():
         view = graph.views[path]
-        if quantizer.evidence != "gram" or view.memoryless or (quantizer.has_direct_form and graph.linear_calls(path)):
+        if quantizer.requires != "gram" or view.memoryless or (quantizer.has_direct_form and graph.linear_calls(path)):
             continue
         if form == "direct":
             raise InputError(

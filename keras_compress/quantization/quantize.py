@@ -123,7 +123,7 @@ def quantize(
                 )
 
             return keep_accuracy(run, plan, given.model, shared, score, float(max_drop or 0.0))
-    needs_data = [path for path, chosen in plan.items() if chosen.evidence != "nothing" and _must_have_data(chosen)]
+    needs_data = [path for path, chosen in plan.items() if chosen.requires != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
         raise InputError(
             f"{plan[needs_data[0]]!r} needs calibration data. Pass a few hundred samples, preprocessed as in training."
@@ -135,8 +135,8 @@ def quantize(
         step.settings["bits by"] = criterion  # of `allocate`
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
-        twin = clone_model(given.model)
-        job = Job(source, twin, plan, form, patch_fraction, seed, masks)
+        compressed = clone_model(given.model)
+        job = Job(source, compressed, plan, form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}
@@ -150,21 +150,21 @@ def quantize(
     for row in _all_rows(given, graph, rows):
         step.add(row)
     step.figures = {"seconds": time.perf_counter() - started}
-    if graph.closed:
-        step.figures["slow walk"] = f"{graph.closed}: each kernel took a pass of its own through the model"
+    if graph.opaque:
+        step.figures["slow walk"] = f"{graph.opaque}: each kernel took a pass of its own through the model"
     if source is not None:
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
     kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
     other_masks = {path: mask for path, mask in given.masks.items() if path not in plan}
     inputs = given.inputs if source is None else source.inputs
-    result = Result(twin, kept | kernels, other_masks | masks, given.report.extended(step), inputs=inputs)
+    result = Result(compressed, kept | kernels, other_masks | masks, given.report.extended(step), inputs=inputs)
     result.check()
     return result
 
 
 def _must_have_data(quantizer: Quantizer) -> bool:
     """Memoryless quantization without bias correction is better with data, and possible without."""
-    return quantizer.evidence == "gram" or quantizer.bias_correction
+    return quantizer.requires == "gram" or quantizer.bias_correction
 
 
 def _all_rows(given: Result, graph: Graph, rows: dict[str, LayerRow]) -> list[LayerRow]:

@@ -12,7 +12,7 @@ from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.descent import descend, fit_scale
 from keras_compress.numerics.gpfq import gpfq, gpfq_direct
 from keras_compress.numerics.objective import best_copy, excess, objective_of
-from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments, centered_evidence
+from keras_compress.numerics.statistics import LayerSamples, LayerStatistics, Moments, centered_statistics
 from keras_compress.quantization.alphabets import (
     FITTED,
     AlphabetSetting,
@@ -22,7 +22,7 @@ from keras_compress.quantization.alphabets import (
     check_radius,
 )
 
-Evidence = Moments | LayerStatistics | LayerSamples
+Statistics = Moments | LayerStatistics | LayerSamples
 ORDERS = ("natural", "descending_diagonal")
 SEARCHED = (1.0, 0.9, 0.8, 0.7, 0.6, 1.1, 1.2, 1.35)  # first radii of the rule "search", as factors on that of "mse"
 
@@ -62,7 +62,7 @@ class Quantizer(Configured, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def evidence(self) -> str:
+    def requires(self) -> str:
         """What `codes` needs of the calibration data: "nothing", "moments" or "gram"."""
 
     @property
@@ -85,16 +85,18 @@ class Quantizer(Configured, abc.ABC):
         """Number of letters that a weight may take."""
         return self.setting.num_levels
 
-    def layer_alphabet(self, matrices: np.ndarray, evidence: list[Evidence] | None) -> Alphabet:
-        """Letters for (groups, N, units) weights, given the evidence of each group."""
-        weights = None if evidence is None else np.concatenate([np.atleast_2d(group.diagonal) for group in evidence])
+    def layer_alphabet(self, matrices: np.ndarray, statistics: list[Statistics] | None) -> Alphabet:
+        """Letters for (groups, N, units) weights, given the statistics of each group."""
+        weights = (
+            None if statistics is None else np.concatenate([np.atleast_2d(group.diagonal) for group in statistics])
+        )
         return self.setting.for_layer(matrices, "mse" if self.radius in FITTED else self.radius, weights)
 
     @abc.abstractmethod
     def solve(
         self,
         matrix: np.ndarray,
-        evidence: Evidence | None,
+        statistics: Statistics | None,
         alphabet: Alphabet,
         *,
         keep: np.ndarray | None = None,
@@ -106,7 +108,7 @@ class Quantizer(Configured, abc.ABC):
 
         Args:
             matrix: (N, units).
-            evidence: of the layer's inputs.
+            statistics: of the layer's inputs.
             alphabet: letters.
             keep: (N, units) boolean, false where the weight must be zero.
             centered: whether the mean error is left to the bias.
@@ -164,11 +166,11 @@ class MSQ(Quantizer):
             raise InputError(f"radius={radius!r} fits scales to codes that follow the data: use GPFQ or another one.")
 
     @property
-    def evidence(self) -> str:
+    def requires(self) -> str:
         weighted = (self.setting.default_radius if self.radius is None else self.radius) == "mse"
         return "moments" if self.bias_correction or weighted else "nothing"
 
-    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
+    def solve(self, matrix, statistics, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
         codes = alphabet.nearest(matrix)
         return codes if keep is None else np.where(keep, codes, alphabet.zero_code), alphabet
 
@@ -200,7 +202,7 @@ class GreedyQuantizer(Quantizer):
         self.order = order
 
     @property
-    def evidence(self) -> str:
+    def requires(self) -> str:
         return "gram"
 
     @property
@@ -224,7 +226,7 @@ class GreedyQuantizer(Quantizer):
     def fit(
         self,
         matrix: np.ndarray,
-        evidence: Any,
+        statistics: Any,
         alphabet: Alphabet,
         keep: np.ndarray | None,
         generator: np.random.Generator | None,
@@ -232,19 +234,19 @@ class GreedyQuantizer(Quantizer):
     ) -> tuple[np.ndarray, Alphabet]:
         """Codes (N, units) and alphabet, from `LayerStatistics` or `LayerSamples` in order.
 
-        Where `copies_statistics`, the evidence is centred already, and `centered` is false.
+        Where `copies_statistics`, the statistics are centred already, and `centered` is false.
         """
 
-    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
+    def solve(self, matrix, statistics, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
         if centered and self.copies_statistics:
-            evidence, centered = centered_evidence(evidence), False
+            statistics, centered = centered_statistics(statistics), False
         if self.order == "natural":
-            return self.fit(matrix, evidence, alphabet, keep, generator, centered)
-        index = np.argsort(-evidence.diagonal, kind="stable")
+            return self.fit(matrix, statistics, alphabet, keep, generator, centered)
+        index = np.argsort(-statistics.diagonal, kind="stable")
         rows = index[..., None]
         kept = None if keep is None else np.take_along_axis(keep, rows, axis=-2)
         ordered = np.take_along_axis(matrix, rows, axis=-2)
-        found, alphabet = self.fit(ordered, evidence.features(index), alphabet, kept, generator, centered)
+        found, alphabet = self.fit(ordered, statistics.features(index), alphabet, kept, generator, centered)
         codes = np.empty_like(found)
         np.put_along_axis(codes, rows, found, axis=-2)
         return codes, alphabet
@@ -296,7 +298,7 @@ class RefinedQuantizer(GreedyQuantizer):
     def first_codes(
         self,
         matrix: np.ndarray,
-        evidence: Any,
+        statistics: Any,
         alphabet: Alphabet,
         keep: np.ndarray | None,
         generator: np.random.Generator | None,
@@ -304,16 +306,16 @@ class RefinedQuantizer(GreedyQuantizer):
     ) -> np.ndarray:
         """Codes (N, units) before any refinement; see `fit`."""
 
-    def fit(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+    def fit(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
         """From one first radius, or from several side by side, as so many more channels."""
         if not self.refines:
-            return self.first_codes(matrix, evidence, alphabet, keep, generator, centered), alphabet
+            return self.first_codes(matrix, statistics, alphabet, keep, generator, centered), alphabet
         factors = SEARCHED if self.radius == "search" else (1.0,)
-        objective, allowed = objective_of(matrix, evidence), keep
+        objective, allowed = objective_of(matrix, statistics), keep
         if len(factors) > 1:
             alphabet, objective = alphabet.side_by_side(factors), objective.repeated(len(factors))
             allowed = None if keep is None else np.tile(keep, len(factors))
-        codes = self.first_codes(np.tile(matrix, len(factors)), evidence, alphabet, allowed, generator, centered)
+        codes = self.first_codes(np.tile(matrix, len(factors)), statistics, alphabet, allowed, generator, centered)
         objective.place(alphabet.decode(codes).astype(np.float64))
         if self.radius in FITTED:
             for _ in range(max(self.refine, 1)):
@@ -368,29 +370,29 @@ class GPFQ(RefinedQuantizer):
             raise InputError("patches='per_channel' goes without order, refine, and radius 'alternating' or 'search'.")
         self.patches = patches
 
-    def first_codes(self, matrix, evidence, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
-        return follow_path(matrix, evidence, alphabet, keep, centered)
+    def first_codes(self, matrix, statistics, alphabet, keep, generator, centered):  # type: ignore[no-untyped-def]
+        return follow_path(matrix, statistics, alphabet, keep, centered)
 
-    def solve(self, matrix, evidence, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
+    def solve(self, matrix, statistics, alphabet, *, keep=None, centered=False, channels=None, generator=None):  # type: ignore[no-untyped-def]
         if self.patches == "joint" or channels is None:
-            return super().solve(matrix, evidence, alphabet, keep=keep, centered=centered)
+            return super().solve(matrix, statistics, alphabet, keep=keep, centered=centered)
         codes = np.empty(matrix.shape, alphabet.nearest(matrix[:1]).dtype)
         for index in channels:
             part = None if keep is None else keep[index]
-            codes[index] = follow_path(matrix[index], evidence.features(index), alphabet, part, centered)
+            codes[index] = follow_path(matrix[index], statistics.features(index), alphabet, part, centered)
         return codes, alphabet
 
 
 def follow_path(
     matrix: np.ndarray,
-    evidence: Any,
+    statistics: Any,
     alphabet: Alphabet,
     keep: np.ndarray | None,
     centered: bool,
     **rounding: Any,
 ) -> np.ndarray:
-    """Codes (N, units) of GPFQ in the form that the evidence allows; `rounding` is noise or threshold."""
-    if isinstance(evidence, LayerStatistics):
-        return gpfq(matrix, evidence, alphabet, centered=centered, keep=keep, **rounding)
-    samples = centered_evidence(evidence) if centered else evidence
+    """Codes (N, units) of GPFQ in the form that the statistics allow; `rounding` is noise or threshold."""
+    if isinstance(statistics, LayerStatistics):
+        return gpfq(matrix, statistics, alphabet, centered=centered, keep=keep, **rounding)
+    samples = centered_statistics(statistics) if centered else statistics
     return gpfq_direct(matrix, samples, alphabet, keep=keep, **rounding)[0]

@@ -65,17 +65,17 @@ def recalibrate_batch_normalization(
     if calibration is None:
         raise InputError("BatchNorm statistics are measured on calibration data. Received: None.")
     order = _in_order(graph, {path: indices for path, indices in calls.items() if path in chosen})
-    twin = clone_model(given.model)
-    twin_layers = layers_by_path(twin)
+    recalibrated = clone_model(given.model)
+    new_layers = layers_by_path(recalibrated)
     step = Step("recalibrate_batch_normalization", {})
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
         done = stack.enter_context(progress_bar.tasks(step.technique, len(order), enabled=progress))
         inputs = {path: sorted({graph.calls[index].inputs[0] for index in calls[path]}) for path in order}
-        stages = Stages(source, Graph(twin), {tensor for tensors in inputs.values() for tensor in tensors})
+        stages = Stages(source, Graph(recalibrated), {tensor for tensors in inputs.values() for tensor in tensors})
         for path in calls:
-            layer = twin_layers[path]
+            layer = new_layers[path]
             row = LayerRow(path, type(layer).__name__, "kept", parameters=layer.count_params())
             if path not in chosen:
                 row.reason = "the settings leave it out (layers=)"
@@ -83,10 +83,10 @@ def recalibrate_batch_normalization(
                 row.reason = "what it reads hangs on its own output"
             step.add(row)
         for path in order:
-            _measure(stages, path, inputs[path], twin_layers[path], step.rows[list(calls).index(path)])
+            _measure(stages, path, inputs[path], new_layers[path], step.rows[list(calls).index(path)])
             done(path)
         step.figures = {"seconds": time.perf_counter() - started, "samples": source.num_samples}
-    result = dataclasses.replace(given, model=twin, report=given.report.extended(step), clusters={})
+    result = dataclasses.replace(given, model=recalibrated, report=given.report.extended(step), clusters={})
     result.check()
     return result
 

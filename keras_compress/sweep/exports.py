@@ -114,9 +114,9 @@ def compare_exports(
     with progress_bar.tasks("export", len(wanted), enabled=progress) as done:
         for row, given in wanted:
             content = _write(row, given, folder, images)
-            twin = rows.setdefault((row.weights, row.activations, content), row)
-            if twin is not row:
-                twin.storage = f"{twin.storage}, {row.storage}"
+            same = rows.setdefault((row.weights, row.activations, content), row)
+            if same is not row:
+                same.storage = f"{same.storage}, {row.storage}"
                 if row.file:
                     (folder / row.file).unlink()
             elif not row.reason:

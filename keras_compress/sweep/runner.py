@@ -198,7 +198,7 @@ def quantized(
 def setting_cells(configuration: Configuration, form: str) -> Row:
     """The cells of a configuration's own settings."""
     quantizer = configuration.quantizer()
-    solves = quantizer.evidence == "gram"
+    solves = quantizer.requires == "gram"
     return {
         "method": configuration.method,
         "alphabet": configuration.alphabet,

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_compress.bridge import training
 from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import Crossing, copy_weights, cross, different_output
+from keras_compress.bridge.conversion import Conversion, convert, copy_weights, different_output
 from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.bridge.samples import Samples
@@ -116,35 +116,35 @@ def quantization_aware_training(
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     fused = _with_own_activations(base, chosen)
 
-    def fake_quantized() -> tuple[Crossing, dict[str, str]]:
+    def fake_quantized() -> tuple[Conversion, dict[str, str]]:
         return _fake_quantized(fused, chosen, bits, set(clusters))
 
     def begin() -> None:
         # Of a model that belongs to no strategy: the distributed one runs by `fit` only.
-        alone = crossing if strategy is None else fake_quantized()[0]
+        alone = conversion if strategy is None else fake_quantized()[0]
         begin_ranges(alone.model, (batch[0] for batch in samples.shuffled(seed, 0, 1).take(RANGE_BATCHES)))
         if strategy is not None:
-            crossing.model.set_weights(alone.model.get_weights())
+            conversion.model.set_weights(alone.model.get_weights())
 
     with scope(strategy):
-        crossing, left = fake_quantized()
-        compile_for(crossing.model, given.model, settings, samples.labels)
+        conversion, left = fake_quantized()
+        compile_for(conversion.model, given.model, settings, samples.labels)
         figures = training.figures_before(given.model, settings, samples, tested)
-        kept = _kept(crossing, given.masks, clusters)
-        training.fit(crossing.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
-        figures |= training.figures("after", crossing.model, tested)
+        kept = _kept(conversion, given.masks, clusters)
+        training.fit(conversion.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
+        figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or with more bits.")
     if strategy is not None:  # the converter wants variables that belong to none
-        weights = crossing.model.get_weights()
-        crossing, _ = fake_quantized()
-        crossing.model.set_weights(weights)
+        weights = conversion.model.get_weights()
+        conversion, _ = fake_quantized()
+        conversion.model.set_weights(weights)
     reasons |= left
-    trained, kernels = _returned(base, crossing, bits)
+    trained, kernels = _returned(base, conversion, bits)
     assert kernels.keys() == chosen
     result, _, _ = Result(trained, kernels, given.masks, inputs=given.inputs).folded()
     if tflite is not None:
         with replacing(tflite) as part:
-            part.write_bytes(_converted(crossing.model))
+            part.write_bytes(_converted(conversion.model))
     step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
     kernels = result.kernels
     for path, layer in layers_by_path(result.model).items():
@@ -226,16 +226,16 @@ def _with_own_activations(model: keras.Model, chosen: set[str]) -> keras.Model:
             activations[call.path] = "relu"
             gone.append(readers[0].path)
 
-    def twin_of(path: str, layer: keras.Layer) -> keras.Layer | None:
+    def replacement(path: str, layer: keras.Layer) -> keras.Layer | None:
         return copy_layer(layer, activation=activations[path]) if path in activations else None
 
     def behind(tensor: keras.KerasTensor) -> list[keras.Layer]:
         return [keras.layers.Activation(apart[id(tensor)])] if id(tensor) in apart else []
 
-    fused = rebuild(model, twin_of, skip=gone, insert=behind)
-    twins = layers_by_path(fused)
+    fused = rebuild(model, replacement, skip=gone, insert=behind)
+    copies = layers_by_path(fused)
     for path in activations:
-        for old, new in zip(layers[path].weights, twins[path].weights, strict=True):
+        for old, new in zip(layers[path].weights, copies[path].weights, strict=True):
             new.assign(old)
     return fused
 
@@ -249,7 +249,7 @@ def _is_relu(operation: Any) -> bool:
 
 def _fake_quantized(
     model: keras.Model, chosen: set[str], bits: int, clustered: set[str]
-) -> tuple[Crossing, dict[str, str]]:
+) -> tuple[Conversion, dict[str, str]]:
     """tfmot's model of a model, the layers of both, and why other layers stay in floating point.
 
     Clustered kernels have one scale: equal weights then have equal codes, whatever their channel.
@@ -274,70 +274,70 @@ def _fake_quantized(
     class Float(import_tf_keras().layers.Activation):  # type: ignore[misc]
         """tfmot rounds the outputs of every Activation before a layer that it rounds, and fails where it cannot."""
 
-    def annotate(layer: keras.Layer, twin: Any) -> Any:
+    def annotate(layer: keras.Layer, converted: Any) -> Any:
         path = paths[id(layer)]
         own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
         if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
-            plain = Float(twin.activation, name=twin.name, dtype=twin.dtype_policy)
+            plain = Float(converted.activation, name=converted.name, dtype=converted.dtype_policy)
             return quantization.quantize_annotate_layer(plain, ways.outputs_only()) if counts[path] == 1 else plain
-        if path in normalizations or (own and ways.registry.supports(twin)):
-            return quantization.quantize_annotate_layer(twin)
+        if path in normalizations or (own and ways.registry.supports(converted)):
+            return quantization.quantize_annotate_layer(converted)
         if layer.weights and id(layer) not in kernels:
             left[path] = f"tfmot rounds nothing in {type(layer).__name__}"
         if type(layer) in OUTPUTS_ONLY and counts[path] == 1:
-            return quantization.quantize_annotate_layer(twin, ways.outputs_only())
-        return twin
+            return quantization.quantize_annotate_layer(converted, ways.outputs_only())
+        return converted
 
-    annotated = cross(model, annotate, flat=True)
+    annotated = convert(model, annotate, flat=True)
     try:
         with quantization.quantize_scope({"Float": Float}):
-            twin = quantization.quantize_apply(annotated.model, ways.scheme, quantized_layer_name_prefix="")
+            converted = quantization.quantize_apply(annotated.model, ways.scheme, quantized_layer_name_prefix="")
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"tfmot cannot train model {model.name!r} with rounding ({' '.join(str(error).split())[:200]}). Replace "
             "operations between layers by layers, or choose fewer layers."
         ) from error
-    restore_states(twin)
+    restore_states(converted)
     with without_rounding():
-        output = different_output(annotated.model, twin, keras_2(), keras_2())
+        output = different_output(annotated.model, converted, keras_2(), keras_2())
     if output is not None:
         raise InputError(
             f"tfmot's copy of model {model.name!r} gives other outputs, before anything is rounded (output {output}). "
             "Leave the layers out that it copies badly: those that keep more than their weights, such as preprocessing."
         )
-    by_name = {getattr(layer, "layer", layer).name: layer for layer in twin.layers}
+    by_name = {getattr(layer, "layer", layer).name: layer for layer in converted.layers}
     pairs = [(layer, by_name[paths[id(layer)]]) for layer, _ in annotated.pairs if paths[id(layer)] in by_name]
-    return Crossing(twin, pairs), left
+    return Conversion(converted, pairs), left
 
 
-def _kept(crossing: Crossing, masks: dict[str, np.ndarray], clusters: dict[str, np.ndarray]) -> list[Kept]:
+def _kept(conversion: Conversion, masks: dict[str, np.ndarray], clusters: dict[str, np.ndarray]) -> list[Kept]:
     kept = []
-    for _, twin in crossing.pairs:
-        path = getattr(twin, "layer", twin).name
+    for _, converted in conversion.pairs:
+        path = getattr(converted, "layer", converted).name
         mask, numbers = masks.get(path), clusters.get(path)
         shapes = {each.shape for each in (mask, numbers) if each is not None}
         if shapes:
-            kernel = next(weight for weight in twin.weights if tuple(weight.shape) in shapes)
+            kernel = next(weight for weight in converted.weights if tuple(weight.shape) in shapes)
             kept.append(Kept(kernel, mask, numbers))
     return kept
 
 
-def _returned(model: keras.Model, crossing: Crossing, bits: int) -> tuple[keras.Model, dict[str, QuantizedKernel]]:
+def _returned(model: keras.Model, conversion: Conversion, bits: int) -> tuple[keras.Model, dict[str, QuantizedKernel]]:
     """A copy with the trained weights, those of rounded kernels decoded from their codes."""
     trained = clone_model(model)
     layers, views = layers_by_path(trained), views_by_path(trained)
     kernels = {}
-    for layer, twin in crossing.pairs:
-        path = getattr(twin, "layer", twin).name
+    for layer, converted in conversion.pairs:
+        path = getattr(converted, "layer", converted).name
         if path not in layers:
             continue  # an activation that has become a layer of its own
-        rounded = getattr(twin, "_weight_vars", [])
+        rounded = getattr(converted, "_weight_vars", [])
         if not rounded:
-            copy_weights(getattr(twin, "layer", twin), layers[path])
+            copy_weights(getattr(converted, "layer", converted), layers[path])
             continue
         # tfmot puts tensors in the place of the variables that it rounds: the wrapper has them.
         ((kernel, _, ranges),) = rounded
-        others = {weight.name.rpartition("/")[2].partition(":")[0]: weight for weight in twin.weights}
+        others = {weight.name.rpartition("/")[2].partition(":")[0]: weight for weight in converted.weights}
         for weight in layers[path].weights:
             if weight is not views[path].variable:
                 weight.assign(others[weight.name].numpy())
@@ -367,9 +367,9 @@ def _codes(kernel: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, kin
     return QuantizedKernel(codes, levels, scale, axes[0])
 
 
-def _converted(twin: Any) -> bytes:
+def _converted(converted: Any) -> bytes:
     """TensorFlow's TFLite file of a model with fake quantization, which has all ranges."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(twin)
+    converter = tf.lite.TFLiteConverter.from_keras_model(converted)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with warnings.catch_warnings(), quiet_stderr():
         warnings.simplefilter("ignore")  # of statistics, which stand in the graph

@@ -250,21 +250,21 @@ def test_what_outputs_are_to_have_beside_is_met_by_the_patches(rng, settings):
     compressed = rng.normal(size=(3, 9, 7, 4)).astype(np.float32)
     rows = patch_reference.patches(compressed, *settings)[0]
     shape = view.output_shape((None, 9, 7, 4))[1:]
-    missing = rng.normal(size=(3, *shape)).astype(np.float32)
+    mismatch = rng.normal(size=(3, *shape)).astype(np.float32)
     gatherer = Gatherer(view, gram=True, same=True)
     for part in (slice(0, 2), slice(2, 3)):
-        gatherer.add(compressed[part], compressed[part], missing[part])
+        gatherer.add(compressed[part], compressed[part], mismatch[part])
     (statistics,) = gatherer.result()
-    flat = missing.reshape(-1, shape[-1])
-    np.testing.assert_allclose(statistics.missing, rows.T @ flat, **FLOAT32)
-    np.testing.assert_allclose(statistics.sum_missing, flat.sum(axis=0), **FLOAT32)
+    flat = mismatch.reshape(-1, shape[-1])
+    np.testing.assert_allclose(statistics.mismatch, rows.T @ flat, **FLOAT32)
+    np.testing.assert_allclose(statistics.sum_mismatch, flat.sum(axis=0), **FLOAT32)
 
 
 def test_what_outputs_of_a_dense_layer_are_to_have_beside(rng):
     layer = L.Dense(3)
     layer.build((None, 4, 6))
-    inputs, missing = (rng.normal(size=(5, 4, size)).astype(np.float32) for size in (6, 3))
+    inputs, mismatch = (rng.normal(size=(5, 4, size)).astype(np.float32) for size in (6, 3))
     gatherer = Gatherer(kernel_views(layer)[0], gram=True, same=True)
-    gatherer.add(inputs, inputs, missing)
+    gatherer.add(inputs, inputs, mismatch)
     (statistics,) = gatherer.result()
-    np.testing.assert_allclose(statistics.missing, inputs.reshape(-1, 6).T @ missing.reshape(-1, 3), **FLOAT32)
+    np.testing.assert_allclose(statistics.mismatch, inputs.reshape(-1, 6).T @ mismatch.reshape(-1, 3), **FLOAT32)

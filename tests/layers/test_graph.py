@@ -120,7 +120,7 @@ def test_a_model_with_masks_is_one_call():
     layers = [L.Masking(name="hide"), L.LSTM(2, name="read"), L.Dense(2, name="logits")]
     model = keras.Sequential([keras.Input((3, 2)), *layers])
     graph = Graph(model)
-    assert graph.closed == "layer 'hide' passes on a mask"
+    assert graph.opaque == "layer 'hide' passes on a mask"
     assert [call.part for call in graph.calls] == [WHOLE]
     assert list(graph.views) == ["read/kernel", "read/recurrent_kernel", "logits"]
     inputs = np.array([[[1, 2], [0, 0], [0, 0]], [[1, 2], [3, 4], [0, 0]]], np.float32)
@@ -148,7 +148,7 @@ def test_a_subclassed_model_is_one_call_whose_kernels_come_in_the_order_of_their
     model.never.build((None, 2))
     model(inputs)
     graph = Graph(model)
-    assert graph.closed == "model 'own' is subclassed"
+    assert graph.opaque == "model 'own' is subclassed"
     assert list(graph.views) == ["first", "tables/0", "last"]
     assert graph.unseen == {"never": "own does not call this layer"}
     assert [graph.shapes[tensor] for tensor in (*graph.inputs, *graph.outputs)] == [(None, 4), (None, 2)]
@@ -178,7 +178,7 @@ def test_layers_within_a_layer_are_seen_in_its_call():
     graph = Graph(model)
     names = ["query_dense", "key_dense", "value_dense", "output_dense"]
     assert list(graph.views) == [*(f"attention/{name}" for name in names), "each/layer"]
-    assert not graph.closed and not graph.unseen
+    assert not graph.opaque and not graph.unseen
     assert graph.holders("attention/key_dense") == [0] and graph.linear_calls("attention/key_dense") == []
 
 

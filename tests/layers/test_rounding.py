@@ -16,14 +16,14 @@ L = keras.layers
 
 
 def described(model):
-    """A line for each family: the tensors that have the same letters; what tells their range, if it is not all of them,
+    """A line for each group: the tensors that have the same letters; what tells their range, if it is not all of them,
     or a function's values."""
     graph = Graph(split_layers(model).model)
-    families = {}
+    groups = {}
     for tensor in rounded_tensors(graph):
-        families.setdefault(tensor.family, []).append(tensor)
+        groups.setdefault(tensor.group, []).append(tensor)
     lines = []
-    for tensors in families.values():
+    for tensors in groups.values():
         line = " ".join(sorted(tensor.path for tensor in tensors))
         if ends := tensors[0].function:
             line += f" {ends[0]:g}..{ends[1]:g}"
@@ -49,7 +49,7 @@ def test_each_call_of_a_shared_layer_makes_a_tensor_of_its_own():
     tensors = rounded_tensors(Graph(architectures.build("shared")))
     towers = [tensor for tensor in tensors if tensor.path == "tower"]
     assert len(towers) == 2 and len({tensor.symbol for tensor in towers}) == 2
-    assert towers[0].family == towers[1].family  # they are joined
+    assert towers[0].group == towers[1].group  # they are joined
 
 
 def test_a_nested_model_that_is_called_twice_has_one_rounding_for_both():

@@ -30,16 +30,16 @@ def test_alignment_is_the_loop_of_the_paper(rng):
         aligned[t] = column @ wanted / (column @ column) if column.any() else 0
         residual = wanted - np.outer(column, aligned[t])
     forms = [statistics_of(analog, compressed), ArraySamples(analog, compressed, 4)]
-    for evidence in forms:
-        np.testing.assert_allclose(aligned_weights(weights, evidence, 1), aligned, atol=1e-10)
+    for statistics in forms:
+        np.testing.assert_allclose(aligned_weights(weights, statistics, 1), aligned, atol=1e-10)
     for order in (2, 3):
         for t in range(15):
             column = compressed[:, t]
             wanted = residual + np.outer(column, aligned[t])
             aligned[t] = column @ wanted / (column @ column) if column.any() else 0
             residual = wanted - np.outer(column, aligned[t])
-        for evidence in forms:
-            np.testing.assert_allclose(aligned_weights(weights, evidence, order), aligned, atol=1e-10)
+        for statistics in forms:
+            np.testing.assert_allclose(aligned_weights(weights, statistics, order), aligned, atol=1e-10)
 
 
 @pytest.mark.slow
@@ -61,8 +61,8 @@ def test_more_passes_never_raise_the_error_and_end_at_least_squares(rng):
 def test_with_equal_inputs_nothing_needs_aligning(rng):
     analog, _ = problems.inputs(rng, 40, 9, noise=0, dead=(2,))
     weights = rng.normal(size=(9, 3))
-    for evidence in (statistics_of(analog, analog), ArraySamples(analog, analog, 4)):
-        aligned = aligned_weights(weights, evidence, 3)
+    for statistics in (statistics_of(analog, analog), ArraySamples(analog, analog, 4)):
+        aligned = aligned_weights(weights, statistics, 3)
         np.testing.assert_allclose(np.delete(aligned, 2, axis=0), np.delete(weights, 2, axis=0), rtol=1e-9)
         assert not aligned[2].any()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.quantization.accuracy import _gifts, _wider
+from keras_compress.quantization.accuracy import _upgrades, _wider
 from tests import architectures
 
 L = keras.layers
@@ -66,9 +66,9 @@ def test_nothing_is_given_back_where_nothing_is_lost(trained):
         np.testing.assert_array_equal(result.kernels[path].codes, kernel.codes)
 
 
-def test_gifts_go_to_the_most_harmful_layer_first():
+def test_gifts_go_to_the_most_sensitive_layer_first():
     plan = {"a": kc.GPFQ(2), "b": kc.GPFQ(2)}
-    plans = _gifts(plan, {"a": 100.0, "b": 1.0})
+    plans = _upgrades(plan, {"a": 100.0, "b": 1.0})
     assert plans[0] == {"a": kc.GPFQ(3), "b": kc.GPFQ(2)}
     harm_of_a = 100.0 * (3 / 7) ** 2
     assert harm_of_a > 1 and plans[1] == {"a": kc.GPFQ(4), "b": kc.GPFQ(2)}

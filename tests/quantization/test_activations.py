@@ -350,7 +350,7 @@ def test_an_override_of_none_leaves_a_tensor_in_floating_point(model, samples):
 
 
 @pytest.mark.slow
-def test_tensors_of_one_family_may_have_other_bits():
+def test_tensors_of_one_group_may_have_other_bits():
     model = architectures.build("residual")
     samples = architectures.samples(model, 40)
     layers = roundings(kc.quantize_activations(model, samples, bits=8, overrides={"shortcut": 4}).model)

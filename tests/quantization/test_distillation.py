@@ -83,14 +83,14 @@ def losses_at(quantized, model, samples, loss, moved=None):
         distillation._TrainedScale(path, views[path].variable, kernel) for path, kernel in quantized.kernels.items()
     ]
     with Calibration(model, samples, batch_size=17) as source:
-        lesson = distillation._Lesson(source, student, scales, loss, 1.0)
+        trainer = distillation._Trainer(source, student, scales, loss, 1.0)
         scale = next(scale for scale in scales if scale.path == "head")
         if moved is not None:
             scale.logarithm.assign(np.eye(1, scale.kernel.scale.size)[0] * moved)
         with tf.GradientTape() as tape:
-            value = lesson._sum_of_losses([tf.constant(samples)], [tf.constant(np.asarray(model(samples)))])
+            value = trainer._sum_of_losses([tf.constant(samples)], [tf.constant(np.asarray(model(samples)))])
         gradient = tape.gradient(value, scale.logarithm.value)
-        return lesson.mean_loss(), float(gradient[0]) / len(samples)
+        return trainer.mean_loss(), float(gradient[0]) / len(samples)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Outputs that are to have something beside XW: each method does as with one more feature that the network lacks."""
+"""Outputs that are to have something besides XW: each method does as with one more feature that the network lacks."""
 
 import numpy as np
 import pytest
@@ -21,55 +21,61 @@ def problem(rng):
     return analog, compressed, rng.uniform(-1, 1, (FEATURES, UNITS)), 0.5 + rng.normal(size=(ROWS, UNITS))
 
 
-def statistics_with(analog, compressed, beside):
+def statistics_with(analog, compressed, mismatch):
     plain = statistics_of(analog, compressed)
     return LayerStatistics(
-        ROWS, plain.sum_analog, plain.sum_compressed, plain.gram, plain.cross, compressed.T @ beside, beside.sum(axis=0)
+        ROWS,
+        plain.sum_analog,
+        plain.sum_compressed,
+        plain.gram,
+        plain.cross,
+        compressed.T @ mismatch,
+        mismatch.sum(axis=0),
     )
 
 
 def squared_error(problem, decoded):
-    analog, compressed, weights, beside = problem
-    return np.square(analog @ weights + beside - compressed @ decoded).sum(axis=0)
+    analog, compressed, weights, mismatch = problem
+    return np.square(analog @ weights + mismatch - compressed @ decoded).sum(axis=0)
 
 
 def test_the_excess_is_the_error_but_for_a_constant(problem, rng):
-    analog, compressed, weights, beside = problem
-    objective = GramObjective(weights, statistics_with(analog, compressed, beside))
+    analog, compressed, weights, mismatch = problem
+    objective = GramObjective(weights, statistics_with(analog, compressed, mismatch))
     found = [(excess(objective.place(q)), squared_error(problem, q)) for q in rng.normal(size=(2, FEATURES, UNITS))]
     np.testing.assert_allclose(found[0][0] - found[1][0], found[0][1] - found[1][1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("centered", [False, True])
-def test_gpfq_starts_its_path_from_what_is_missing(problem, rng, centered):
+def test_gpfq_starts_its_path_from_the_mismatch(problem, rng, centered):
     """u_0 = E in place of u_0 = 0."""
-    analog, compressed, weights, beside = problem
+    analog, compressed, weights, mismatch = problem
     alphabet = problems.alphabet(problems.LEVELS["seventeen"], UNITS, rng)
     if centered:
-        analog, compressed, beside = (part - part.mean(axis=0) for part in (analog, compressed, beside))
+        analog, compressed, mismatch = (part - part.mean(axis=0) for part in (analog, compressed, mismatch))
     letters = problems.letters(alphabet, UNITS)
     expected = np.zeros_like(weights)
     for neuron in range(UNITS):
-        u = beside[:, neuron].copy()
+        u = mismatch[:, neuron].copy()
         for t in range(FEATURES):
             wanted, column = u + weights[t, neuron] * analog[:, t], compressed[:, t]
             if column.any():
                 expected[t, neuron] = min(letters[neuron], key=lambda p: np.sum((wanted - p * column) ** 2))
             u = wanted - expected[t, neuron] * column
-    analog, compressed, _, beside = problem
-    codes = gpfq(weights, statistics_with(analog, compressed, beside), alphabet, centered=centered, block_size=5)
+    analog, compressed, _, mismatch = problem
+    codes = gpfq(weights, statistics_with(analog, compressed, mismatch), alphabet, centered=centered, block_size=5)
     np.testing.assert_allclose(problems.decode(alphabet, codes), expected, atol=1e-9)
     if centered:
-        again = gpfq(weights, statistics_with(analog, compressed, beside).centered(), alphabet)
+        again = gpfq(weights, statistics_with(analog, compressed, mismatch).centered(), alphabet)
         np.testing.assert_array_equal(again, codes)
 
 
 def test_fine_letters_reach_least_squares(problem):
     """What no grid hinders, the corrected weights and many passes of alignment both bring to the optimum."""
-    analog, compressed, weights, beside = problem
-    statistics = statistics_with(analog, compressed, beside)
+    analog, compressed, weights, mismatch = problem
+    statistics = statistics_with(analog, compressed, mismatch)
     alphabet = problems.Alphabet(np.arange(-(2**14), 2**14 + 1), np.array([2.0**-10]))
-    best = np.linalg.lstsq(compressed, analog @ weights + beside, rcond=None)[0]
+    best = np.linalg.lstsq(compressed, analog @ weights + mismatch, rcond=None)[0]
     least = squared_error(problem, best)
     codes = optq(weights, statistics, alphabet, target="corrected", damping=1e-12)
     np.testing.assert_allclose(squared_error(problem, problems.decode(alphabet, codes)), least, rtol=1e-3)
@@ -79,7 +85,7 @@ def test_fine_letters_reach_least_squares(problem):
 
 @pytest.mark.parametrize("method", ["gpfq", "corrected", "qronos", "beacon", "refined"])
 def test_every_method_comes_nearer_to_what_is_wanted(problem, rng, method):
-    analog, compressed, weights, beside = problem
+    analog, compressed, weights, mismatch = problem
     alphabet = problems.alphabet(problems.LEVELS["seventeen"], UNITS, rng)
 
     def error(statistics):
@@ -96,11 +102,11 @@ def test_every_method_comes_nearer_to_what_is_wanted(problem, rng, method):
             codes, letters = optq(weights, statistics, alphabet, target=method), alphabet
         return squared_error(problem, problems.decode(letters, codes)).sum()
 
-    assert error(statistics_with(analog, compressed, beside)) < 0.9 * error(statistics_of(analog, compressed))
+    assert error(statistics_with(analog, compressed, mismatch)) < 0.9 * error(statistics_of(analog, compressed))
 
 
-def test_the_mean_error_has_the_mean_of_what_is_missing(problem):
-    analog, compressed, weights, beside = problem
+def test_the_mean_error_has_the_mean_of_the_mismatch(problem):
+    analog, compressed, weights, mismatch = problem
     decoded = np.round(weights, 1)
-    found = mean_error(weights, decoded, statistics_with(analog, compressed, beside))
-    np.testing.assert_allclose(found, (analog @ weights + beside - compressed @ decoded).mean(axis=0), rtol=1e-6)
+    found = mean_error(weights, decoded, statistics_with(analog, compressed, mismatch))
+    np.testing.assert_allclose(found, (analog @ weights + mismatch - compressed @ decoded).mean(axis=0), rtol=1e-6)
