@@ -50,6 +50,7 @@ lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	MYPYPATH=benchmarks:benchmarks/peers $(RUN) -m mypy --explicit-package-bases benchmarks
 
 format: $(INSTALLED_DEV)  ## lay out the code and mend what ruff can mend
 	$(RUN) -m ruff check --fix .

@@ -64,8 +64,8 @@ def trained_networks(data: pathlib.Path) -> Iterator[tuple[str, Any, Any, Any]]:
 
     from keras_compress import load_model, zoo
 
-    wanted = FLAGS.networks
-    for name in [name for name in wanted if name in depthwise.NETWORKS]:
+    names = FLAGS.networks
+    for name in [name for name in names if name in depthwise.NETWORKS]:
         path = data / f"{depthwise.NETWORKS[name][0]}.npz"
         if not path.is_file():
             print(f"{name}: {path.name} is not there, left out", file=sys.stderr)
@@ -74,7 +74,7 @@ def trained_networks(data: pathlib.Path) -> Iterator[tuple[str, Any, Any, Any]]:
         model = depthwise.load(name, dataset.x_train, dataset.y_train, pathlib.Path(FLAGS.models_dir))
         test = depthwise.prepared(dataset.x_test), dataset.y_test
         yield name, model, depthwise.prepared(dataset.x_train), test
-    FLAGS.networks = [name for name in wanted if name not in depthwise.NETWORKS]
+    FLAGS.networks = [name for name in names if name not in depthwise.NETWORKS]
     for network in networks.chosen(data) if FLAGS.networks else ():
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))

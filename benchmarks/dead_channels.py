@@ -126,7 +126,7 @@ def trained(x: "np.ndarray", y: "np.ndarray") -> Any:
     model = keras.applications.MobileNetV2((SIZE, SIZE, 3), alpha=0.35, weights=None, classes=10)
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
-            layer.momentum = 0.9  # 0.999 wants more steps than there are
+            layer.momentum = 0.9  # 0.999 needs more steps than there are
     steps = FLAGS.epochs * -(-len(x) // FLAGS.batch_size)
     warm = steps // 10
     rate = keras.optimizers.schedules.CosineDecay(
@@ -139,8 +139,8 @@ def trained(x: "np.ndarray", y: "np.ndarray") -> Any:
     batches = batches.batch(FLAGS.batch_size).map(lambda images, labels: (enlarged(images), labels))
 
     def say(epoch: int, logs: dict[str, float]) -> None:
-        found, channels = dead(kc.fold_batch_normalization(model).model)
-        print(f"epoch {epoch + 1}: {logs}, {found} of {channels} channels dead", file=sys.stderr, flush=True)
+        count, channels = dead(kc.fold_batch_normalization(model).model)
+        print(f"epoch {epoch + 1}: {logs}, {count} of {channels} channels dead", file=sys.stderr, flush=True)
 
     model.fit(
         batches.prefetch(2),
@@ -178,12 +178,12 @@ def measure(
 
     images, labels = test
 
-    def top1(found: "np.ndarray") -> float:
-        return 100 * float(np.mean(found == labels))
+    def top1(predicted: "np.ndarray") -> float:
+        return 100 * float(np.mean(predicted == labels))
 
     folded = kc.fold_batch_normalization(model)
-    found, channels = dead(folded.model)
-    counted: dict[str, Any] = {"channels": channels, "dead": found}
+    count, channels = dead(folded.model)
+    counted: dict[str, Any] = {"channels": channels, "dead": count}
     path = folder / "network.tflite"
     path.write_bytes(by_tensorflow(model, calibration))
     reference = classes_of_file(path, images)
@@ -203,16 +203,16 @@ def measure(
                 layers = overflowing(simulation.model, folded.model)
                 counted["overflow"] = sum(int(each.sum()) for each in layers)
                 counted |= {"kernels": len(layers), "all of them overflow": sum(bool(each.all()) for each in layers)}
-            given = simulation if ranges == "mse" else weights
-            report = kc.export_tflite(given, path, activations="int8", calibration=calibration)
-            simulated, ours = classes_of_model(simulation.model, images), classes_of_file(path, images)
+            source = simulation if ranges == "mse" else weights
+            report = kc.export_tflite(source, path, activations="int8", calibration=calibration)
+            simulated, in_file = classes_of_model(simulation.model, images), classes_of_file(path, images)
             row = empty | {
                 "file": f"W{bits}A8, " + ("ranges chosen" if ranges == "mse" else "ranges measured by the export"),
                 "simulation": top1(simulated),
-                "top-1": top1(ours),
-                "difference": top1(ours) - top1(simulated),
-                "other classes": 100 * float(np.mean(ours != simulated)),
-                "to TensorFlow's": top1(ours) - top1(reference),
+                "top-1": top1(in_file),
+                "difference": top1(in_file) - top1(simulated),
+                "other classes": 100 * float(np.mean(in_file != simulated)),
+                "to TensorFlow's": top1(in_file) - top1(reference),
                 "kB": path.stat().st_size / 1000,
                 "float operators": float_operators(path),
                 "difference of outputs": report.steps[-1].figures["difference of the outputs"],

@@ -1,11 +1,11 @@
-"""Time of the GPFQ solver against the number of features, beside its floor.
+"""Time of the GPFQ solver against the number of features, next to its floor.
 
     python benchmarks/gpfq_scaling.py
     python benchmarks/gpfq_scaling.py --features=1152,4608 --units=128 --repetitions=21
 
 The floor is what blocked GPFQ cannot do without: the product tril(H) @ W and the trailing block updates, at the
 solver's block size, in float64, each timed alone. np.tril(H) itself, a copy, is timed apart and not part of the floor.
-Beside it stand the same products block by block below the diagonal, the least work that gives the same sums: half of
+Next to it stand the same products block by block below the diagonal, the least work that gives the same sums: half of
 the flops of the dense product. All are measured in turn, and the table has medians. Writes gpfq_scaling.{csv,json,md}
 and gpfq_scaling.png. About a minute on two cores.
 """
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     path = results.write(
         FLAGS.results_dir,
         "gpfq_scaling",
-        "GPFQ's solver beside its floor",
+        "GPFQ's solver next to its floor",
         {"medians in milliseconds": rows},
         machine=machine,
         settings={"bits": FLAGS.bits, "repetitions": FLAGS.repetitions, "block_size": BLOCK_SIZE, "dtype": "float64"},
@@ -81,8 +81,8 @@ def layer_statistics(num_features: int, inputs: str) -> LayerStatistics:
     analog, compressed = correlated_rows(num_features, same=inputs == SAME)
     gram = (compressed.T @ compressed).astype(np.float64)
     cross = gram if analog is compressed else (compressed.T @ analog).astype(np.float64)
-    sums = [rows_of.sum(axis=0, dtype=np.float64) for rows_of in (analog, compressed)]
-    return LayerStatistics(len(analog), *sums, gram, cross)
+    sum_analog, sum_compressed = (rows_of.sum(axis=0, dtype=np.float64) for rows_of in (analog, compressed))
+    return LayerStatistics(len(analog), sum_analog, sum_compressed, gram, cross)
 
 
 def measured(statistics: LayerStatistics, num_units: int, inputs: str) -> dict[str, Any]:
@@ -91,15 +91,15 @@ def measured(statistics: LayerStatistics, num_units: int, inputs: str) -> dict[s
     weights = np.random.default_rng(1).standard_normal((num_features, num_units))
     largest = 2 ** (FLAGS.bits - 1) - 1
     alphabet = Alphabet(np.arange(-largest, largest + 1), np.full(num_units, 3.0 / largest))
-    letters = gpfq(weights, statistics, alphabet).astype(np.float64)
+    codes = gpfq(weights, statistics, alphabet).astype(np.float64)
     lower = np.tril(statistics.cross)
     targets = lower @ weights
     seconds = timing.interleaved(
         {
             "tril": lambda: np.tril(statistics.cross),
             "product": lambda: lower @ weights,
-            "updates": lambda: trailing_updates(targets, statistics.gram, letters),
-            "triangular": lambda: triangular_products(statistics, weights, letters),
+            "updates": lambda: trailing_updates(targets, statistics.gram, codes),
+            "triangular": lambda: triangular_products(statistics, weights, codes),
             "solver": lambda: gpfq(weights, statistics, alphabet),
         },
         FLAGS.repetitions,
@@ -120,24 +120,24 @@ def measured(statistics: LayerStatistics, num_units: int, inputs: str) -> dict[s
     }
 
 
-def trailing_updates(targets: np.ndarray, gram: np.ndarray, letters: np.ndarray) -> None:
+def trailing_updates(targets: np.ndarray, gram: np.ndarray, values: np.ndarray) -> None:
     """What right-looking blocks take from the features behind them; `targets` is overwritten."""
     for start in range(0, len(gram) - BLOCK_SIZE, BLOCK_SIZE):
         stop = start + BLOCK_SIZE
-        targets[stop:] -= gram[stop:, start:stop] @ letters[start:stop]
+        targets[stop:] -= gram[stop:, start:stop] @ values[start:stop]
 
 
-def triangular_products(statistics: LayerStatistics, weights: np.ndarray, letters: np.ndarray) -> None:
+def triangular_products(statistics: LayerStatistics, weights: np.ndarray, values: np.ndarray) -> None:
     """All that matrix products can do for the solver, block by block, with nothing above the diagonal blocks."""
     gram, cross = statistics.gram, statistics.cross
     for start in range(0, len(gram), BLOCK_SIZE):
         block = slice(start, start + BLOCK_SIZE)
         targets = np.tril(cross[block, block]) @ weights[block]
         if statistics.same_inputs:
-            targets += gram[block, :start] @ (weights[:start] - letters[:start])
+            targets += gram[block, :start] @ (weights[:start] - values[:start])
         else:
             targets += cross[block, :start] @ weights[:start]
-            targets -= gram[block, :start] @ letters[:start]
+            targets -= gram[block, :start] @ values[:start]
 
 
 def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:

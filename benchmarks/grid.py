@@ -5,8 +5,8 @@
 
 The alphabets are equispaced, ternary to 4 bits, with two scalars: what quantize/quantize_pretrained.py does, with the
 evaluation of each quantized network on all 10,000 test images. DATA holds cifar10.npz. Without --model the network has
-its first weights: the time does not hang on training, and the accuracies then mean nothing and are not written. Writes
-grid.{json,md} and grid_*.csv.
+its first weights: the time does not depend on training, and the accuracies then mean nothing and are not written.
+Writes grid.{json,md} and grid_*.csv.
 """
 
 import pathlib

@@ -4,8 +4,8 @@
     python benchmarks/memory.py --images=1000,20000 --memory_budget=256MB --work_dir=/scratch
 
 Each number of images gets a process of its own: the `cnn` for 32x32x3 images, GPFQ, ternary. The images are random,
-made batch by batch; memory does not hang on what they show. The table has the largest resident memory (VmHWM) of the
-process, and what of it came after TensorFlow, the model and one traced batch were there. Beside it: disk space taken
+made batch by batch; memory does not depend on what they show. The table has the largest resident memory (VmHWM) of the
+process, and what of it came after TensorFlow, the model and one traced batch were there. Next to it: disk space taken
 under --work_dir, which must hold about 0.9 MB an image. Writes memory.{csv,json,md}. About ten minutes on two cores.
 """
 

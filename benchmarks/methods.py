@@ -1,4 +1,4 @@
-"""Every method on ImageNet-sized layers: time beside the floor of its matrix products, and peak memory.
+"""Every method on ImageNet-sized layers: time next to the floor of its matrix products, and peak memory.
 
     python benchmarks/methods.py
     python benchmarks/methods.py --methods=gpfq,optq --layers=conv --repetitions=9
@@ -103,7 +103,7 @@ def in_a_process(layer: str, method: str) -> dict[str, Any]:
 
 
 def measured(layer: str, method: str) -> dict[str, Any]:
-    """Quantizes the network, then times the solver beside its floor; or the message with which it refuses."""
+    """Quantizes the network, then times the solver next to its floor; or the message with which it refuses."""
     import keras
     import numpy as np
     from harness import products
@@ -130,14 +130,14 @@ def measured(layer: str, method: str) -> dict[str, Any]:
     weights = np.asarray(model.get_layer("layer").kernel, np.float64).reshape(-1, FLAGS.units)
     rows = len(weights) + 64 if layer == "conv" else count
     analog, compressed = random_inputs(rows, len(weights))
-    statistics = statistics_of(analog, compressed) if layer == "conv" else ArraySamples(analog, compressed)
+    statistics: Any = statistics_of(analog, compressed) if layer == "conv" else ArraySamples(analog, compressed)
     alphabet = chosen.layer_alphabet(weights[None], [statistics])
 
     def solve() -> Any:
         return chosen.solve(weights, statistics, alphabet, centered=chosen.centers, generator=np.random.default_rng(0))
 
-    codes, letters = solve()
-    decoded = letters.decode(codes).astype(np.float64)
+    codes, fitted_alphabet = solve()
+    decoded = fitted_alphabet.decode(codes).astype(np.float64)
     if layer == "conv":
         parts = products.gram_parts(chosen, weights, statistics, decoded)
     else:

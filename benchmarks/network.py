@@ -1,4 +1,4 @@
-"""Time of a whole quantization beside its floor, by parts, and of the statistics of convolutions in three ways.
+"""Time of a whole quantization next to its floor, by parts, and of the statistics of convolutions in three ways.
 
     python benchmarks/network.py --data=DATA
     python benchmarks/network.py --data=DATA --networks=cnn --num_images=1000 --repetitions=3
@@ -7,10 +7,11 @@
 The floor is one pass of the analog and one of the compressed network over the same batches, each a tf.function that was
 traced before, and the Gram statistics of every layer in their fastest exact form; reading, tracing, solver, radius
 search and the comparison of outputs are all on top. kc.quantize and the floor take turns in one process. The network
-`mlp` takes 25,000 images of MNIST, `cnn` 5,000 of CIFAR-10, with first weights, as time does not hang on training; DATA
-holds mnist.npz and cifar10.npz. Writes network.{json,md} and network_*.csv. About ten minutes on two cores.
+`mlp` takes 25,000 images of MNIST, `cnn` 5,000 of CIFAR-10, with first weights, as time does not depend on training;
+DATA holds mnist.npz and cifar10.npz. Writes network.{json,md} and network_*.csv. About ten minutes on two cores.
 """
 
+import functools
 import logging
 import pathlib
 import statistics
@@ -48,13 +49,13 @@ def main(argv: list[str]) -> None:
     machine = results.machine()
     cli.import_tensorflow()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # each layer's step is traced: that is no news
-    from harness import networks
+    from harness import untrained
 
     wholes, parts, ways = [], [], []
     for name in names:
-        model, dataset = networks.load(name)
-        count = FLAGS.num_images or networks.NUM_IMAGES.get(name, 500)
-        images = networks.training_images(model, dataset, data, count)
+        model, dataset = untrained.load(name)
+        count = FLAGS.num_images or untrained.NUM_IMAGES.get(name, 500)
+        images = untrained.training_images(model, dataset, data, count)
         label = pathlib.Path(name).stem
         wholes.append({"network": label, "images": count} | whole(model, images))
         print(results.markdown(wholes[-1:]), flush=True)
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     path = results.write(
         FLAGS.results_dir,
         "network",
-        "kc.quantize beside its floor",
+        "kc.quantize next to its floor",
         tables,
         machine=machine,
         settings={flag: FLAGS[flag].value for flag in ("levels", "repetitions", "batch_size", "statistics_images")},
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> None:
             "floor = analog pass + compressed pass + statistics, at the fastest of the batch sizes "
             f"{', '.join(FLAGS.floor_batch_sizes)} that fill four batches.",
             "Parts: one call under cProfile, which slows it down; forward includes the comparison of both networks' "
-            "outputs, and trace is Python's share of building TensorFlow's functions.",
+            "outputs, and trace is Python's part in building TensorFlow's functions.",
             f"Statistics: milliseconds for {FLAGS.statistics_images} images; G alone, as where X = X~, and G and H; "
             "deviation: largest difference of G to patches, over its largest entry.",
         ],
@@ -95,18 +96,18 @@ def whole(model: Any, images: Any) -> dict[str, Any]:
 
     import keras_compress as kc
 
-    found: list[Any] = []
+    quantized: list[Any] = []
 
     def quantize() -> None:
-        found[:] = [kc.quantize(model, quantizer(), images, batch_size=FLAGS.batch_size)]
+        quantized[:] = [kc.quantize(model, quantizer(), images, batch_size=FLAGS.batch_size)]
 
     first = timing.seconds(quantize)
-    result = found[0]
+    result = quantized[0]
     paths = [row.path for row in result.report.steps[-1].rows if row.action == "quantized" and row.form == "gram"]
     recorder = Recorder(model, result.model, paths)
     same = recorder.same(tf.convert_to_tensor(images[:64]))
-    given = [int(size) for size in FLAGS.floor_batch_sizes]
-    sizes = [size for size in given if 4 * size <= len(images)] or [min(given)]
+    batch_sizes = [int(size) for size in FLAGS.floor_batch_sizes]
+    sizes = [size for size in batch_sizes if 4 * size <= len(images)] or [min(batch_sizes)]
     for size in sizes:  # warms up
         floor(recorder, images[: 2 * size], size, same)
     rounds: list[dict[str, float]] = []
@@ -166,20 +167,21 @@ def _three_ways_of(path: str, view: Any, inputs: Any) -> dict[str, Any]:
             methods.append("correlation")
     other = inputs + 0.0  # another tensor with the same numbers
 
-    def gram(method: str, *, same: bool) -> Any:
+    def gram(method: str, same: bool) -> Any:
         gatherer = Gatherer(view, gram=True, same=same, name=path, method=method)
         gatherer.add(inputs, inputs if same else other)
-        return gatherer.result()[0].gram
+        statistics: Any = gatherer.result()[0]
+        return statistics.gram
 
     seconds = timing.interleaved(
         {
-            f"{method}, {products}": lambda method=method, same=same: gram(method, same=same)
+            f"{method}, {products}": functools.partial(gram, method, same)
             for method in methods
             for products, same in (("G", True), ("G and H", False))
         },
         FLAGS.repetitions,
     )
-    exact = gram("patches", same=True)
+    exact = gram("patches", True)
     row: dict[str, Any] = {
         "layer": path,
         "input": "x".join(map(str, inputs.shape[1:])),
@@ -191,7 +193,7 @@ def _three_ways_of(path: str, view: Any, inputs: Any) -> dict[str, Any]:
         for products in ("G", "G and H"):
             value = seconds.get(f"{method}, {products}")
             row[f"{method}, {products}"] = None if value is None else 1e3 * value
-        deviation = np.abs(gram(method, same=True) - exact).max() / np.abs(exact).max() if method in methods else None
+        deviation = np.abs(gram(method, True) - exact).max() / np.abs(exact).max() if method in methods else None
         if method != "patches":
             row[f"{method}, deviation"] = None if deviation is None else float(deviation)
     return row

@@ -1,4 +1,4 @@
-"""Accuracy against the alphabet scalar C beside the numbers that the 2021 paper's code published.
+"""Accuracy against the alphabet scalar C next to the numbers that the 2021 paper's code published.
 
     python benchmarks/scalars.py --data=DATA
     python benchmarks/scalars.py --data=DATA --networks=mnist_mlp_raw

@@ -1,14 +1,14 @@
-"""TFLite files: their codes, sizes, accuracies and latencies, beside TensorFlow's converter and ai-edge-quantizer.
+"""TFLite files: their codes, sizes, accuracies and latencies, next to TensorFlow's converter and ai-edge-quantizer.
 
     python benchmarks/tflite.py --data=DATA
     python benchmarks/tflite.py --data=DATA --parts=files --networks=mlperf_resnet8
     python benchmarks/tflite.py --parts=speed
 
-files: every network at every width in every mode and storage, on all test samples: files of integers beside the
-simulation of their own ranges (`kc.quantize_activations`), others beside the Keras model with the same codes. others:
+files: every network at every width in every mode and storage, on all test samples: files of integers next to the
+simulation of their own ranges (`kc.quantize_activations`), others next to the Keras model with the same codes. others:
 what other tools make of the same network, sizes, accuracies and latencies in one run; it needs
 `pip install ai-edge-quantizer==0.10.0` and, for ResNet8, takes MLPerf's reference file if it is there. speed: random
-weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones beside TensorFlow's own
+weights, since only shapes count: a Dense network at 8, 4 and 2 bits, and convolutional ones next to TensorFlow's own
 int8 file. Writes tflite_files, tflite_others and tflite_speed (.json, .md, .csv).
 """
 
@@ -79,7 +79,8 @@ def main(argv: list[str]) -> None:
     cli.import_tensorflow()
     for part in FLAGS.parts:
         with tempfile.TemporaryDirectory() as folder:
-            path = {"files": files, "others": others, "speed": speed}[part](data, pathlib.Path(folder), machine)
+            parts: dict[str, Callable[..., pathlib.Path]] = {"files": files, "others": others, "speed": speed}
+            path = parts[part](data, pathlib.Path(folder), machine)
         print(path.read_text())
 
 
@@ -157,19 +158,19 @@ def files(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> 
         for width, result in quantized.items():
             unrounded = result.model.predict(test, batch_size=BATCH, verbose=0)
             packed.append({"network": name, "width": width} | packed_size(result, folder))
-            for activations, given, simulation in in_all_modes(result, train):
+            for activations, source, simulation in in_all_modes(result, train):
                 expected = None if simulation is None else simulation.predict(test, batch_size=BATCH, verbose=0)
                 content = b""
                 for storage in FLAGS.storages:
                     path = folder / "net.tflite"
                     row = {"network": name, "width": width, "activations": activations, "storage": storage}
-                    figures, as_run = written(given, path, activations, storage, train)
+                    figures, as_run = written(source, path, activations, storage, train)
                     if path.read_bytes() == content:
                         rows.append(rows[-1] | row)  # the same file
                         continue
                     content = path.read_bytes()
                     as_run = None if as_run is None else as_run.predict(test, batch_size=BATCH, verbose=0)
-                    row |= sizes(path, given, float_bytes) | outputs(path, test, labels, unrounded, expected, as_run)
+                    row |= sizes(path, source, float_bytes) | outputs(path, test, labels, unrounded, expected, as_run)
                     floats = "0" if activations.startswith("int8") else "all"
                     row["operators in floating point"] = figures.get("operators in floating point", floats)
                     row["error grows most at"] = figures.get("error grows most at", "")
@@ -193,9 +194,9 @@ def in_all_modes(result: "kc.Result", train: "np.ndarray") -> Iterator[tuple[str
 
 
 def written(
-    given: "kc.Result", path: pathlib.Path, activations: str, storage: str, train: "np.ndarray"
+    source: "kc.Result", path: pathlib.Path, activations: str, storage: str, train: "np.ndarray"
 ) -> tuple[dict[str, Any], Any]:
-    """Writes a file, measuring ranges where `given` has none; what the report says of it.
+    """Writes a file, measuring ranges where `source` has none; what the report says of it.
 
     Also the simulation that it was compared with, where that rounds sums as the runtime's own kernels do.
     """
@@ -203,7 +204,7 @@ def written(
     from keras_compress.export.tflite import exported
 
     mode = activations.partition(",")[0]
-    report, simulation = exported(given, path, train, activations=mode, storage=storage, static_batch=None)
+    report, simulation = exported(source, path, train, activations=mode, storage=storage, static_batch=None)
     layers = [] if simulation is None else simulation.layers
     return report.steps[-1].figures, simulation if any(isinstance(each, RoundInTwoSteps) for each in layers) else None
 
@@ -214,26 +215,26 @@ def worst_files(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     worst = []
     for name, activations in dict.fromkeys((row["network"], row["activations"]) for row in rows):
-        ours = [row for row in rows if (row["network"], row["activations"]) == (name, activations)]
-        small = [row["rest / bound"] for row in ours if row["storage"] == "small"]
-        most = max(ours, key=lambda row: abs(row["difference, points"]))
+        group = [row for row in rows if (row["network"], row["activations"]) == (name, activations)]
+        small = [row["rest / bound"] for row in group if row["storage"] == "small"]
+        most = max(group, key=lambda row: abs(row["difference, points"]))
         worst.append(
             {
                 "network": name,
                 "activations": activations,
                 "samples": most["samples"],
-                "files": len(ours),
-                "codes equal": f"{np.mean([row['codes equal'] for row in ours]):.0%}",
+                "files": len(group),
+                "codes equal": f"{np.mean([row['codes equal'] for row in group]):.0%}",
                 "small: rest / bound": max(small, default=None),
-                "same class where sure": min(row["same class where sure"] for row in ours),
+                "same class where sure": min(row["same class where sure"] for row in group),
                 "difference, points": most["difference, points"],
                 "there": most["width"],
-                "other classes, %": max(row["other classes, %"] for row in ours),
-                "as it is run, %": max(row["as it is run, %"] for row in ours),
+                "other classes, %": max(row["other classes, %"] for row in group),
+                "as it is run, %": max(row["as it is run, %"] for row in group),
                 "from float activations, points": max(
-                    (row["from float activations, points"] for row in ours), key=lambda points: abs(points)
+                    (row["from float activations, points"] for row in group), key=lambda points: abs(points)
                 ),
-                "beyond the limits": sum(beyond(row) for row in ours),
+                "beyond the limits": sum(beyond(row) for row in group),
             }
         )
     return worst
@@ -253,7 +254,7 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
     return results.write(
         FLAGS.results_dir,
         "tflite_files",
-        "TFLite files beside simulations of their ranges, and the Keras models with the same codes",
+        "TFLite files next to simulations of their ranges, and the Keras models with the same codes",
         {"files": rows, "packed": packed},
         machine=machine,
         settings={name: FLAGS[name].value for name in ("num_samples", "test_samples", "seed", "widths", "storages")},
@@ -267,8 +268,8 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
         notes=[
             "codes equal: every kernel's codes, read from the file, in the numbers in which the result has them; "
             "`export_tflite` has compared each of them at its place. In a file of integers a channel whose bias would "
-            "not fit into 32 bits has a larger scale, with which its codes, of no effect beside the bias, become 0: so "
-            "in mlperf_vww_mobilenet025, whose files differ in such channels alone.",
+            "not fit into 32 bits has a larger scale, with which its codes, of no effect next to the bias, become 0: "
+            "so in mlperf_vww_mobilenet025, whose files differ in such channels alone.",
             "small: rest / bound: what is not codes, over 1.1 x (float file - 4 bytes a weight) + 16 bytes a channel; "
             "the float file is that of TensorFlow's converter.",
             'simulation: `kc.quantize_activations(result, samples, ranges=...).model`. "int8, minmax" is the file that '
@@ -276,8 +277,8 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
             '"int8, mse" the one that it makes of what `kc.quantize_activations` gives.',
             "difference: top-1 of the file minus that of its simulation, points; for floats and dynamic, minus that of "
             "the Keras model with the same codes, which has float activations. other classes: of all test samples, "
-            "those with another class than there. same class where sure: share with the same class, of those whose two "
-            f"highest outputs differ by more than {SURE:g} there.",
+            "those with another class than there. same class where sure: fraction with the same class, of those whose "
+            f"two highest outputs differ by more than {SURE:g} there.",
             "as it is run: other classes than those of the simulation that `export_tflite` compares the file with. "
             "LiteRT runs 4-bit convolutions in kernels of its own, which round each sum twice; that simulation too.",
             "from float activations: top-1 of the file minus that of the Keras model with the same codes.",
@@ -295,7 +296,7 @@ def write_files(rows: list[dict[str, Any]], packed: list[dict[str, Any]], machin
 
 
 def packed_size(result: "kc.Result", folder: pathlib.Path) -> dict[str, Any]:
-    """Bytes of the packed file beside what its numbers need."""
+    """Bytes of the packed file next to what its numbers need."""
     import math
 
     import keras_compress as kc
@@ -311,7 +312,7 @@ def packed_size(result: "kc.Result", folder: pathlib.Path) -> dict[str, Any]:
 
 
 def sizes(path: pathlib.Path, result: "kc.Result", float_bytes: int) -> dict[str, Any]:
-    """Bytes of a file, of its codes, and of the rest beside its bound; whether the codes are those of the result."""
+    """Bytes of a file, of its codes, and of the rest next to its bound; whether the codes are those of the result."""
     import numpy as np
 
     from keras_compress.measurement import flatbuffer
@@ -350,14 +351,14 @@ def outputs(
 
     from keras_compress.measurement.tflite import runner_of
 
-    (ours,) = runner_of(path, threads=2).outputs([x], BATCH)
+    (file_outputs,) = runner_of(path, threads=2).outputs([x], BATCH)
     expected = unrounded if simulated is None else simulated
     ordered = np.sort(expected, axis=1)
     sure = ordered[:, -1] - ordered[:, -2] > SURE
-    same = ours.argmax(axis=1) == expected.argmax(axis=1)
-    equal = same if as_run is None else ours.argmax(axis=1) == as_run.argmax(axis=1)
+    same = file_outputs.argmax(axis=1) == expected.argmax(axis=1)
+    equal = same if as_run is None else file_outputs.argmax(axis=1) == as_run.argmax(axis=1)
     top1, expected_top1, keras_top1 = (
-        100 * float(np.mean(each.argmax(axis=1) == labels)) for each in (ours, expected, unrounded)
+        100 * float(np.mean(each.argmax(axis=1) == labels)) for each in (file_outputs, expected, unrounded)
     )
     return {
         "samples": len(x),
@@ -376,7 +377,7 @@ Writer = Callable[[pathlib.Path], Any]  # writes a file
 
 
 def others(data: pathlib.Path, folder: pathlib.Path, machine: dict[str, Any]) -> pathlib.Path:
-    """Ours beside the converter's, ai-edge-quantizer's and the reference file."""
+    """Ours next to the converter's, ai-edge-quantizer's and the reference file."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for name, model, train, test, labels in loaded(data, FLAGS.others_networks):
         rows: list[dict[str, Any]] = []
@@ -425,15 +426,15 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
     """Tool, weights, activations, and what writes the file."""
     import keras_compress as kc
 
-    def exported(given: Any, **settings: Any) -> Writer:
-        return lambda path: kc.export_tflite(given, path, calibration=train, **settings)
+    def exported(source: Any, **settings: Any) -> Writer:
+        return lambda path: kc.export_tflite(source, path, calibration=train, **settings)
 
-    def ours(method: str, result: Any) -> Iterator[tuple[str, str, str, Writer]]:
+    def own_files(method: str, result: Any) -> Iterator[tuple[str, str, str, Writer]]:
         rounded = kc.quantize_activations(result, train)
-        for mode, given in (("float", result), ("dynamic", result), ("int8", result), ("int8, our ranges", rounded)):
+        for mode, source in (("float", result), ("dynamic", result), ("int8", result), ("int8, our ranges", rounded)):
             for storage in ("fast", "small"):
                 settings = {"activations": mode.partition(",")[0], "storage": storage}
-                yield f"ours, {method}", f"{width}, {storage}", mode, exported(given, **settings)
+                yield f"ours, {method}", f"{width}, {storage}", mode, exported(source, **settings)
 
     def by_edge_quantizer(source: pathlib.Path, recipe: Any) -> Writer:
         return lambda path: edge_quantizer(source, path, recipe, train)
@@ -450,15 +451,15 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
     with kc.Calibration(folded.model, train) as calibration:
         for width in ("8 bits", "4 bits", "ternary"):
             result = kc.quantize(folded, kc.GPFQ(alphabet=alphabet(width)), calibration)
-            yield from ours("GPFQ", result)
+            yield from own_files("GPFQ", result)
             if width == "4 bits":
                 kc.export_tflite(result.model, decoded)
-                weights = "ai-edge-quantizer, recovery of our GPFQ codes", "int4", "weight-only"
-                yield *weights, by_edge_quantizer(decoded, recovery())
+                recovered = "ai-edge-quantizer, recovery of our GPFQ codes", "int4", "weight-only"
+                yield *recovered, by_edge_quantizer(decoded, recovery())
             if width != "8 bits":  # where there is nothing left to gain
                 fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
                 result = kc.distill_scales(kc.quantize(folded, fitted, calibration), folded, calibration)
-                yield from ours("OPTQ, corrected, refined, distilled", result)
+                yield from own_files("OPTQ, corrected, refined, distilled", result)
 
 
 def by_converter(model: Any, kind: str, samples: "np.ndarray") -> Writer:
@@ -562,16 +563,16 @@ def speed(data: pathlib.Path | None, folder: pathlib.Path, machine: dict[str, An
         paths = [folder / f"converter_{kind}.tflite" for kind in ("int8", "float")]
         for path, kind in zip(paths, ("int8", "float"), strict=True):
             by_converter(model, kind, samples)(path)
-        wanted = {"no codes, int8": (model, "int8", "fast")}
+        exports = {"no codes, int8": (model, "int8", "fast")}
         for width in ("8 bits", "4 bits"):
             result = kc.quantize(folded, kc.MSQ(alphabet=alphabet(width)))
-            wanted |= {f"ours, {width}, int8, {storage}": (result, "int8", storage) for storage in ("fast", "small")}
-            wanted[f"ours, {width}, float, fast"] = (result, "float", "fast")
-        for index, (given, mode, storage) in enumerate(wanted.values()):
+            exports |= {f"ours, {width}, int8, {storage}": (result, "int8", storage) for storage in ("fast", "small")}
+            exports[f"ours, {width}, float, fast"] = (result, "float", "fast")
+        for index, (source, mode, storage) in enumerate(exports.values()):
             paths.append(folder / f"{index}.tflite")
-            kc.export_tflite(given, paths[-1], activations=mode, storage=storage, calibration=samples)
+            kc.export_tflite(source, paths[-1], activations=mode, storage=storage, calibration=samples)
         for file, path, timing in zip(
-            ("converter, int8", "converter, float", *wanted), paths, in_turn(paths), strict=True
+            ("converter, int8", "converter, float", *exports), paths, in_turn(paths), strict=True
         ):
             row = {"network": name, "file": file, "kB": path.stat().st_size / 1000, "ms": timing.milliseconds}
             tables["convolutional"].append(row | {"ratio to the converter's int8": timing.ratio})
@@ -600,13 +601,13 @@ def sparse_rows(model: Any, folder: pathlib.Path) -> list[dict[str, Any]]:
     full = [layer.kernel.numpy() for layer in model.layers]
     kc.export_tflite(model, folder / "dense.tflite")
     paths, kinds = [folder / "dense.tflite"], [("no zeros", "fast")]
-    for share, block in itertools.product((0.8, 0.9), (1, 4)):
+    for fraction, block in itertools.product((0.8, 0.9), (1, 4)):
         generator = np.random.default_rng(FLAGS.seed)
         for layer, kernel in zip(model.layers[:-1], full, strict=False):
-            kept = generator.uniform(size=(kernel.shape[0] // block, kernel.shape[1])) >= share
+            kept = generator.uniform(size=(kernel.shape[0] // block, kernel.shape[1])) >= fraction
             layer.kernel.assign(kernel * kept.repeat(block, axis=0))
-        kinds.append((f"{share:.0%} zeros" + (" in blocks (4, 1)" if block == 4 else ""), "sparse"))
-        paths.append(folder / f"sparse_{share}_{block}.tflite")
+        kinds.append((f"{fraction:.0%} zeros" + (" in blocks (4, 1)" if block == 4 else ""), "sparse"))
+        paths.append(folder / f"sparse_{fraction}_{block}.tflite")
         kc.export_tflite(model, paths[-1], storage="sparse")
     rows = []
     for (zeros, storage), path, timing in zip(kinds, paths, in_turn(paths), strict=True):

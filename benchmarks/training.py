@@ -1,10 +1,10 @@
-"""The tutorials' small network on MNIST, pruned and trained with rounding.
+"""The tutorials' small network on MNIST: pruning and quantization-aware training.
 
     python benchmarks/training.py --data=DATA
 
-Each seed trains the network, prunes it to 80 % zeros and trains it on with rounding (`kc.workflows`), as in the
-tutorials: ten epochs, batches of 35; ten epochs at most, batches of 500. Accuracies are those on all test images, sizes
-those of float weights after gzip for pruning, and of TFLite files after gzip for quantization-aware training. Two
+Each seed trains the network, prunes it to 80 % zeros and gives it quantization-aware training (`kc.workflows`), as in
+the tutorials: ten epochs, batches of 35; ten epochs at most, batches of 500. Accuracies are those on all test images,
+sizes those of float weights after gzip for pruning, and of TFLite files after gzip for quantization-aware training. Two
 minutes a seed on two cores. Writes training_mnist (.json, .md, .csv).
 """
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         keras.utils.set_random_seed(int(seed))
         rows.append({"seed": int(seed)} | pruned(train, mnist.y_train, test, mnist.y_test))
         keras.utils.set_random_seed(int(seed))
-        rows[-1] |= rounded(train, mnist.y_train, test, mnist.y_test)
+        rows[-1] |= quantization_aware(train, mnist.y_train, test, mnist.y_test)
         print(results.markdown([rows[-1]]), flush=True)
     path = results.write(
         FLAGS.results_dir,
@@ -75,7 +75,7 @@ def pruned(x: Any, y: Any, x_test: Any, y_test: Any) -> dict[str, float]:
     }
 
 
-def rounded(x: Any, y: Any, x_test: Any, y_test: Any) -> dict[str, float]:
+def quantization_aware(x: Any, y: Any, x_test: Any, y_test: Any) -> dict[str, float]:
     """The second tutorial."""
     import keras_compress as kc
 

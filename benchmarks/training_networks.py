@@ -1,15 +1,15 @@
-"""Networks that others trained, pruned, clustered and trained with rounding.
+"""Networks that others trained: pruning, clustering and quantization-aware training.
 
     python benchmarks/training_networks.py --data=DATA
     python benchmarks/training_networks.py --data=DATA --parts=labelled --networks=deepxplore_lenet1
 
-labelled: each of --networks is pruned to 50 and 80 % and trained with rounding to 8 and 4 bits, for --epochs passes
-over all training images, those of cifar10 mirrored and shifted, by Adam at a learning rate that falls from
+labelled: each of --networks is pruned to 50 and 80 % and gets quantization-aware training at 8 and 4 bits, for --epochs
+passes over all training images, those of cifar10 mirrored and shifted, by Adam at a learning rate that falls from
 --learning_rate to zero in half a cosine, and exported; accuracies on all test images. unlabelled: the same for networks
-without data here, towards the classes that they themselves give to CIFAR-10's images, enlarged, or to noise; the share
-of 1,000 other inputs that keep their class. chains: techniques one after the other on --chained; sizes are those of
-weights, and of TFLite files with codes in 8 or 4 bits, after gzip. Half an hour on two cores. Writes training_networks
-(.json, .md, .csv).
+without data here, towards the classes that they themselves give to CIFAR-10's images, enlarged, or to noise; the
+fraction of 1,000 other inputs that keep their class. chains: techniques one after the other on --chained; sizes are
+those of weights, and of TFLite files with codes in 8 or 4 bits, after gzip. Half an hour on two cores. Writes
+training_networks (.json, .md, .csv).
 """
 
 import pathlib
@@ -58,33 +58,33 @@ def main(argv: list[str]) -> None:
     data = results.data_folder(FLAGS.data)
     machine = results.machine()
     cli.import_tensorflow()
-    made = {"labelled": labelled, "unlabelled": unlabelled, "chains": chains}
+    functions = {"labelled": labelled, "unlabelled": unlabelled, "chains": chains}
     tables: dict[str, list[dict[str, Any]]] = {}
     for part in FLAGS.parts:
-        for row in made[part](data):
+        for row in functions[part](data):
             tables.setdefault(part, []).append(row)
             print(results.markdown([row]).splitlines()[-1], flush=True)
     path = results.write(
         FLAGS.results_dir,
         "training_networks",
-        "Networks that others trained, pruned, clustered and trained with rounding",
+        "Networks that others trained: pruning, clustering and quantization-aware training",
         tables,
         machine=machine,
         settings={"epochs": FLAGS.epochs, "learning_rate": FLAGS.learning_rate},
         notes=[
             "One seed. labelled: accuracies on all test images, percent. TFLite: the float file of a pruned network, "
-            "the file of the trained graph of a rounded one. gzipped size: weights as float32 after gzip, over those "
-            "of the float network.",
-            "unlabelled: inputs that keep the float network's class, percent, of 1,000 that were not trained on.",
-            "chains: accuracies on all test images, percent; sizes as shares of those of the float network: weights as "
-            'float32 after gzip, and the TFLite file (storage="small", float activations) after gzip.',
+            "that of the trained graph after quantization-aware training. gzipped size: weights as float32 after gzip, "
+            "over those of the float network.",
+            "unlabelled: inputs that keep the float network's class, percent, of 1,000 outside of the training.",
+            "chains: accuracies on all test images, percent; sizes as fractions of those of the float network: weights "
+            'as float32 after gzip, and the TFLite file (storage="small", float activations) after gzip.',
         ],
     )
     print(path.read_text())
 
 
 class Task(NamedTuple):
-    """A network and what it is trained on."""
+    """A network and the data of its training."""
 
     model: Any
     train: Any
@@ -174,12 +174,12 @@ def chains(data: pathlib.Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"The file of the network {name!r} is not there.")
         task = task_of(network, data)
         steps = {
-            "pruned to 80 %": lambda given, task=task: kc.prune_magnitude(given, task.train, **task.training()),
-            "16 clusters": lambda given, task=task: kc.cluster_weights(given, task.train, **task.training()),
-            "8 bits, trained": lambda given, task=task: kc.quantization_aware_training(
-                given, task.train, **task.training()
+            "pruned to 80 %": lambda source, task=task: kc.prune_magnitude(source, task.train, **task.training()),
+            "16 clusters": lambda source, task=task: kc.cluster_weights(source, task.train, **task.training()),
+            "8 bits, trained": lambda source, task=task: kc.quantization_aware_training(
+                source, task.train, **task.training()
             ),
-            "4 bits, GPFQ": lambda given, task=task: kc.quantize(given, kc.GPFQ(bits=4), task.calibration),
+            "4 bits, GPFQ": lambda source, task=task: kc.quantize(source, kc.GPFQ(bits=4), task.calibration),
         }
         done: dict[tuple[str, ...], Any] = {(): kc.Result(task.model)}
         float_sizes = sizes_of(done[()])

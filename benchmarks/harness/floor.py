@@ -15,7 +15,7 @@ class Recorder:
 
     Args:
         analog, compressed: models of equal architecture with one input.
-        paths: layers whose inputs are wanted.
+        paths: layers whose inputs are recorded.
     """
 
     def __init__(self, analog: Any, compressed: Any, paths: list[str]):

@@ -42,7 +42,9 @@ def _seconds(stats: Any, part: str) -> Iterator[float]:
     called = False
     for (path, _, name), (_, _, _, total, callers) in stats.stats.items():
         place = path.replace("\\", "/")
-        if not any(place.endswith(f"/keras_compress/{file}") and name == wanted for file, wanted in FUNCTIONS[part]):
+        if not any(
+            place.endswith(f"/keras_compress/{file}") and name == function for file, function in FUNCTIONS[part]
+        ):
             continue
         called = True
         if part == "store":

@@ -30,20 +30,20 @@ BLOCK = 128
 Parts = dict[str, Callable[[], Any]]  # what it is: a function that does it
 
 
-def gram_parts(quantizer: Any, weights: np.ndarray, statistics: LayerStatistics, letters: np.ndarray) -> Parts:
+def gram_parts(quantizer: Any, weights: np.ndarray, statistics: LayerStatistics, values: np.ndarray) -> Parts:
     """The floor of a quantizer's Gram form; empty for a memoryless one.
 
     Args:
         quantizer: a `kc.Quantizer`.
         weights: (N, n) W.
         statistics: G and H, which differ.
-        letters: (N, n) Q, as float64.
+        values: (N, n) Q, as float64.
     """
     gram, cross = statistics.gram, statistics.cross
     kind, sweeps, copies = _settings(quantizer)
     if kind == "MSQ":
         return {}
-    many = np.tile(letters, copies)
+    many = np.tile(values, copies)
     residual = np.zeros(many.shape)
     passes = getattr(quantizer, "alignment", 1)
     starts = f" of {copies} starts" if copies > 1 else ""
@@ -60,29 +60,29 @@ def gram_parts(quantizer: Any, weights: np.ndarray, statistics: LayerStatistics,
         parts["tril(H) W"] = lambda: lower_product(cross, weights)
     if passes > 1:
         lower = np.asfortranarray(np.tril(gram))
-        parts[f"{passes} tril(G)^-1 R"] = lambda: [triangular_solution(lower, letters) for _ in range(passes)]
-        parts[f"{passes - 1} triu(G) V"] = lambda: [upper_product(gram, letters) for _ in range(passes - 1)]
+        parts[f"{passes} tril(G)^-1 R"] = lambda: [triangular_solution(lower, values) for _ in range(passes)]
+        parts[f"{passes - 1} triu(G) V"] = lambda: [upper_product(gram, values) for _ in range(passes - 1)]
     if sweeps:
         parts[f"G Q{starts}"] = lambda: gram @ many
-        parts[f"{sweeps} G dQ{starts}"] = lambda: [sweep(gram, many, residual) for _ in range(sweeps)]
+        parts[f"{sweeps} G dQ{starts}"] = lambda: _repeat(sweeps, sweep, gram, many, residual)
     elif kind not in ("OPTQ", "Qronos"):
         parts["tril(G) Q"] = lambda: lower_product(gram, many)
     return parts
 
 
-def direct_parts(quantizer: Any, weights: np.ndarray, samples: ArraySamples, letters: np.ndarray) -> Parts:
+def direct_parts(quantizer: Any, weights: np.ndarray, samples: ArraySamples, values: np.ndarray) -> Parts:
     """The floor of a quantizer's direct form; empty for a memoryless one.
 
     Args:
         quantizer: a `kc.Quantizer` with a direct form.
         weights: (N, n) W.
         samples: X and X~, which differ, in float64.
-        letters: (N, n) Q, as float64.
+        values: (N, n) Q, as float64.
     """
     kind, sweeps, copies = _settings(quantizer)
     if kind == "MSQ":
         return {}
-    many = np.tile(letters, copies)
+    many = np.tile(values, copies)
     residual = np.zeros((samples.count, many.shape[1]))
     passes = getattr(quantizer, "alignment", 1)
     times = 1 + sweeps + (passes if passes > 1 else 0)
@@ -90,9 +90,14 @@ def direct_parts(quantizer: Any, weights: np.ndarray, samples: ArraySamples, let
     starts = f" of {copies} starts" if copies > 1 else ""
     return {
         "X W": lambda: outputs(samples.analog, weights, np.zeros((samples.count, weights.shape[1]))),
-        f"{often}X~^T u{starts}": lambda: [slopes(samples.compressed, residual) for _ in range(times)],
-        f"{often}X~ Q{starts}": lambda: [outputs(samples.compressed, many, residual) for _ in range(times)],
+        f"{often}X~^T u{starts}": lambda: _repeat(times, slopes, samples.compressed, residual),
+        f"{often}X~ Q{starts}": lambda: _repeat(times, outputs, samples.compressed, many, residual),
     }
+
+
+def _repeat(times: int, function: Callable[..., Any], *arguments: Any) -> None:
+    for _ in range(times):
+        function(*arguments)
 
 
 def _settings(quantizer: Any) -> tuple[str, int, int]:

@@ -42,7 +42,7 @@ def data_folder(flag: str | None) -> pathlib.Path:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers hang on: processor, cores, versions, threads, how busy the machine is, and the commit."""
+    """What the numbers depend on: processor, cores, versions, threads, how busy the machine is, and the commit."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -11,7 +11,7 @@ from keras_compress.files import replacing
 from keras_compress.sweep.records import Records
 
 WIDTHS = {3: "ternary", 4: "2 bits", 7: "3 bits", 15: "4 bits", 255: "8 bits"}
-COMPARED = ("gpfq", "msq")  # variants that README sets beside the best one
+COMPARED = ("gpfq", "msq")  # variants that README sets next to the best one
 MARKS = ("<!-- accuracy-table -->\n", "<!-- /accuracy-table -->\n")
 PANEL = (1.9, 0.19)  # inches: width of a panel, height of a line
 LEAST_LOSS = 0.1  # points of top-1 up to which the axis of losses is linear
@@ -37,13 +37,13 @@ def summary(rows: Iterable[Row]) -> list[Row]:
         groups.setdefault((row["model"], row["levels"], variant_of(row)), []).append(row)
     networks = list(dict.fromkeys(model for model, _, _ in groups))
     variants = list(VARIANTS)
-    found = []
+    means = []
     for (model, levels, variant), group in sorted(
         groups.items(), key=lambda item: (networks.index(item[0][0]), item[0][1], variants.index(item[0][2]))
     ):
         top1 = [100 * row["top1"] for row in group]
         errors = [100 * row["layer_error"] for row in group]
-        found.append(
+        means.append(
             {
                 "network": model,
                 "width": width_of(levels),
@@ -62,7 +62,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
                 "float kB": round(group[0]["raw_bytes"] / 1e3, 1),
             }
         )
-    return found
+    return means
 
 
 def width_of(levels: int) -> str:
@@ -73,11 +73,11 @@ def network_tables(means: Sequence[Row]) -> dict[str, str]:
     """For each network a Markdown table: a line for each variant, for each width top-1 and layer error; best bold."""
     tables = {}
     for network in dict.fromkeys(row["network"] for row in means):
-        ours = [row for row in means if row["network"] == network]
-        cells = {(row["variant"], row["levels"]): row for row in ours}
-        widths = sorted({row["levels"] for row in ours})
-        best = {levels: best_row(row for row in ours if row["levels"] == levels) for levels in widths}
-        least = {levels: min(row["layer error"] for row in ours if row["levels"] == levels) for levels in widths}
+        rows = [row for row in means if row["network"] == network]
+        cells = {(row["variant"], row["levels"]): row for row in rows}
+        widths = sorted({row["levels"] for row in rows})
+        best = {levels: best_row(row for row in rows if row["levels"] == levels) for levels in widths}
+        least = {levels: min(row["layer error"] for row in rows if row["levels"] == levels) for levels in widths}
         lines = [["method", *(text for levels in widths for text in (width_of(levels), "error"))]]
         for variant in (name for name in VARIANTS if any(key[0] == name for key in cells)):
             line = [label(variant)]
@@ -89,7 +89,7 @@ def network_tables(means: Sequence[Row]) -> dict[str, str]:
                 line.append(_mean(row, "top-1", bold=row["top-1"] == best[levels]["top-1"]))
                 line.append(_mean(row, "layer error", bold=row["layer error"] == least[levels], spread=False))
             lines.append(line)
-        tables[f"{network}, float {ours[0]['float']:.2f}"] = _markdown(lines, left=1)
+        tables[f"{network}, float {rows[0]['float']:.2f}"] = _markdown(lines, left=1)
     return tables
 
 
@@ -103,9 +103,9 @@ def readme_block(rows: Iterable[Row]) -> str:
     means = summary(rows)
     lines = [["network", "float", "width", "best method", "top-1", "layer error", *map(label, COMPARED)]]
     for network in dict.fromkeys(row["network"] for row in means):
-        ours = [row for row in means if row["network"] == network]
-        for index, levels in enumerate(sorted({row["levels"] for row in ours})):
-            column = {row["variant"]: row for row in ours if row["levels"] == levels}
+        network_rows = [row for row in means if row["network"] == network]
+        for index, levels in enumerate(sorted({row["levels"] for row in network_rows})):
+            column = {row["variant"]: row for row in network_rows if row["levels"] == levels}
             best = best_row(column.values())
             lines.append(
                 [
@@ -181,8 +181,8 @@ def _draw(means: Sequence[Row], value: str, title: str, scale: Any, folder: path
     grid = figure.subplots(len(widths), len(networks), sharey=True, sharex="col", squeeze=False)
     for panels, levels in zip(grid, widths, strict=True):
         for axes, network in zip(panels, networks, strict=True):
-            ours = [row for row in means if (row["network"], row["levels"]) == (network, levels)]
-            for row in ours:
+            panel_rows = [row for row in means if (row["network"], row["levels"]) == (network, levels)]
+            for row in panel_rows:
                 method, rule = VARIANTS[row["variant"]]
                 axes.errorbar(
                     row[value],

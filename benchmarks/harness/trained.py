@@ -49,7 +49,7 @@ FOREIGN: dict[str, tuple[str, str, Preprocessing, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Where a network lies and what it wants."""
+    """Where a network lies and what it expects."""
 
     name: str
     path: pathlib.Path
@@ -77,7 +77,7 @@ def find(name: str, trained_dir: pathlib.Path, foreign_dir: pathlib.Path) -> Tra
     if not path.is_file():
         return None
     if not path.with_suffix(".json").is_file():
-        raise InputError(f"The network {str(path)!r} has no model card {name}.json beside it.")
+        raise InputError(f"The network {str(path)!r} has no model card {name}.json next to it.")
     card = ModelCard.read(path.with_suffix(".json"))
     return Trained(
         name, path, pathlib.PurePath(card.dataset).stem, card.preprocessing, f"`{card.architecture}`, trained here"

@@ -9,9 +9,9 @@ Brevitas and PyTorch (its CPU build is enough) are no dependencies of keras_comp
 keras_compress in it, keeps them apart. All runs in one process. Three parts, each with its own files:
 
 codes: layer by layer, `gpfq_mode` gets the X, X~, weights and scales that `keras_compress.numerics.gpfq` gets, in
-float64 and in its default float32. Where a neuron's codes differ: how far from halfway between two letters the
-argument of the first difference lies, in steps of the alphabet, beside what rounding the terms of its sum can change.
-All later letters of the neuron follow another path.
+float64 and in its default float32. Where a neuron's codes differ: how far from halfway between two values the
+argument of the first difference lies, in steps of the alphabet, next to what rounding the terms of its sum can change.
+All later values of the neuron follow another path.
 
 updates: seconds of `update()` alone, the statistics being there on both sides, in turn with our solvers, on as many
 threads. Brevitas computes in float32, its default; we in float64.
@@ -61,7 +61,7 @@ PARTS = ["codes", "updates", "accuracy"]
 NEEDED = {"brevitas": "brevitas==0.13.4", "torch": "torch", "tqdm": "tqdm"}
 NETWORK = "mlperf_resnet8"  # of the accuracies
 WIDTHS = {15: "4 bits", 7: "3 bits", 4: "2 bits", 3: "ternary"}
-OURS, THEIRS = "keras_compress", "Brevitas"
+PACKAGE, PEER = "keras_compress", "Brevitas"
 REFINED = "OPTQ, corrected, refined"
 BEST = f"{REFINED}, distilled"  # our best method, with fitted scales
 PRECISIONS = ("float64", "float32")
@@ -116,7 +116,7 @@ def check_installed() -> None:
     if missing:
         raise InputError(
             f"{', '.join(NEEDED)} are needed. Received: an environment without {', '.join(missing)}. Install them "
-            f"beside keras_compress, best in an environment of its own: pip install {' '.join(NEEDED.values())}"
+            f"next to keras_compress, best in an environment of its own: pip install {' '.join(NEEDED.values())}"
         )
 
 
@@ -131,8 +131,8 @@ def whole_numbers(flag: str, *, low: int = 1, allowed: list[int] | None = None) 
     except ValueError:
         values = []
     if not values or min(values) < low or (allowed and not set(values) <= set(allowed)):
-        wanted = f"some of {', '.join(map(str, allowed))}" if allowed else f"whole numbers from {low} upwards"
-        raise InputError(f"--{flag} takes {wanted}. Received: {','.join(FLAGS[flag].value)}.")
+        expected = f"some of {', '.join(map(str, allowed))}" if allowed else f"whole numbers from {low} upwards"
+        raise InputError(f"--{flag} takes {expected}. Received: {','.join(FLAGS[flag].value)}.")
     return values
 
 
@@ -145,27 +145,27 @@ def network(name: str, data: pathlib.Path) -> tuple[Any, Any] | None:
     import keras_compress as kc
     from keras_compress import sweep, zoo
 
-    found = networks.find(name, data)
-    if found is None:
+    trained = networks.find(name, data)
+    if trained is None:
         print(f"{name}: its file is not there, left out", file=sys.stderr)
         return None
-    dataset = zoo.load_dataset(str(data / f"{found.dataset}.npz"))
-    samples = sweep.Samples.of(dataset, found.preprocessing)
-    return kc.fold_batch_normalization(kc.load_model(found.path)).model, samples
+    dataset = zoo.load_dataset(str(data / f"{trained.dataset}.npz"))
+    samples = sweep.Samples.of(dataset, trained.preprocessing)
+    return kc.fold_batch_normalization(kc.load_model(trained.path)).model, samples
 
 
 # codes
 
 
 def codes(data: pathlib.Path, levels: list[int], machine: Row) -> None:
-    """Our codes beside those of `gpfq_mode`, for each layer."""
+    """Our codes next to those of `gpfq_mode`, for each layer."""
     rows: list[Row] = []
     differences: list[Row] = []
     for name in FLAGS.networks:
-        found = network(name, data)
-        if found is None:
+        loaded = network(name, data)
+        if loaded is None:
             continue
-        model, samples = found
+        model, samples = loaded
         images = samples.calibration(FLAGS.num_images, seed=0)
         for num_levels in levels:
             for layer, matrix, analog, compressed, alphabet in layers(model, images, num_levels):
@@ -188,10 +188,10 @@ def codes(data: pathlib.Path, levels: list[int], machine: Row) -> None:
         settings={"num_images": FLAGS.num_images, "levels": levels},
         notes=[
             f"{versions(machine)}. Brevitas computes in the precision named; ours always in float64.",
-            "N: features; m: rows of X and X~; the columns float64 and float32 say which share of the codes is equal.",
+            "N: features; m: rows of X and X~; columns float64 and float32: the fraction of codes that are equal.",
             "BatchNorm folded first; X~ from our GPFQ of the layers before, uncentred; scales by the rule mse.",
             "First differences: in each neuron whose codes differ, the first feature at which they do. Distance: of "
-            "the argument in float64 from halfway between two letters, in steps of the alphabet. Rounding: what "
+            "the argument in float64 from halfway between two values, in steps of the alphabet. Rounding: what "
             "that precision can change of it by rounding the terms of its sum alone: unit roundoff * sum of |terms|.",
         ],
     )
@@ -222,46 +222,48 @@ def compared(
     """A row for one layer, and its neurons' first differences."""
     import brevitas_side
 
-    facts = statistics_of(analog, compressed)
-    ours = gpfq(matrix.astype(np.float64), facts, alphabet)
+    layer_statistics = statistics_of(analog, compressed)
+    package_codes = gpfq(matrix.astype(np.float64), layer_statistics, alphabet)
     row: Row = {"N": matrix.shape[0], "n_out": matrix.shape[1], "m": len(analog)}
-    found: list[Row] = []
+    differences: list[Row] = []
     for precision in PRECISIONS:
         arguments = ("GPFQ", matrix, analog, compressed, len(alphabet.levels), alphabet.scale, precision)
         with brevitas_side.layer_job(*arguments) as job:
             job.update()
-            theirs = job.codes()
-        row[precision] = float(np.mean(ours == theirs))
-        found += [
-            {"precision": precision} | first_difference(matrix, facts, alphabet, ours, theirs, neuron, precision)
-            for neuron in np.flatnonzero((ours != theirs).any(axis=0))
+            peer_codes = job.codes()
+        row[precision] = float(np.mean(package_codes == peer_codes))
+        differences += [
+            {"precision": precision}
+            | first_difference(matrix, layer_statistics, alphabet, package_codes, peer_codes, int(neuron), precision)
+            for neuron in np.flatnonzero((package_codes != peer_codes).any(axis=0))
         ]
-    row["neurons that differ"] = sum(difference["precision"] == PRECISIONS[-1] for difference in found)
-    return row, found
+    row["neurons that differ"] = sum(difference["precision"] == PRECISIONS[-1] for difference in differences)
+    return row, differences
 
 
 def first_difference(
     matrix: np.ndarray,
-    facts: LayerStatistics,
+    layer_statistics: LayerStatistics,
     alphabet: Alphabet,
-    ours: np.ndarray,
-    theirs: np.ndarray,
+    package_codes: np.ndarray,
+    peer_codes: np.ndarray,
     neuron: int,
     precision: str,
 ) -> Row:
-    """How far from halfway between two letters a neuron's codes part, and how far rounding reaches there."""
-    feature = int(np.argmax(ours[:, neuron] != theirs[:, neuron]))
+    """How far from halfway between two values a neuron's codes part, and how far rounding reaches there."""
+    feature = int(np.argmax(package_codes[:, neuron] != peer_codes[:, neuron]))
     weights = matrix[: feature + 1, neuron].astype(np.float64)
-    letters = alphabet.decode(ours)[:feature, neuron].astype(np.float64)
-    terms = np.concatenate([facts.cross[feature, : feature + 1] * weights, -facts.gram[feature, :feature] * letters])
-    step = facts.gram[feature, feature] * alphabet.unit[neuron]
+    values = alphabet.decode(package_codes)[:feature, neuron].astype(np.float64)
+    gram, cross = layer_statistics.gram, layer_statistics.cross
+    terms = np.concatenate([cross[feature, : feature + 1] * weights, -gram[feature, :feature] * values])
+    step = gram[feature, feature] * alphabet.unit[neuron]
     argument = terms.sum() / step
     unit_roundoff = np.finfo(precision).eps / 2
     return {
         "neuron": int(neuron),
         "feature": feature,
-        "ours": int(ours[feature, neuron]),
-        "theirs": int(theirs[feature, neuron]),
+        "ours": int(package_codes[feature, neuron]),
+        "theirs": int(peer_codes[feature, neuron]),
         "distance": float(abs(argument - np.floor(argument) - 0.5)),
         "rounding": float(unit_roundoff * np.abs(terms).sum() / abs(step)),
     }
@@ -269,14 +271,14 @@ def first_difference(
 
 def in_all(rows: list[Row], differences: list[Row]) -> list[Row]:
     """A row for each network and precision."""
-    found = []
+    totals = []
     for name in [*dict.fromkeys(row["network"] for row in rows), "all"]:
         chosen = [row for row in rows if name in (row["network"], "all")]
         sizes = [row["N"] * row["n_out"] for row in chosen]
         for precision in PRECISIONS:
             parted = [d for d in differences if name in (d["network"], "all") and d["precision"] == precision]
             equal = round(sum(row[precision] * size for row, size in zip(chosen, sizes, strict=True)))
-            found.append(
+            totals.append(
                 {
                     "network": name,
                     "precision": precision,
@@ -290,7 +292,7 @@ def in_all(rows: list[Row], differences: list[Row]) -> list[Row]:
                     "farthest, steps": max((d["distance"] for d in parted), default=None),
                 }
             )
-    return found
+    return totals
 
 
 # updates
@@ -301,9 +303,9 @@ def updates(features: list[int], units: list[int], machine: Row) -> None:
     rows: list[Row] = []
     for num_features in features:
         analog, compressed = correlated_rows(num_features, same=False)
-        facts = statistics_of(analog, compressed)
+        layer_statistics = statistics_of(analog, compressed)
         for num_units in units:
-            rows += update_rows(analog, compressed, facts, num_units)
+            rows += update_rows(analog, compressed, layer_statistics, num_units)
             print("\n".join(results.markdown(rows[-3:]).splitlines()[-3:]), flush=True)
     path = results.write(
         FLAGS.results_dir,
@@ -323,30 +325,32 @@ def updates(features: list[int], units: list[int], machine: Row) -> None:
     print(path.read_text())
 
 
-def update_rows(analog: np.ndarray, compressed: np.ndarray, facts: LayerStatistics, num_units: int) -> list[Row]:
+def update_rows(
+    analog: np.ndarray, compressed: np.ndarray, layer_statistics: LayerStatistics, num_units: int
+) -> list[Row]:
     """A row for each algorithm, for one size of layer."""
     import brevitas_side
 
     matrix = np.random.default_rng(1).standard_normal((analog.shape[1], num_units), dtype=np.float32)
     alphabet = Alphabet(np.arange(-7, 8), np.full(num_units, 3 / 7))
     weights = matrix.astype(np.float64)
-    ours: dict[str, Callable[[], Any]] = {
-        "GPFQ": lambda: gpfq(weights, facts, alphabet),
-        "GPTQ": lambda: optq(weights, facts, alphabet),
-        "Qronos": lambda: optq(weights, facts, alphabet, target="qronos", damping=1e-4),
+    solvers: dict[str, Callable[[], Any]] = {
+        "GPFQ": lambda: gpfq(weights, layer_statistics, alphabet),
+        "GPTQ": lambda: optq(weights, layer_statistics, alphabet),
+        "Qronos": lambda: optq(weights, layer_statistics, alphabet, target="qronos", damping=1e-4),
     }
 
-    def theirs(algorithm: str) -> float:
+    def peer_seconds(algorithm: str) -> float:
         with brevitas_side.layer_job(algorithm, matrix, analog, compressed, 15, alphabet.scale) as job:
             return timing.seconds(job.update)
 
     rows = []
-    for algorithm, function in ours.items():
+    for algorithm, function in solvers.items():
         function()  # to warm up
         rounds = []
         for _ in range(FLAGS.repetitions):
-            before, update, after = timing.seconds(function), theirs(algorithm), timing.seconds(function)
-            rounds.append({OURS: (before + after) / 2, THEIRS: update, "ratio": 2 * update / (before + after)})
+            before, update, after = timing.seconds(function), peer_seconds(algorithm), timing.seconds(function)
+            rounds.append({PACKAGE: (before + after) / 2, PEER: update, "ratio": 2 * update / (before + after)})
         rows.append({"algorithm": algorithm, "N": len(matrix), "n_out": num_units} | timing.medians(rounds))
     return rows
 
@@ -360,16 +364,16 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
 
     from keras_compress.layers.graph import Graph
 
-    found = network(NETWORK, data)
-    if found is None:
+    loaded = network(NETWORK, data)
+    if loaded is None:
         raise InputError(f"The network {NETWORK} is not there. Name the folder that holds it with --models.")
-    model, samples = found
+    model, samples = loaded
     images, labels = samples.test()
-    twin = brevitas_side.outputs(brevitas_side.Network(Graph(model)), images)
-    apart = float(np.abs(twin - model.predict(images, batch_size=256, verbose=0)).max())
+    outputs = brevitas_side.outputs(brevitas_side.Network(Graph(model)), images)
+    apart = float(np.abs(outputs - model.predict(images, batch_size=256, verbose=0)).max())
     if apart > 1e-4:
         raise RuntimeError(f"the network in PyTorch is another one: its outputs differ by {apart}")
-    float_top1 = float(np.mean(twin.argmax(axis=1) == labels.ravel()))
+    float_top1 = float(np.mean(outputs.argmax(axis=1) == labels.ravel()))
     rows = Rows(pathlib.Path(FLAGS.results_dir) / "brevitas_accuracy" / "rows.csv")
     for seed in seeds:
         calibration = samples.calibration(FLAGS.num_samples, seed)
@@ -433,7 +437,7 @@ def measure(
     }
     scales: dict[str, Any] = {"own": None}
     for (method, kind, bias), quantizer in quantizers.items():
-        key = setting | {"side": OURS, "method": method, "scales": kind, "order": "natural", "bias": bias}
+        key = setting | {"side": PACKAGE, "method": method, "scales": kind, "order": "natural", "bias": bias}
         gives_scales = (method, bias) == ("GPFQ", "kept")
         if key in rows and not gives_scales:
             continue
@@ -447,33 +451,33 @@ def measure(
         if key not in rows:
             rows.append(key | {"top1": kc.evaluate(result.model, images, labels).top1, "seconds": seconds})
 
-    def top1(twin: Any) -> float:
-        return float(np.mean(brevitas_side.outputs(twin, images).argmax(axis=1) == labels.ravel()))
+    def top1(counterpart: Any) -> float:
+        return float(np.mean(brevitas_side.outputs(counterpart, images).argmax(axis=1) == labels.ravel()))
 
     runs = list(itertools.product(scales, brevitas_side.ALGORITHMS, ("natural", "act_order")))
     if finalists is not None:
         runs = [run for run in runs if run in finalists]
     for kind, algorithm, order in runs:
-        key = setting | {"side": THEIRS, "method": algorithm, "scales": kind, "order": order}
+        key = setting | {"side": PEER, "method": algorithm, "scales": kind, "order": order}
         if key | {"bias": "kept"} in rows and key | {"bias": "corrected"} in rows:
             continue
-        twin = brevitas_side.Network(Graph(model), setting["levels"], scales[kind])
+        counterpart = brevitas_side.Network(Graph(model), setting["levels"], scales[kind])
         started = time.perf_counter()
-        brevitas_side.quantize(twin, algorithm, calibration, act_order=order == "act_order")
+        brevitas_side.quantize(counterpart, algorithm, calibration, act_order=order == "act_order")
         seconds = time.perf_counter() - started
         if key | {"bias": "kept"} not in rows:
-            rows.append(key | {"bias": "kept", "top1": top1(twin), "seconds": seconds})
+            rows.append(key | {"bias": "kept", "top1": top1(counterpart), "seconds": seconds})
         started = time.perf_counter()
-        brevitas_side.correct_biases(twin, calibration)
+        brevitas_side.correct_biases(counterpart, calibration)
         seconds += time.perf_counter() - started
-        rows.append(key | {"bias": "corrected", "top1": top1(twin), "seconds": seconds})
+        rows.append(key | {"bias": "corrected", "top1": top1(counterpart), "seconds": seconds})
 
 
 def best_runs(rows: "Rows", setting: Row) -> list[Run]:
     """The first --finalists of Brevitas' runs with this setting, by the better of their two rows."""
-    theirs = [row for row in rows.rows if row["side"] == THEIRS and all(row[k] == v for k, v in setting.items())]
-    theirs.sort(key=lambda row: -row["top1"])
-    return list(dict.fromkeys((row["scales"], row["method"], row["order"]) for row in theirs))[: FLAGS.finalists]
+    peer_rows = [row for row in rows.rows if row["side"] == PEER and all(row[k] == v for k, v in setting.items())]
+    peer_rows.sort(key=lambda row: -row["top1"])
+    return list(dict.fromkeys((row["scales"], row["method"], row["order"]) for row in peer_rows))[: FLAGS.finalists]
 
 
 class Rows:
@@ -511,10 +515,10 @@ def summary(rows: list[Row], float_top1: float) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
-    found = []
+    means = []
     for (num_levels, *rest), group in groups.items():
         top1 = [100 * row["top1"] for row in group]
-        found.append(
+        means.append(
             {"width": WIDTHS[num_levels]}
             | dict(zip(names[1:], rest, strict=True))
             | {
@@ -526,20 +530,20 @@ def summary(rows: list[Row], float_top1: float) -> list[Row]:
             }
         )
     widths = list(WIDTHS.values())
-    return sorted(found, key=lambda row: (widths.index(row["width"]), row["side"] == THEIRS))
+    return sorted(means, key=lambda row: (widths.index(row["width"]), row["side"] == PEER))
 
 
 def best(means: list[Row]) -> list[Row]:
     """For each width: our best method, with given and with fitted scales, and Brevitas' best row with each scales."""
-    found = []
+    best_rows = []
     for width in dict.fromkeys(row["width"] for row in means):
         here = [row for row in means if row["width"] == width]
-        found += [row for row in here if row["side"] == OURS and row["method"] == BEST]
+        best_rows += [row for row in here if row["side"] == PACKAGE and row["method"] == BEST]
         seeds = max(row["seeds"] for row in here)
-        theirs = [row for row in here if row["side"] == THEIRS and row["seeds"] == seeds]
-        for scales in dict.fromkeys(row["scales"] for row in theirs):
-            found.append(max((row for row in theirs if row["scales"] == scales), key=lambda row: row["top-1"]))
-    return found
+        peer_rows = [row for row in here if row["side"] == PEER and row["seeds"] == seeds]
+        for scales in dict.fromkeys(row["scales"] for row in peer_rows):
+            best_rows.append(max((row for row in peer_rows if row["scales"] == scales), key=lambda row: row["top-1"]))
+    return best_rows
 
 
 if __name__ == "__main__":

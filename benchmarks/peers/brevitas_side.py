@@ -49,9 +49,11 @@ def weight_quantizer(num_levels: int, scale: np.ndarray | None, rank: int) -> An
     settings = {"bit_width": math.ceil(math.log2(num_levels)), "narrow_range": num_levels % 2 == 1}
     if scale is None:
         return Int8WeightPerChannelFloatMSE.let(**settings)
-    given = ConstScaling(torch.from_numpy(scale.reshape(-1, *[1] * (rank - 1))))
+    scales = ConstScaling(torch.from_numpy(scale.reshape(-1, *[1] * (rank - 1))))
     # without the division by the largest level, which would round
-    return Int8WeightPerChannelFloat.let(scaling_impl=given, int_scaling_impl=SingleArgStatelessBuffer(1.0), **settings)
+    return Int8WeightPerChannelFloat.let(
+        scaling_impl=scales, int_scaling_impl=SingleArgStatelessBuffer(1.0), **settings
+    )
 
 
 class _Pair(torch.nn.Module):
@@ -188,7 +190,7 @@ def _layer(view: Any, num_levels: int | None, scale: np.ndarray | None) -> Any:
         layer = qnn.QuantLinear(*kernel.shape, bias=bias is not None, weight_quant=quantizer)
         weights = kernel.T
     else:
-        raise InputError(f"Conv2D and Dense layers are wanted. Received: {type(view.layer).__name__}.")
+        raise InputError(f"Expected: a Conv2D or Dense layer. Received: {type(view.layer).__name__}.")
     layer.weight.data = torch.from_numpy(np.ascontiguousarray(weights))
     if bias is not None:
         layer.bias.data = torch.from_numpy(np.array(bias))
