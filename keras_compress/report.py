@@ -23,20 +23,20 @@ class LayerRow:
     radius: float | None = None  # largest weight that the alphabet holds, mean over channels
     relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets;
     # of an activation ||x - q|| / ||x||, q what rounding makes of x
-    zeros: float | None = None  # share of weights that are zero
-    target_zeros: float | None = None  # the share that a schedule of pruning ends with
+    zeros: float | None = None  # fraction of weights that are zero
+    target_zeros: float | None = None  # the fraction that a schedule of pruning ends with
     features: int | None = None  # N, inputs of one neuron
     rows: int | None = None  # m, rows that the statistics sum over
     form: str = ""  # "gram", "direct", or "" where no solver ran
     bias: str = ""  # "kept", "corrected", "centered"
-    low: float | None = None  # least letter of an activation
-    high: float | None = None  # largest letter of an activation
+    low: float | None = None  # least value of an activation's alphabet
+    high: float | None = None  # largest value of an activation's alphabet
     scale: float | None = None  # one step of an activation
     zero_point: int | None = None  # code of zero of an activation
-    clipped: float | None = None  # share of an activation's values beyond its letters
+    clipped: float | None = None  # fraction of an activation's values beyond its alphabet
     mean_moved: float | None = None  # of a BatchNorm's moving mean, in new standard deviations, rms over channels
     variance_ratio: float | None = None  # new variance + epsilon over the old one's, geometric mean over channels
-    scale_moved: float | None = None  # of a kernel's scales, as a share of the old ones, rms over channels
+    scale_moved: float | None = None  # of a kernel's scales, relative to the old ones, rms over channels
     bytes: int | None = None  # of its codes in a file
     seconds: float | None = None
 

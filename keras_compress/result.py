@@ -48,7 +48,7 @@ class QuantizedKernel:
             the layer; or (num_groups, n_out) with `group_size`.
         axis: axis of the kernel that runs over output channels; several, increasing, where they have several axes.
         zero_point: integers like `scale`, or None: the codes of zero, in asymmetric alphabets.
-        gap: float32 like `scale`, or None: what letters beside zero have beyond a multiple of the scale.
+        gap: float32 like `scale`, or None: what values other than zero have beyond a multiple of the scale.
         group_size: neighbours along axis 0 of a kernel with two axes that share a row of `scale`, or None.
     """
 

@@ -20,7 +20,7 @@ LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result",
 }
 TECHNIQUES = {"quantization", "pruning", "clustering", "training", "reduction", "export"}
 
-# room: what it may import beside itself, the standard library and EVERYWHERE
+# room: what it may import besides itself, the standard library and EVERYWHERE
 ROOMS: dict[str, set[str]] = {
     "__init__": {"backend"},
     "errors": set(),
@@ -73,12 +73,12 @@ def _imported_name(argument: ast.expr, package: list[str]) -> str:
 
 def room_violations(root: pathlib.Path) -> list[str]:
     """What the package below `root` imports against the table, one line each."""
-    found = []
+    violations = []
     for path in sorted((root / PACKAGE).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         room = parts[1]
         if room not in ROOMS:
-            found.append(f"{path.relative_to(root)}: the room {room!r} is not in the table")
+            violations.append(f"{path.relative_to(root)}: the room {room!r} is not in the table")
             continue
         allowed = ROOMS[room] | EVERYWHERE | {room}
         tree = ast.parse(path.read_text())
@@ -94,26 +94,26 @@ def room_violations(root: pathlib.Path) -> list[str]:
             targets[line, target] = None  # several names of one module are one arrow
         for line, target in targets:
             if target not in allowed:
-                found.append(f"{path.relative_to(root)}:{line}: {room} may not import {target}")
+                violations.append(f"{path.relative_to(root)}:{line}: {room} may not import {target}")
         if path.relative_to(root / PACKAGE).as_posix() == DECIDES:
             continue
         for node in ast.walk(tree):  # tf.keras is Keras 2 for a user who imported tfmot first
             if isinstance(node, ast.Attribute) and ast.unparse(node) in ("tf.keras", "tensorflow.keras"):
-                found.append(f"{path.relative_to(root)}:{node.lineno}: {room} may not use tf.keras")
-    return found
+                violations.append(f"{path.relative_to(root)}:{node.lineno}: {room} may not use tf.keras")
+    return violations
 
 
 def command_violations(root: pathlib.Path) -> list[str]:
     """Imports of a command by the package or by another command, one line each."""
-    found = []
+    violations = []
     for folder in (PACKAGE, *COMMANDS):
         siblings = {path.stem for path in (root / folder).glob("*.py")} if folder in COMMANDS else set()
         for path in sorted((root / folder).rglob("*.py")):
             package = list(path.relative_to(root).parent.parts)
             for line, name in imports(ast.parse(path.read_text()), package):
                 if name.split(".")[0] in siblings.union(COMMANDS):
-                    found.append(f"{path.relative_to(root)}:{line}: {name} is a command, which nothing imports")
-    return found
+                    violations.append(f"{path.relative_to(root)}:{line}: {name} is a command, which nothing imports")
+    return violations
 
 
 @pytest.mark.slow

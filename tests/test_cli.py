@@ -72,7 +72,7 @@ def test_the_returned_number_is_the_exit_code(values):
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(values, capsys, error, code, message):
+def test_what_the_user_can_fix_is_one_line(values, capsys, error, code, message):
     assert call(error)[0] == code
     err = capsys.readouterr().err
     assert err.startswith(message)

@@ -87,11 +87,11 @@ def test_the_examples_of_the_readme_and_the_guide_run(tmp_path):
     accuracies = [float(text) for text in re.findall(r"top-1 ([\d.]+)%", readme)]
     assert len(accuracies) == 2
     assert min(accuracies) > 70  # chance is 10
-    shown, ours = (
+    shown, header = (
         next(line.split() for line in text.splitlines() if line[:6] == "layer ")
         for text in (README.read_text(), readme)
     )
-    assert shown == ours
+    assert shown == header
     assert "conv2" in readme and "predictions" in readme
     assert "gpfq" in guide and "msq" in guide
     assert {path.name for path in (tmp_path / "quantized").iterdir()} == {
@@ -189,7 +189,7 @@ def test_flags_in_the_text_exist_in_a_command(path):
 
 
 def test_command_lines_are_those_of_existing_commands_with_their_flags():
-    found = 0
+    count = 0
     for path in DOCUMENTS:
         for line in command_lines(path):
             command = re.search(r"\bpython ((?:train|quantize|benchmarks)/\w+\.py)(.*)", line)
@@ -198,8 +198,8 @@ def test_command_lines_are_those_of_existing_commands_with_their_flags():
             assert file.is_file(), line
             flags = set(re.findall(r"(?<=\s)--?([A-Za-z]\w*)", arguments))
             assert flags <= flags_of(file) | {"help"}, line
-            found += 1
-    assert found >= 6
+            count += 1
+    assert count >= 6
 
 
 def test_every_target_that_the_text_names_is_in_the_makefile():

@@ -59,10 +59,10 @@ def test_version_is_the_installed_one():
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_found(name):
     assert name in dir(kc)
-    found = getattr(kc, name)
-    assert callable(found)
-    assert found.__name__ == name
-    assert found.__doc__
+    public = getattr(kc, name)
+    assert callable(public)
+    assert public.__name__ == name
+    assert public.__doc__
 
 
 def test_a_name_stays_itself_after_its_module_is_loaded():

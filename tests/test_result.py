@@ -108,13 +108,13 @@ def assert_equal(first, second):
     assert (first.kernels.keys(), first.masks.keys()) == (second.kernels.keys(), second.masks.keys())
     for path, quantized in first.kernels.items():
         for field in dataclasses.fields(quantized):
-            ours, theirs = getattr(quantized, field.name), getattr(second.kernels[path], field.name)
-            np.testing.assert_array_equal(ours, theirs)
-            assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+            value, other = getattr(quantized, field.name), getattr(second.kernels[path], field.name)
+            np.testing.assert_array_equal(value, other)
+            assert np.asarray(value).dtype == np.asarray(other).dtype
     for path, mask in first.masks.items():
         np.testing.assert_array_equal(mask, second.masks[path])
-    for ours, theirs in zip(first.model.weights, second.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, other in zip(first.model.weights, second.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())
 
 
 @pytest.mark.parametrize("name", ["small", "small.keras", "a/new/folder/small", "with.dots-3.5"])
@@ -224,7 +224,7 @@ def test_a_result_is_taken_wherever_its_model_is():
 
 
 @pytest.mark.slow
-def test_a_result_crosses_to_tf_keras():
+def test_a_result_converts_to_tf_keras():
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     result = kc.quantize(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), kc.MSQ(3))
     np.testing.assert_allclose(kc.to_tf_keras(result)(x), result.model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)

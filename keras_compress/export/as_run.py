@@ -19,13 +19,13 @@ from keras_compress.layers.rounding import MEANS, operator_of
 def with_ties(simulation: keras.Model) -> keras.Model:
     """The simulation with half steps rounded as runtimes round them where these are common."""
     graph = Graph(simulation)
-    found: dict[str, RoundTies] = {}
+    replacements: dict[str, RoundTies] = {}
     for call in graph.calls:
         if type(call.operation) is QuantizeActivation:
             operator = operator_of(graph, call.inputs[0])
             if operator is not None and type(operator.operation) in MEANS + SUMS:
-                found[call.path] = RoundTies.of(call.operation, away=type(operator.operation) in MEANS)
-    return rebuild(simulation, lambda path, layer: found.get(path)) if found else simulation
+                replacements[call.path] = RoundTies.of(call.operation, away=type(operator.operation) in MEANS)
+    return rebuild(simulation, lambda path, layer: replacements.get(path)) if replacements else simulation
 
 
 def as_run(
@@ -65,9 +65,9 @@ def as_run(
         if tensors.partners is None:
             tensors.pair(run_graph(graph, arrays))
         run_graph(graph, arrays, after=compare)
-    found: dict[str, RoundInTwoSteps] = {}
+    replacements: dict[str, RoundInTwoSteps] = {}
     for tensor, (twice, _, _) in ways.items():
         best = np.argmin(mistakes[tensor], axis=0)
         call = tensors.roundings[tensor]
-        found[call.path] = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
-    return rebuild(simulation, lambda path, layer: found.get(path))
+        replacements[call.path] = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
+    return rebuild(simulation, lambda path, layer: replacements.get(path))

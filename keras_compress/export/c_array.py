@@ -34,7 +34,7 @@ def export_c_array(
     """Writes a TFLite file as a C or C++ header, which `tflite::GetModel(NAME)` of TensorFlow Lite Micro reads.
 
     The array and its length have the names that `xxd -i` gives: `digits_tflite` and `digits_tflite_len` for
-    digits.tflite. It begins at a multiple of 16 bytes, which the interpreter wants and `xxd` does not see to.
+    digits.tflite. It begins at a multiple of 16 bytes, which the interpreter needs and `xxd` does not ensure.
 
     Args:
         path: of the TFLite file.

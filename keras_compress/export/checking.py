@@ -248,13 +248,13 @@ def check_outputs(
     for delegate in delegates:
         how = "with" if delegate else "without"
         runner = Runner(content, "the file", delegate=delegate)
-        given = runner.outputs(samples)
-        for index, (ours, theirs, scale) in enumerate(zip(given, expected, runner.output_scales, strict=True)):
-            if not np.isfinite(ours).all():
+        outputs = runner.outputs(samples)
+        for index, (output, reference, scale) in enumerate(zip(outputs, expected, runner.output_scales, strict=True)):
+            if not np.isfinite(output).all():
                 raise InputError(f"Output {index} of the file is NaN or Inf {how} XNNPACK; it was not written.")
-            error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (ours - theirs, theirs))
+            error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (output - reference, reference))
             difference = error / norm if norm > 0 else error
-            limit = max(tolerance * norm, max(STEPS * scale, TINY) * np.sqrt(ours.size))
+            limit = max(tolerance * norm, max(STEPS * scale, TINY) * np.sqrt(output.size))
             if not error <= limit and (allowed is None or not error <= allowed()[index]):
                 raise InputError(
                     f"Output {index} of the file differs from what it should be by {difference:.2%} {how} XNNPACK, and "
@@ -271,10 +271,10 @@ class _Errors:
         self.squares: dict[str, np.ndarray] = {}
 
     def add(self, graph: Graph, values: dict[int, Any], plain: Graph, plain_values: dict[int, Any]) -> None:
-        ours, theirs = _products(graph, values), _products(plain, plain_values)
-        for path in ours.keys() & theirs.keys():
-            for one, other in zip(ours[path], theirs[path], strict=True):
-                sums = np.array([np.square(one - other).sum(), np.square(other).sum()])
+        products, unrounded = _products(graph, values), _products(plain, plain_values)
+        for path in products.keys() & unrounded.keys():
+            for product, reference in zip(products[path], unrounded[path], strict=True):
+                sums = np.array([np.square(product - reference).sum(), np.square(reference).sum()])
                 self.squares[path] = self.squares.get(path, 0) + sums
 
     def relative(self) -> dict[str, float]:
@@ -284,11 +284,11 @@ class _Errors:
 
 def _products(graph: Graph, values: dict[int, Any]) -> dict[str, list[np.ndarray]]:
     """Path of a kernel -> what each of its calls makes."""
-    found: dict[str, list[np.ndarray]] = {}
+    products: dict[str, list[np.ndarray]] = {}
     for call in graph.calls:
         if call.part == LINEAR:
-            found.setdefault(call.path, []).append(np.asarray(values[call.outputs[0]], np.float64))
-    return found
+            products.setdefault(call.path, []).append(np.asarray(values[call.outputs[0]], np.float64))
+    return products
 
 
 def _batches(samples: list[np.ndarray], batch: int | None, graph: Graph) -> Iterator[list[np.ndarray]]:

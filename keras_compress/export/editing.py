@@ -29,7 +29,7 @@ class Editor:
         self.graph = self.model.subgraphs[0]
         self.weighted = weighted_operators(self.model)
         self._written: dict[Any, int] = {}  # what a tensor of codes holds -> the tensor
-        self._named: set[int] = set()  # tensors whose names are ours
+        self._named: set[int] = set()  # tensors that the editor has named
         self._floats: dict[int, int] = {}  # weights -> what DEQUANTIZE makes of them
         self._before: dict[int, list[Any]] = {}  # index of an operator -> operators to insert before it
 
@@ -42,7 +42,7 @@ class Editor:
             index: of the operator.
             kind: its name.
             name: of the tensor.
-            codes: integers as the operator has its weights.
+            codes: integers in the operator's layout.
             scale: (n_out,) float32, positive.
             placement: how they are stored and read.
         """
@@ -172,7 +172,7 @@ class Editor:
         self.model.buffers[self.graph.tensors[tensor].buffer].data = content
 
     def _quantize(self, tensor: int, scale: np.ndarray, axis: int) -> None:
-        """One scale and one zero point for each channel: other numbers of them are read beyond their end."""
+        """Writes one scale and one zero point for each channel: runtimes read beyond the end of shorter arrays."""
         self.graph.tensors[tensor].quantization = schema.QuantizationParametersT(
             scale=scale, zeroPoint=np.zeros(len(scale), np.int64), quantizedDimension=axis
         )
@@ -220,7 +220,7 @@ class Editor:
         self._before = {}
 
     def _remove_barriers(self) -> None:
-        """Takes out the operators MAXIMUM of a tensor and itself (`locating.Barrier`)."""
+        """Removes the operators MAXIMUM of a tensor and itself (`locating.Barrier`)."""
         origins: dict[int, int] = {}
         kept = []
         for operator in self.graph.operators:
@@ -259,7 +259,7 @@ class Editor:
         return tuple(-1 if value is None else int(value.item()) for value in values)
 
     def _remove_unread(self) -> None:
-        """Takes out what only made what nothing reads any more: floats of weights, sizes of the batch."""
+        """Removes operators whose outputs nothing reads any more: floats of weights, sizes of the batch."""
         read = set(self.graph.outputs)
         kept = []
         for operator in reversed(self.graph.operators):
@@ -269,7 +269,7 @@ class Editor:
         self.graph.operators = kept[::-1]
 
     def _name(self, inputs: list[str], outputs: list[str]) -> None:
-        """Names that hang on the model alone, and not on what the process has made before."""
+        """Sets names that depend on the model alone, and not on what the process has built before."""
         for tensor in set(range(len(self.graph.tensors))) - self._named:
             self.graph.tensors[tensor].name = b"constant"
         for number, operator in enumerate(self.graph.operators):
@@ -300,7 +300,7 @@ class Editor:
             taken.add(self.graph.tensors[tensor].name)
 
     def _share_shapes(self) -> None:
-        """Equal arrays are written once; a signature says something only of a shape that is open."""
+        """Writes equal arrays once, and a signature only for a shape that is open."""
         for tensor in self.graph.tensors:
             if tensor.shapeSignature is not None and list(tensor.shapeSignature) == list(tensor.shape):
                 tensor.shapeSignature = None

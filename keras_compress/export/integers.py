@@ -2,7 +2,7 @@
 
 The converter makes the graph of a copy whose kernels and biases are markers, with the model's own ranges. Since it sees
 a range on every tensor that an integer network rounds, it folds nothing from one step into the next, and what it wrote
-is the place of each kernel; weights, biases and scales are then ours.
+is the place of each kernel; weights, biases and scales are then replaced.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,7 +32,7 @@ NEAR = 0.02  # how far a factor or a bias that the converter left alone may seem
 
 
 def with_ranges(
-    given: Result,
+    result: Result,
     storage: str,
     batch: int | None,
     called: Mapping[str, str],
@@ -46,7 +46,7 @@ def with_ranges(
     floating point; codes there are stored weight-only.
 
     Args:
-        given: the result.
+        result: whose model rounds activations.
         storage: "fast" or "small".
         batch: size of the batch axis, or None to leave it open.
         called: path of a kernel -> the path that is to be reported, where it is another one.
@@ -56,17 +56,17 @@ def with_ranges(
     Raises:
         InputError: codes that no TFLite weight type holds, or a model that the converter refuses.
     """
-    folded, factors = fold_all(given.model)
-    ranges.check_limits(given, folded, factors)
+    folded, factors = fold_all(result.model)
+    ranges.check_limits(result, folded, factors)
     model = _as_operators(folded)
     views = _views(model)
-    base, located = _converted(model, views, given.kernels.keys(), batch, loops)
+    base, located = _converted(model, views, result.kernels.keys(), batch, loops)
     base.set_activations({(layer.scale, layer.zero_point) for layer in ranges.rounded(model).values()})
     simulation = clone_model(model)
     simulated = _views(simulation)
     placed = []
     for each in located:
-        kernel, factor = given.kernels.get(each.path), factors.get(each.path, 1.0)
+        kernel, factor = result.kernels.get(each.path), factors.get(each.path, 1.0)
         if kernel is None:
             kernel, factor = to_8_bits(views[each.path]), 1.0
         codes, scale = arranged(kernel, each.path, each.kind, np.asarray(factor))
@@ -88,8 +88,8 @@ def _converted(
     """The converter's file of a copy with markers, and where they are.
 
     A kernel that the converter has multiplied by what stands before it, since no range lies between, gets a barrier in
-    front of it. In operators of floats biases are left as they are, and so are kernels without codes; and what is not
-    found. Until nothing is marked that is to stay.
+    front of it. Operators of floats keep their biases, and kernels without codes or without a place keep their weights.
+    This is repeated until nothing is marked that is to stay.
     """
     marked, biased = set(views), set(views)
     barriers: set[str] = set()

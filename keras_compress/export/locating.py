@@ -83,7 +83,7 @@ class Weighted(NamedTuple):
 
 
 def weighted_operators(model: Any) -> list[Weighted]:
-    """Those of a `ModelT`, in its order; weights may stand behind an operator DEQUANTIZE."""
+    """The weighted operators of a `ModelT`, in its order; weights may stand behind an operator DEQUANTIZE."""
     graph = model.subgraphs[0]
     kinds = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
     dequantized = {
@@ -91,13 +91,13 @@ def weighted_operators(model: Any) -> list[Weighted]:
         for kind, operator in zip(kinds, graph.operators, strict=True)
         if kind == "DEQUANTIZE"
     }
-    found = []
+    weighted = []
     for index, (kind, operator) in enumerate(zip(kinds, graph.operators, strict=True)):
         if kind in RUNS:
             tensor = dequantized.get(operator.inputs[WEIGHTS], operator.inputs[WEIGHTS])
             if flatbuffer.array_of(model, graph.tensors[tensor]) is not None:
-                found.append(Weighted(index, kind, tensor))
-    return found
+                weighted.append(Weighted(index, kind, tensor))
+    return weighted
 
 
 def locate(model: Any, markers: dict[str, np.ndarray], axes: dict[str, tuple[int, ...]]) -> list[Located]:
@@ -137,13 +137,13 @@ def _strangeness(located: Located) -> tuple[float, float]:
 
 def factors(weights: np.ndarray, arranged: np.ndarray, kind: str, tolerance: float) -> np.ndarray | None:
     """The factor of each output channel between two arrays; None where they are not proportional."""
-    ours, theirs = (channels_first(each, kind).astype(np.float64) for each in (arranged, weights))
-    if np.array_equal(ours, theirs):
-        return np.ones(len(ours))
-    norms = np.einsum("ij,ij->i", ours, ours)
-    factor = np.einsum("ij,ij->i", ours, theirs) / np.where(norms > 0, norms, 1.0)
-    missing = np.square(theirs - factor[:, np.newaxis] * ours).sum()
-    return factor if missing <= tolerance**2 * np.square(theirs).sum() else None
+    kernel_rows, weight_rows = (channels_first(each, kind).astype(np.float64) for each in (arranged, weights))
+    if np.array_equal(kernel_rows, weight_rows):
+        return np.ones(len(kernel_rows))
+    norms = np.einsum("ij,ij->i", kernel_rows, kernel_rows)
+    factor = np.einsum("ij,ij->i", kernel_rows, weight_rows) / np.where(norms > 0, norms, 1.0)
+    residual = np.square(weight_rows - factor[:, np.newaxis] * kernel_rows).sum()
+    return factor if residual <= tolerance**2 * np.square(weight_rows).sum() else None
 
 
 def channels_first(array: np.ndarray, kind: str) -> np.ndarray:
@@ -165,7 +165,7 @@ def along_channels(values: np.ndarray, kind: str, ndim: int) -> np.ndarray:
 
 
 def arrange(kernel: np.ndarray, axes: tuple[int, ...], kind: str) -> np.ndarray | None:
-    """A Keras kernel as an operator has its weights; None where it cannot be that operator's.
+    """A Keras kernel in an operator's layout; None where it cannot be that operator's.
 
     (in, out) -> (out, in); (h, w, in, out) -> (out, h, w, in), also where `in` are those of a group; depthwise
     (h, w, in, multiplier) -> (1, h, w, in * multiplier); transposed (h, w, out, in) -> (out, h, w, in). Kernels of
@@ -191,7 +191,7 @@ def arrange(kernel: np.ndarray, axes: tuple[int, ...], kind: str) -> np.ndarray 
 
 
 def disarrange(weights: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], kind: str) -> np.ndarray:
-    """An operator's weights as the Keras kernel of this shape has them: what `arrange` undoes."""
+    """An operator's weights in the layout of a Keras kernel of this shape: the inverse of `arrange`."""
     places = arrange(np.arange(weights.size).reshape(shape), axes, kind)
     assert places is not None
     kernel = np.empty(weights.size, weights.dtype)

@@ -2,8 +2,8 @@
 
 On an open batch axis a dilated convolution moves pixels into the batch and back, and a Dense layer on sequences
 computes sizes, with the product between them; a depthwise convolution of sequences adds its bias to another shape than
-that of the product. The converter finds its way back where all of that is floats, and not where ranges of integers
-stand behind it.
+that of the product. The converter makes one operator of these where all are floats, and not where ranges of integers
+stand behind them.
 """
 
 from collections.abc import Callable

@@ -50,18 +50,18 @@ def export_packed(result: Result, path: str | os.PathLike[str]) -> None:
         InputError: a result without codes, or whose weights are not those of its codes.
         StorageError: the folder cannot be written to, or the disk is full.
     """
-    given = Result.of(result)
-    if not given.kernels:
+    result = Result.of(result)
+    if not result.kernels:
         raise InputError(
-            f"Model {given.model.name!r} has no codes to pack. Quantize it, or use model.save('NAME.keras')."
+            f"Model {result.model.name!r} has no codes to pack. Quantize it, or use model.save('NAME.keras')."
         )
-    views = views_by_path(given.model)
-    paths = {id(views[kernel].variable): kernel for kernel in given.kernels}
+    views = views_by_path(result.model)
+    paths = {id(views[kernel].variable): kernel for kernel in result.kernels}
     contents: list[bytes] = []
     weights: list[dict[str, Any]] = []
-    for variable in given.model.variables:
+    for variable in result.model.variables:
         entry: dict[str, Any] = {"shape": list(variable.shape)}
-        kernel = given.kernels.get(paths.get(id(variable), ""))
+        kernel = result.kernels.get(paths.get(id(variable), ""))
         if kernel is None:
             entry["dtype"] = str(keras.backend.standardize_dtype(variable.dtype))
             contents.append(np.asarray(keras.ops.convert_to_numpy(variable)).tobytes())
@@ -70,7 +70,7 @@ def export_packed(result: Result, path: str | os.PathLike[str]) -> None:
             indices = np.searchsorted(kernel.levels, kernel.codes.ravel())
             contents.append(pack(indices, len(kernel.levels)).tobytes())
         weights.append(entry)
-    header = compressed({"configuration": configuration_of(given.model), "weights": weights})
+    header = compressed({"configuration": configuration_of(result.model), "weights": weights})
     with replacing(path) as part:
         write(part, header + b"".join(contents))
 
@@ -139,12 +139,12 @@ def _load(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     model = model_of(configuration, Stored(num_weights, len(header["weights"])), path, allow_lambda=allow_lambda)
     try:
         if len(header["weights"]) != len(model.variables):
-            raise ValueError(f"{len(header['weights'])} weights for the {len(model.variables)} of its model")
+            raise ValueError(f"expected {len(model.variables)} weights, received {len(header['weights'])}")
         reader = _Reader(weights)
         for entry, variable in zip(header["weights"], model.variables, strict=True):
             shape = tuple(map(int, entry["shape"]))
             if shape != tuple(variable.shape):
-                raise ValueError(f"a weight of shape {shape} for {tuple(variable.shape)}")
+                raise ValueError(f"expected a weight of shape {tuple(variable.shape)}, received {shape}")
             if "kernel" in entry:
                 variable.assign(_kernel(entry["kernel"], shape, reader).decode())
             else:

@@ -32,7 +32,7 @@ class Placed:
         path: of the kernel.
         operator: index among the `weighted_operators` of the file.
         kind: of the operator.
-        codes: as the operator has its weights.
+        codes: in the operator's layout.
         scale: (n_out,) float32.
         placement: how they are stored and read.
         bias: (n_out,) float64, what an operator of integers is to add; None where floats are added.
@@ -69,14 +69,14 @@ class Written:
     called: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def with_codes(given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
+def with_codes(result: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
     """A file with the codes of a result in it; ranges of activations, if there are any, are measured on samples.
 
     Raises:
         InputError: codes that no TFLite weight type holds, or a graph in which they cannot be placed.
     """
-    kernels = given.kernels
-    model, folded = fold_all(given.model)
+    kernels = result.kernels
+    model, folded = fold_all(result.model)
     model = for_converter(model)
     axes = {path: kernel.axes for path, kernel in kernels.items()}
     located = _located(model, axes, batch)
@@ -126,18 +126,18 @@ def write(
         base.place(index, located.kind, f"{layer}/{own}", codes, scale, place)
         return Placed(name, located.operator, located.kind, codes, scale, place)
     axis, step = locating.channel_axis(located.kind), base.input_scale(index, located.kind)
-    wanted = np.zeros(len(scale)) if bias is None else bias.astype(np.float64)
+    target = np.zeros(len(scale)) if bias is None else bias.astype(np.float64)
     largest = BIASES.get((located.kind, place.bits), LARGEST)
-    fitted = fit_biases(np.moveaxis(codes, axis, 0), scale, wanted, step, largest)
+    fitted = fit_biases(np.moveaxis(codes, axis, 0), scale, target, step, largest)
     codes, scale = np.moveaxis(fitted.codes, 0, axis), fitted.scale
     base.place(index, located.kind, f"{layer}/{own}", codes, scale, place)
     base.set_bias(index, located.kind, fitted.steps, f"{layer}/bias")
     steps, size = fitted.steps, bias_step(step, scale)
-    return Placed(name, located.operator, located.kind, codes, scale, place, wanted, steps, size)
+    return Placed(name, located.operator, located.kind, codes, scale, place, target, steps, size)
 
 
 def _positive(codes: np.ndarray, scale: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """A channel with scale 0 has no weights: codes become 0, since runtimes want a positive scale."""
+    """A channel with scale 0 has no weights: codes become 0, since runtimes need a positive scale."""
     usable = scale >= np.finfo(np.float32).tiny
     kept = np.where(locating.along_channels(usable, kind, codes.ndim), codes, 0)
     return kept, np.where(usable, scale, np.float32(LEAST_SCALE))
@@ -161,7 +161,7 @@ def in_batches(samples: list[np.ndarray], batch: int | None) -> Iterator[list[np
 
 
 def arranged(kernel: QuantizedKernel, path: str, kind: str, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes as an operator has its weights, and their scales, (n_out,); a negative factor flips codes, not scales.
+    """Codes in an operator's layout, and their scales, (n_out,); a negative factor flips codes, not scales.
 
     Raises:
         InputError: codes that no weight type holds once they are flipped.
@@ -186,8 +186,8 @@ def names(model: keras.Model) -> tuple[list[str], list[str]]:
         return list(inputs.names), [f"output_{index}" for index in range(count)]
     graph = functional_graph(model)
     layers = {id(layer.output): layer.name for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)}
-    found = [layers.get(id(tensor), name) for tensor, name in zip(inputs.tensors, inputs.names, strict=True)]
-    return found, list(graph.output_names)
+    input_names = [layers.get(id(tensor), name) for tensor, name in zip(inputs.tensors, inputs.names, strict=True)]
+    return input_names, list(graph.output_names)
 
 
 def _located(model: keras.Model, axes: dict[str, tuple[int, ...]], batch: int | None) -> list[Located]:
@@ -204,7 +204,7 @@ def _alike(located: list[Located], views: dict[str, KernelView], editor: Editor)
     Raises:
         InputError: no operator resembles a kernel.
     """
-    found: list[int] = []
+    chosen: list[int] = []
     for each in located:
         view = views[each.path]
         values = locating.arrange(view.kernel, view.axes, each.kind)
@@ -213,7 +213,7 @@ def _alike(located: list[Located], views: dict[str, KernelView], editor: Editor)
             number
             for number, (_, kind, tensor) in enumerate(editor.weighted)
             if kind == each.kind
-            and number not in found
+            and number not in chosen
             and editor.shape(tensor) == values.shape
             and locating.factors(editor.floats(tensor), values, kind, locating.LOOSE) is not None
         ]
@@ -222,5 +222,5 @@ def _alike(located: list[Located], views: dict[str, KernelView], editor: Editor)
                 f"The converter has put something else in place of the kernel of layer {each.path!r}, so that its "
                 'codes cannot be placed. Export with another static_batch, or with activations="float".'
             )
-        found.append(each.operator if each.operator in numbers else numbers[0])
-    return found
+        chosen.append(each.operator if each.operator in numbers else numbers[0])
+    return chosen

@@ -1,6 +1,6 @@
 """Which weight type of TFLite holds a kernel's codes, by operator, mode and storage.
 
-What runs was found out by running it (ai-edge-litert 2.3); `docs/guides/export.md` shows it as a table.
+The widths were found by running them (ai-edge-litert 2.3); `docs/guides/export.md` shows them as a table.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ def refusal(kernel: QuantizedKernel) -> str:
     if kernel.zero_point is not None:
         return "TFLite's weights have no zero point: pass symmetric=True"
     if kernel.gap is not None:
-        return "its letters (L0) are no multiples of one scale"
+        return "the values of its alphabet (L0) are no multiples of one scale"
     if kernel.storage_bits is None:
         return f"its {len(kernel.levels)} levels, {kernel.levels[0]} to {kernel.levels[-1]}, do not fit into 8 bits"
     return ""

@@ -50,34 +50,34 @@ def rounded(model: keras.Model) -> dict[str, QuantizeActivation]:
 
 def without_rounding(model: keras.Model) -> keras.Model:
     """The model without these layers; itself where it has none."""
-    found = rounded(model)
-    return rebuild(model, skip=found) if found else model
+    roundings = rounded(model)
+    return rebuild(model, skip=roundings) if roundings else model
 
 
-def check_limits(given: Result, folded: keras.Model, factors: Mapping[str, np.ndarray]) -> None:
-    """Refuses ranges that runtimes do not compute with, before there is a file that ends their process.
+def check_limits(result: Result, folded: keras.Model, factors: Mapping[str, np.ndarray]) -> None:
+    """Refuses ranges with which runtimes end the process, before there is a file.
 
     Args:
-        given: the result.
+        result: whose model rounds activations.
         folded, factors: its model, as `fold_all` gives it.
 
     Raises:
         InputError: a step of what a layer reads is too many steps of what it makes.
     """
-    scales = {path: layer.scale for path, layer in rounded(given.model).items()}
+    scales = {path: layer.scale for path, layer in rounded(result.model).items()}
     for path, scale in scales.items():
         if scale < SLACK * LEAST:
             raise InputError(
                 f"Layer {path!r} rounds to steps of {scale:.3g}, and TensorFlow's converter keeps none below "
                 f"{LEAST:g}. Let quantize_activations choose the ranges."
             )
-    for each in limits(folded, factors, weight_scales(given.kernels)):
+    for each in limits(folded, factors, weight_scales(result.kernels)):
         largest = max(scales[path] for path in each.inputs)
         if scales[each.output] < SLACK * each.factor * largest:
             raise InputError(
-                f"Layer {each.path!r} makes values in steps of {scales[each.output]:.3g}, and TFLite's runtimes want "
-                f"at least {each.factor * largest:.3g} for what it reads (steps of {largest:.3g}). Let "
-                "quantize_activations choose the ranges."
+                f"Layer {each.path!r} makes values in steps that are too small for TFLite's runtimes. Expected: at "
+                f"least {each.factor * largest:.3g}, since it reads steps of {largest:.3g}. Received: "
+                f"{scales[each.output]:.3g}. Let quantize_activations choose the ranges."
             )
 
 
@@ -96,19 +96,19 @@ def with_ranges(model: keras.Model, *, apart: bool = False) -> keras.Model:
     return rebuilt(model, form)
 
 
-def measured(given: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str, str]]:
+def measured(result: Result, samples: list[np.ndarray]) -> tuple[Result, dict[str, str]]:
     """The result with activations of 8 bits whose ranges are the least and the largest values for these samples.
 
     As TensorFlow's converter measures ranges; what it computes in several steps within one layer of Keras is not
     rounded. Also says where kernels have moved: new path -> old path.
     """
-    split = split_layers(given.model)
+    split = split_layers(result.model)
     network, graph = split.model, Graph(split.model)
     chosen = [Activation(tensor, BITS) for tensor in rounded_tensors(graph)]
-    with calibrating(given.model, samples, "2GB", None, None) as source:
+    with calibrating(result.model, samples, "2GB", None, None) as source:
         assert source is not None
         choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)
-    kernels = split.by_new_paths(given.kernels)
+    kernels = split.by_new_paths(result.kernels)
     model = rounded_network(network, graph, chosen, weight_scales(kernels))
-    result = dataclasses.replace(given, model=model, kernels=kernels, masks={}, clusters={})
-    return result, {new: old for old, new in split.moved.items()}
+    ranged = dataclasses.replace(result, model=model, kernels=kernels, masks={}, clusters={})
+    return ranged, {new: old for old, new in split.moved.items()}

@@ -1,6 +1,4 @@
-"""Networks run call by call, so that what goes into a call or comes out of it can be another value than its own; and
-what runtimes round in another way.
-"""
+"""Networks run call by call, so that inputs and outputs of a call can be replaced; and how runtimes round."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +10,7 @@ from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.graph import LINEAR, Graph
 
 TIE = 2.0**-13  # steps: how far float32 may be from half a step
-FINEST = 24  # k from which on the first rounding is none in float32
+FINEST = 24  # from this k on the first rounding changes nothing in float32
 
 
 def run_graph(
@@ -28,8 +26,8 @@ def run_graph(
     Args:
         graph: of the network.
         arrays: one for each input.
-        before: gets the path of a kernel and what it is multiplied with; returns what takes its place.
-        after: gets each tensor's number and value; returns what takes its place.
+        before: gets the path of a kernel and its input; returns what replaces it.
+        after: gets each tensor's number and value; returns what replaces it.
         nudge: steps by which every value is moved before it is rounded.
     """
     change = after or (lambda tensor, value: value)

@@ -37,8 +37,8 @@ class IntegerFile:
 class Tensors:
     """Tensors of a file of integers, next to those of its simulation.
 
-    Which tensor of the file is which one of the simulation is told by sizes, scales and values: among tensors of equal
-    scale the nearest one. Two that are mistaken for each other are equal as far as any limit is concerned.
+    Tensors are paired by sizes, scales and values: among tensors of equal scale the nearest one is taken. Two that are
+    mistaken for each other are equal within every limit.
     """
 
     def __init__(self, file: IntegerFile, graph: Graph):
@@ -59,7 +59,7 @@ class Tensors:
         self.squares: dict[int, np.ndarray] = {}  # of differences, of values, and their number
 
     def compared(self, tensor: int, value: Any) -> Any:
-        """Notes the difference between a tensor and the file's; returns the file's."""
+        """Records the difference between a tensor and the file's; returns the file's."""
         partner = (self.partners or {}).get(tensor)
         if partner is None:
             return value

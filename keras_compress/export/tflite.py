@@ -90,21 +90,21 @@ def exported(
 ) -> tuple[Report, keras.Model | None]:
     """`export_tflite`, and the simulation that a file of integers was compared with: it rounds as the runtime does."""
     started = time.perf_counter()
-    given = Result.of(model)
-    _check_settings(given, path, activations, storage, calibration, static_batch)
-    samples = _samples(given, calibration)
-    written = _written(given, activations, storage, static_batch, samples)
-    checked = _check(written, given, activations, static_batch, [array[: checking.CHECKED] for array in samples])
+    result = Result.of(model)
+    _check_settings(result, path, activations, storage, calibration, static_batch)
+    samples = _samples(result, calibration)
+    written = _written(result, activations, storage, static_batch, samples)
+    checked = _check(written, result, activations, static_batch, [array[: checking.CHECKED] for array in samples])
     with replacing(path) as part:
         part.write_bytes(written.content)
     step = Step("export_tflite", {"activations": activations, "storage": storage, "static_batch": static_batch})
     step.settings["file"] = os.path.basename(os.fspath(path))
-    for row in _rows(given, written, checked.errors):
+    for row in _rows(result, written, checked.errors):
         step.add(row)
     step.figures = {
         "bytes": len(written.content),
         "gzipped bytes": len(zlib.compress(written.content, 9)),
-        "ideal bytes": measure(given).ideal_bytes,
+        "ideal bytes": measure(result).ideal_bytes,
         "difference of the outputs": checked.difference,
         "seconds": time.perf_counter() - started,
     }
@@ -112,24 +112,24 @@ def exported(
         step.figures["error grows most at"] = checking.grows_most(checked.errors)
     if activations == "int8" and (floats := float_operators(written.content)) != "0":
         step.figures["operators in floating point"] = floats
-    return given.report.extended(step), checked.simulation
+    return result.report.extended(step), checked.simulation
 
 
-def _written(given: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
-    if activations == "int8" and not Graph(given.model).opaque:
-        if ranges.rounded(given.model):
-            return with_ranges(given, storage, batch, {}, given.model)
-        ranged, called = ranges.measured(given, samples)
-        return with_ranges(ranged, storage, batch, called, given.model, loops=False)
-    if given.kernels:
-        return with_codes(given, activations, storage, batch, samples)
+def _written(result: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:
+    if activations == "int8" and not Graph(result.model).opaque:
+        if ranges.rounded(result.model):
+            return with_ranges(result, storage, batch, {}, result.model)
+        ranged, called = ranges.measured(result, samples)
+        return with_ranges(ranged, storage, batch, called, result.model, loops=False)
+    if result.kernels:
+        return with_codes(result, activations, storage, batch, samples)
     kind = SPARSE if storage == SPARSE else activations
-    content = convert(for_converter(given.model), kind, batch=batch, samples=lambda: in_batches(samples, batch))
-    return Written(Editor(content).finish(*names(given.model)), [])
+    content = convert(for_converter(result.model), kind, batch=batch, samples=lambda: in_batches(samples, batch))
+    return Written(Editor(content).finish(*names(result.model)), [])
 
 
 def _check(
-    written: Written, given: Result, activations: str, batch: int | None, samples: list[np.ndarray]
+    written: Written, result: Result, activations: str, batch: int | None, samples: list[np.ndarray]
 ) -> checking.Checked:
     """All checks of a file, by what rounds its activations."""
     checking.check_written(written.content, written.placed)
@@ -139,14 +139,14 @@ def _check(
         checked = checking.check_integers(written.content, written.simulation, placed, samples, batch)
         errors = {written.called.get(path, path): error for path, error in checked.errors.items()}
         return dataclasses.replace(checked, errors=errors)
-    if activations == "dynamic" and not Graph(given.model).opaque:
-        model, kernels = hybrid.simulation_of(given.model, written)
+    if activations == "dynamic" and not Graph(result.model).opaque:
+        model, kernels = hybrid.simulation_of(result.model, written)
         return checking.check_dynamic(written.content, model, kernels, samples)
-    return checking.check_floats(written.content, given.model, samples, activations)
+    return checking.check_floats(written.content, result.model, samples, activations)
 
 
 def _check_settings(
-    given: Result, path: Any, activations: str, storage: str, calibration: Any, static_batch: Any
+    result: Result, path: Any, activations: str, storage: str, calibration: Any, static_batch: Any
 ) -> None:
     if not os.fspath(path).endswith(".tflite"):
         raise InputError(f"The file's name must end in .tflite. Received: {os.fspath(path)!r}.")
@@ -154,23 +154,23 @@ def _check_settings(
         raise InputError(f"activations must be one of {', '.join(MODES + FORMATS)}. Received: {activations!r}.")
     if storage not in (*STORAGES, SPARSE):
         raise InputError(f"storage must be one of {', '.join((*STORAGES, SPARSE))}. Received: {storage!r}.")
-    if storage == SPARSE and (given.kernels or activations != "float"):
+    if storage == SPARSE and (result.kernels or activations != "float"):
         raise InputError(
             f'storage="{SPARSE}" is for floats: TFLite gives wrong outputs or an error for sparse integers. Received: '
-            f'{"a result with codes" if given.kernels else f"""activations="{activations}" """.strip()}. Pass a model '
+            f'{"a result with codes" if result.kernels else f"""activations="{activations}" """.strip()}. Pass a model '
             'without codes and activations="float".'
         )
     if static_batch is not None:
         check_integer("static_batch", static_batch, 1)
-    if activations in FORMATS and given.kernels:
+    if activations in FORMATS and result.kernels:
         raise InputError(
             f'activations="{activations}" rounds all weights anew, so that codes would be lost. Choose one of '
             f"{', '.join(MODES)}, or pass the model alone."
         )
-    rounding = ranges.rounded(given.model)
+    rounding = ranges.rounded(result.model)
     if rounding and activations != "int8":
         raise InputError(
-            f"Model {given.model.name!r} rounds its activations (quantize_activations), which only a file of integers "
+            f"Model {result.model.name!r} rounds its activations (quantize_activations), which only a file of integers "
             f'does too. Received: activations="{activations}". Pass "int8", or the result before that step.'
         )
     other = next((path for path, layer in rounding.items() if layer.bits != ranges.BITS), None)
@@ -184,7 +184,7 @@ def _check_settings(
             f'activations="{activations}" needs calibration samples, to measure the ranges of activations. Pass a '
             "few hundred, preprocessed as in training."
         )
-    for kernel_path, kernel in given.kernels.items():
+    for kernel_path, kernel in result.kernels.items():
         if why := refusal(kernel):
             raise InputError(
                 f"No TFLite weight type holds the codes of layer {kernel_path!r}: {why}. Use kc.export_packed, or "
@@ -192,14 +192,14 @@ def _check_settings(
             )
 
 
-def _samples(given: Result, calibration: Any) -> list[np.ndarray]:
+def _samples(result: Result, calibration: Any) -> list[np.ndarray]:
     """One array for each input: the calibration samples, those that go with the result, or random ones."""
-    specs = input_specs(given.model)
+    specs = input_specs(result.model)
     if calibration is not None:
         chunks = in_chunks(checked_batches(calibration, specs), MAX_CALIBRATION)
         with contextlib.closing(chunks):  # type: ignore[type-var]
             return next(chunks)
-    known = given.inputs
+    known = result.inputs
     if known is not None and known.samples:
         return next(checked_batches(list(known.samples), specs))
     shapes = [(checking.CHECKED, *(size or 8 for size in spec.shape[1:])) for spec in specs]
@@ -214,20 +214,20 @@ def _samples(given: Result, calibration: Any) -> list[np.ndarray]:
     ]
 
 
-def _rows(given: Result, written: Written, errors: dict[str, float]) -> list[LayerRow]:
-    views = views_by_path(given.model)
+def _rows(result: Result, written: Written, errors: dict[str, float]) -> list[LayerRow]:
+    views = views_by_path(result.model)
     by_path = {each.path: each for each in written.placed}
     held = _held_in_8_bits(written.content)
     rows = []
     for path, view in views.items():
         row = LayerRow(path, type(view.layer).__name__, "float", parameters=view.kernel.size)
         each = by_path.get(path)
-        if each is not None and path in given.kernels:
+        if each is not None and path in result.kernels:
             row.action, row.storage = each.placement.reads, f"int{each.placement.bits}"
-            row.num_levels, row.bits = len(given.kernels[path].levels), given.kernels[path].bits
+            row.num_levels, row.bits = len(result.kernels[path].levels), result.kernels[path].bits
             row.bytes = -(-each.codes.size * each.placement.bits // 8)
             row.relative_error = errors.get(path)
-        elif path in given.kernels:
+        elif path in result.kernels:
             row.reason = "the converter has no operator whose weights are this kernel; its values are there as floats"
             largest = float(np.abs(view.kernel).max())
             if any(size == view.kernel.size and abs(most - largest) <= NEAR * largest for size, most in held):
@@ -240,10 +240,10 @@ def _rows(given: Result, written: Written, errors: dict[str, float]) -> list[Lay
 def _held_in_8_bits(content: bytes) -> list[tuple[int, float]]:
     """Number and largest absolute value of the weights of each constant of 8 bits, in all graphs of a file."""
     model = flatbuffer.parse(content)
-    found = []
+    constants = []
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             values = flatbuffer.array_of(model, tensor)
             if flatbuffer.TYPES[tensor.type] == "INT8" and values is not None and values.size:
-                found.append((values.size, float(np.abs(flatbuffer.dequantized(values, tensor)).max())))
-    return found
+                constants.append((values.size, float(np.abs(flatbuffer.dequantized(values, tensor)).max())))
+    return constants

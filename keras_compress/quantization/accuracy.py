@@ -31,7 +31,7 @@ Score = Callable[[keras.Model], float]
 
 
 def score_of(max_drop: Any, validation: Any) -> Score:
-    """What is to be kept: a function of a model, larger is better.
+    """The score that is to be kept: a function of a model, larger is better.
 
     Raises:
         InputError: one of the two alone, a drop out of range, or validation data that is neither of the two forms.
@@ -73,7 +73,7 @@ def keep_accuracy(
     Raises:
         InputError: no number of upgrades keeps the drop within bounds, as long as one layer is quantized.
     """
-    wanted = score(model) - max_drop
+    least_score = score(model) - max_drop
     tried: dict[int, tuple[Result, float]] = {}
     upgrades: list[Plan] = [dict(plan)]
 
@@ -83,26 +83,26 @@ def keep_accuracy(
             tried[count] = (result, score(result.model))
         return tried[count][1]
 
-    if at(0) < wanted:
+    if at(0) < least_score:
         upgrades += _upgrades(plan, _sensitivities(tried[0][0], model, source))
         low, high = 0, 1  # `low` is known to be too few
-        while high < len(upgrades) - 1 and at(high) < wanted:
+        while high < len(upgrades) - 1 and at(high) < least_score:
             low, high = high, min(2 * high, len(upgrades) - 1)
-        if at(high) < wanted:
+        if at(high) < least_score:
             left = ", ".join(path for path, quantizer in upgrades[high].items() if quantizer is not None)
             raise InputError(
-                f"max_drop={max_drop:g} cannot be kept: with {left} alone quantized the score is "
-                f"{tried[high][1]:.4g}, and {wanted:.4g} is wanted. Allow more, or pass overrides={{path: None}}."
+                f"max_drop={max_drop:g} cannot be kept. Expected: a score of at least {least_score:.4g}. Received: "
+                f"{tried[high][1]:.4g} with {left} alone quantized. Allow more, or pass overrides={{path: None}}."
             )
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if at(middle) < wanted else (low, middle)
+            low, high = (middle, high) if at(middle) < least_score else (low, middle)
         chosen = high
     else:
         chosen = 0
     result, reached = tried[chosen]
     figures = result.report.steps[-1].figures
-    figures |= {"score before": wanted + max_drop, "score": reached, "max_drop": max_drop}
+    figures |= {"score before": least_score + max_drop, "score": reached, "max_drop": max_drop}
     figures["walks"] = sum(int(other.report.steps[-1].figures["walks"]) for other, _ in tried.values())
     figures["given back"] = ", ".join(
         f"{path}: {_name(quantizer)} to {_name(upgrades[chosen][path])}"
@@ -140,19 +140,19 @@ def _name(quantizer: Quantizer | None) -> str:
 
 
 def _sensitivities(result: Result, model: keras.Model, source: Calibration) -> dict[str, float]:
-    """For each quantized kernel, what the squared distance of the network's outputs falls by without its codes."""
+    """For each quantized kernel, by how much the squared distance of the outputs falls without its codes."""
     graph, compressed_graph = Graph(model), Graph(result.model)
     originals, absorbers = mean_absorbers(model, graph), mean_absorbers(result.model, compressed_graph)
     blocks = list(source.input_blocks(source.block_size, JUDGED_SAMPLES))
-    wanted = [_outputs(graph, inputs) for inputs in blocks]
+    analog_outputs = [_outputs(graph, inputs) for inputs in blocks]
 
     def distance() -> float:
         pairs = (
             pair
-            for inputs, outputs in zip(blocks, wanted, strict=True)
+            for inputs, outputs in zip(blocks, analog_outputs, strict=True)
             for pair in zip(_outputs(compressed_graph, inputs), outputs, strict=True)
         )
-        return sum(float(np.square(ours - theirs).sum()) for ours, theirs in pairs)
+        return sum(float(np.square(compressed - analog).sum()) for compressed, analog in pairs)
 
     whole = distance()
     sensitivities = {}
@@ -160,12 +160,12 @@ def _sensitivities(result: Result, model: keras.Model, source: Calibration) -> d
         variables = [(compressed_graph.views[path].variable, graph.views[path].variable)]
         if path in absorbers:
             variables.append((absorbers[path].variable, originals[path].variable))
-        values = [np.asarray(ours).copy() for ours, _ in variables]
-        for ours, theirs in variables:
-            ours.assign(theirs)
+        values = [np.asarray(compressed).copy() for compressed, _ in variables]
+        for compressed, analog in variables:
+            compressed.assign(analog)
         sensitivities[path] = whole - distance()
-        for (ours, _), value in zip(variables, values, strict=True):
-            ours.assign(value)
+        for (compressed, _), value in zip(variables, values, strict=True):
+            compressed.assign(value)
     return sensitivities
 
 

@@ -45,20 +45,20 @@ def quantize_activations(
 ) -> Result:
     """A copy of a model that rounds its activations as an integer network does, to be evaluated before it is exported.
 
-    What comes out is an ordinary Keras model with a `QuantizeActivation` layer on each tensor that a full-integer
-    TFLite file rounds: the inputs, and the outputs of operations, with the BatchNorm and the ReLU behind a kernel as
-    one operation. Pooling, reshaping and joining pass on the letters of their inputs. A Dense or convolutional layer
-    with another activation than a ReLU becomes two layers, since what lies between is rounded too. Kernels and their
+    The result is an ordinary Keras model with a `QuantizeActivation` layer on each tensor that a full-integer TFLite
+    file rounds: the inputs, and the outputs of operations, with the BatchNorm and the ReLU behind a kernel as one
+    operation. Pooling, reshaping and joining keep the alphabet of their inputs. A Dense or convolutional layer with
+    another activation than a ReLU becomes two layers, since the tensor in between is rounded too. Kernels and their
     codes stay: quantize them first.
 
-    Letters are `scale * (code - zero_point)`, one scale and zero point a tensor. Those of softmax, sigmoid and tanh are
-    fixed; all others come from the data, from the model as it is.
+    Values are `scale * (code - zero_point)`, with one scale and zero point for each tensor. Those of softmax, sigmoid
+    and tanh are fixed; all others come from the data, from the model as it is.
 
     Args:
         model: a built Functional or Sequential model, or the result of an earlier step.
         calibration: a few hundred samples, in any form that `quantize` takes.
         bits: of an activation, 2 to 16.
-        symmetric: whether the zero point is 0 and there are as many letters below zero as above; False is what int8
+        symmetric: whether the zero point is 0 and there are as many levels below zero as above; False is what int8
             files have.
         ranges: "minmax" spans all values; "moving_average" the average extremes of 32 samples at a time; "mse"
             searches the range that leaves the least squared error.
@@ -74,19 +74,19 @@ def quantize_activations(
         StorageError: as for `quantize`.
     """
     started = time.perf_counter()
-    given = Result.of(model)
+    source_result = Result.of(model)
     check_bits(bits)
     if not isinstance(symmetric, bool):
         raise InputError(f"symmetric must be True or False. Received: {symmetric!r}.")
     if ranges not in RANGES:
         raise InputError(f"ranges must be one of {', '.join(RANGES)}. Received: {ranges!r}.")
-    if any(isinstance(layer, QuantizeActivation) for layer in layers_by_path(given.model).values()):
+    if any(isinstance(layer, QuantizeActivation) for layer in layers_by_path(source_result.model).values()):
         raise InputError(
-            f"Activations of model {given.model.name!r} are quantized already: it has QuantizeActivation layers. Pass "
-            "the model from before that step."
+            f"Activations of model {source_result.model.name!r} are quantized already: it has QuantizeActivation "
+            "layers. Pass the model from before that step."
         )
-    Graph(given.model).check_known(f"Tensors within model {given.model.name!r} cannot be rounded")
-    split = split_layers(given.model)
+    Graph(source_result.model).check_known(f"Tensors within model {source_result.model.name!r} cannot be rounded")
+    split = split_layers(source_result.model)
     network, graph = split.model, Graph(split.model)
     tensors = rounded_tensors(graph)
     widths = _widths([tensor.path for tensor in tensors], bits, layers, overrides)
@@ -99,9 +99,9 @@ def quantize_activations(
     if calibration is None:
         raise InputError("Ranges of activations are measured on calibration data. Received: None.")
     step = Step("quantize_activations", {"bits": bits, "symmetric": symmetric, "ranges": ranges})
-    kernels, masks = split.by_new_paths(given.kernels), split.by_new_paths(given.masks)
+    kernels, masks = split.by_new_paths(source_result.kernels), split.by_new_paths(source_result.masks)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
+        source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
         passes = 3 if ranges == "mse" else 2
         done = stack.enter_context(progress_bar.tasks(step.technique, passes, enabled=progress))
@@ -117,7 +117,7 @@ def quantize_activations(
     if left := [path for path, width in widths.items() if width is None]:
         step.figures["left in floating point"] = ", ".join(left)
     round_biases(quantized, kernels)
-    result = Result(quantized, kernels, masks, given.report.extended(step), inputs=source.inputs)
+    result = Result(quantized, kernels, masks, source_result.report.extended(step), inputs=source.inputs)
     result.check()
     return result
 
@@ -137,19 +137,19 @@ def _widths(
 
 
 def _measure(source: Calibration, graph: Graph, chosen: list[Activation]) -> None:
-    """What rounding takes from each tensor, alone, on about `ERROR_SAMPLES` samples, spread over the data."""
+    """Measures the rounding error of each tensor, alone, on about `ERROR_SAMPLES` samples, spread over the data."""
     owner = {number: activation for activation in chosen for number in activation.tensor.tensors}
 
     def compare(number: int, values: Any) -> None:
         activation = owner[number]
         assert activation.layer is not None
-        wanted = tf.cast(values, tf.float32)
-        error = wanted - activation.layer(wanted)
-        activation.squares += [2 * float(tf.nn.l2_loss(part)) for part in (error, wanted)]
+        analog = tf.cast(values, tf.float32)
+        error = analog - activation.layer(analog)
+        activation.squares += [2 * float(tf.nn.l2_loss(part)) for part in (error, analog)]
         low, high = activation.layer.lowest - BEYOND, activation.layer.highest + BEYOND
-        steps = wanted / activation.layer.scale + activation.layer.zero_point
+        steps = analog / activation.layer.scale + activation.layer.zero_point
         activation.clipped += int(tf.math.count_nonzero((steps < low) | (steps > high)))
-        activation.count += int(tf.size(wanted))
+        activation.count += int(tf.size(analog))
 
     visit_tensors(source, graph, owner.keys(), compare, stride=max(1, source.num_samples // ERROR_SAMPLES))
 

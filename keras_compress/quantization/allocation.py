@@ -68,7 +68,7 @@ def allocate(
     """For each layer a quantizer with its number of bits: pass it to `quantize` as `overrides`.
 
     Each layer is quantized alone at each width, on the inputs that it gets in the model as it is, and the choice with
-    the least sum of what that does to the outputs of the network is found exactly. The criterion is how far the outputs
+    the least sum of their effects on the outputs of the network is found exactly. The criterion is how far the outputs
     move, on a few hundred of the samples and without labels: the divergence where they are probabilities, else the
     squared relative error. With `loss` it is what the loss of the whole model rises by, which takes one call of `loss`
     for each layer and width. No layer is special: the first and the last get what they need.
@@ -97,7 +97,7 @@ def allocate(
             `quantize` raises.
         StorageError: as for `quantize`.
     """
-    given = Result.of(model)
+    source_result = Result.of(model)
     method = GPFQ() if quantizer is None else quantizer
     check_settings(method, "auto", 1.0, None)
     if (average_bits is None) == (budget is None):
@@ -106,7 +106,7 @@ def allocate(
     if not widths:
         raise InputError("widths must name at least one number of bits. Received: none.")
     choices = [method.with_bits(width) for width in widths]  # their constructors check
-    graph = Graph(given.model)
+    graph = Graph(source_result.model)
     plan = plan_layers(graph, method, layers, None)
     check_kernels(graph, plan)
     check_groups(graph, plan)
@@ -130,25 +130,25 @@ def allocate(
     errors = np.empty(costs.shape)
     relative = np.full(costs.shape, np.nan)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
+        source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
         done = stack.enter_context(progress_bar.tasks("allocate", len(plan) + 1, enabled=progress))
         source.keep = True  # the choice and one width everywhere are tried on the same samples
         distance = OutputDistance(source)
         judge = loss or (lambda network: distance(Outputs(Graph(network))))
         if loss is None:
-            job = Job(source, clone_model(given.model), plan, "auto", 1.0, seed, {})
+            job = Job(source, clone_model(source_result.model), plan, "auto", 1.0, seed, {})
             outputs, at_first = Outputs(job.graph), 0.0
         else:
-            at_first = loss(given.model)
+            at_first = loss(source_result.model)
         for place, path in enumerate(plan):
             if loss is None:
                 errors[place], relative[place] = _effects(job, path, choices, lambda: distance(outputs))
             else:
-                errors[place] = _losses(given, path, choices, source, seed, loss) - at_first
+                errors[place] = _losses(source_result, path, choices, source, seed, loss) - at_first
             done(path)
-        found = choose_within_budget(_falling(np.maximum(errors, 0.0), costs), costs, limit)
-        assert found is not None, "the smallest widths fit"
+        allocated = choose_within_budget(_falling(np.maximum(errors, 0.0), costs), costs, limit)
+        assert allocated is not None, "the smallest widths fit"
         fitting = np.flatnonzero(costs.sum(axis=0) <= limit)
         everywhere = np.full(len(plan), fitting[np.argmax(costs.sum(axis=0)[fitting])])
 
@@ -157,17 +157,19 @@ def allocate(
             exact: dict[Pattern, Quantizer | None] = {
                 re.compile(re.escape(path)): each for path, each in chosen.items()
             }
-            result = quantize(given, method, source, layers=lambda path: path in chosen, overrides=exact, seed=seed)
+            result = quantize(
+                source_result, method, source, layers=lambda path: path in chosen, overrides=exact, seed=seed
+            )
             return judge(result.model)
 
-        by_choice, by_one = tried(found), tried(everywhere)
+        by_choice, by_one = tried(allocated), tried(everywhere)
         done("one width everywhere")
     one_width = f"{choices[everywhere[0]].num_levels} levels everywhere"
     step = Step("allocate", {"criterion": CRITERIA[loss is not None], unit: limit, "seed": seed})
     step.figures = {"criterion at the choice": by_choice, f"criterion at {one_width}": by_one}
     if by_one < by_choice:
-        found, step.figures["taken"] = everywhere, one_width
-    for place, (path, index) in enumerate(zip(plan, found, strict=True)):
+        allocated, step.figures["taken"] = everywhere, one_width
+    for place, (path, index) in enumerate(zip(plan, allocated, strict=True)):
         row = LayerRow(path, type(graph.views[path].layer).__name__, "allocated", parameters=int(sizes[place]))
         row.alphabet, row.num_levels = repr(choices[index].setting), choices[index].num_levels
         row.bits = float(np.log2(row.num_levels))
@@ -175,8 +177,8 @@ def allocate(
             row.relative_error = float(np.sqrt(max(relative[place, index], 0.0)))
         step.add(row)
     step.figures["seconds"] = time.perf_counter() - started
-    chosen = {path: choices[index] for path, index in zip(plan, found, strict=True)}
-    return Allocation(chosen, CRITERIA[loss is not None], given.report.extended(step))
+    chosen = {path: choices[index] for path, index in zip(plan, allocated, strict=True)}
+    return Allocation(chosen, CRITERIA[loss is not None], source_result.report.extended(step))
 
 
 def _falling(errors: np.ndarray, costs: np.ndarray) -> np.ndarray:
@@ -210,7 +212,7 @@ def _effects(
 def _quantized_alone(
     job: Job, path: str, choices: list[Quantizer]
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None, float]]:
-    """For each width the kernel, what the bias takes, and ||XW - XQ||^2 / ||XW||^2, around means where it takes any."""
+    """For each width the kernel, the mean error for the bias, and ||XW - XQ||^2 / ||XW||^2, centred if it takes one."""
     view = job.graph.views[path]
     matrices = view.matrices(view.kernel.astype(np.float64))
     method = choices[0]
@@ -228,20 +230,20 @@ def _quantized_alone(
     for choice in choices:
         decoded, shifts, error, norm = [], [], 0.0, 0.0
         every = problems(view, matrices, statistics, choice.layer_alphabet(matrices, statistics))
-        for group, matrix, group_statistics, letters in every:
+        for group, matrix, group_statistics, alphabet in every:
             if view.memoryless:
-                values = letters.decode(letters.nearest(matrix)).astype(np.float64)
+                values = alphabet.decode(alphabet.nearest(matrix)).astype(np.float64)
                 error, norm = error + np.square(matrix - values).sum(), norm + np.square(matrix).sum()
             else:
-                codes, letters = choice.solve(
+                codes, alphabet = choice.solve(
                     matrix,
                     group_statistics,
-                    letters,
+                    alphabet,
                     centered=choice.centers and centered,
                     channels=input_channels(view),
                     generator=job.generator(path, group),
                 )
-                values = letters.decode(codes).astype(np.float64)
+                values = alphabet.decode(codes).astype(np.float64)
                 if group not in judges:
                     judges[group] = objective_of(
                         matrix, centered_statistics(group_statistics) if takes_mean else group_statistics
@@ -256,11 +258,12 @@ def _quantized_alone(
 
 
 def _losses(
-    given: Result, path: str, choices: list[Quantizer], source: Calibration, seed: int, loss: Loss
+    source_result: Result, path: str, choices: list[Quantizer], source: Calibration, seed: int, loss: Loss
 ) -> np.ndarray:
     """(num_widths,) losses of the model with this one layer quantized."""
     results = (
-        quantize(given.model, choice, source, layers=lambda other: other == path, seed=seed) for choice in choices
+        quantize(source_result.model, choice, source, layers=lambda other: other == path, seed=seed)
+        for choice in choices
     )
     return np.array([loss(result.model) for result in results])
 

@@ -78,7 +78,7 @@ class AlphabetSetting(Configured, abc.ABC):
 
     @property
     def has_zero(self) -> bool:
-        """Whether zero is a letter."""
+        """Whether zero is a value of the alphabet."""
         return not self.symmetric or 0 in self.levels_array
 
     @property
@@ -95,7 +95,7 @@ class AlphabetSetting(Configured, abc.ABC):
             weights: (groups, N) diagonals of the Gram matrices, which the rule "mse" uses; None without statistics.
 
         Returns:
-            Letters, with (groups * units,) or (1,) scales; with `group_size`, (num_groups, units).
+            An alphabet with (groups * units,) or (1,) scales; with `group_size`, (num_groups, units).
         """
         rule = self.default_radius if radius is None else radius
         matrix = np.concatenate(list(matrices), axis=1)
@@ -103,10 +103,10 @@ class AlphabetSetting(Configured, abc.ABC):
         if weights is not None:
             spread = weights.T if len(weights) == 1 else np.repeat(weights.T, matrices.shape[2], axis=1)
         if self.group_size is None:
-            return self._letters(matrix, rule, spread)
+            return self._alphabet(matrix, rule, spread)
         starts = range(0, len(matrix), self.group_size)
         parts = [slice(start, start + self.group_size) for start in starts]
-        groups = [self._letters(matrix[part], rule, None if spread is None else spread[part]) for part in parts]
+        groups = [self._alphabet(matrix[part], rule, None if spread is None else spread[part]) for part in parts]
         zero_points = [group.zero_point for group in groups if group.zero_point is not None]
         return Alphabet(
             self.levels_array,
@@ -115,8 +115,8 @@ class AlphabetSetting(Configured, abc.ABC):
             group_size=self.group_size,
         )
 
-    def _letters(self, matrix: np.ndarray, rule: Radius, weights: np.ndarray | None) -> Alphabet:
-        """Letters for (N, n_out) weights, with (N, 1) or (N, n_out) diagonals."""
+    def _alphabet(self, matrix: np.ndarray, rule: Radius, weights: np.ndarray | None) -> Alphabet:
+        """The alphabet for (N, n_out) weights, with (N, 1) or (N, n_out) diagonals."""
         levels = self.levels_array
         if rule == "mse":
             radii = rules.mse_radius(matrix, levels, weights, per_channel=self.per_channel, symmetric=self.symmetric)
@@ -157,8 +157,8 @@ class Integer(AlphabetSetting):
         narrow_range: False adds -2^(b-1), which makes 2^b levels.
         scalar: C, a factor on the radius.
         per_channel: a scale for each output channel, or one for the layer.
-        symmetric: False takes {0 ... 2^b - 1} with a zero point for each scale, so that letters reach from the least to
-            the largest weight; zero stays a letter. The packed format holds such codes, TFLite files do not.
+        symmetric: False takes {0 ... 2^b - 1} with a zero point for each scale, so that values reach from the least to
+            the largest weight, and zero is one of them. The packed format holds such codes, TFLite files do not.
         group_size: a scale for each channel and so many neighbouring inputs of a Dense layer, the last group being
             smaller where they do not divide; for the packed format too.
 

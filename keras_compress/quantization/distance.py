@@ -15,9 +15,9 @@ LEAST = 1e-12  # probability of which a logarithm is taken
 
 
 class OutputDistance:
-    """Of outputs that are probabilities their divergence from the analog ones; of others the squared relative error.
+    """The divergence from the analog outputs where these are probabilities, else the squared relative error.
 
-    The mean over the samples, and the sum over outputs.
+    It is a mean over samples and a sum over outputs.
 
     Args:
         source: open calibration data of the analog network.
@@ -25,10 +25,10 @@ class OutputDistance:
 
     def __init__(self, source: Calibration):
         self._blocks = list(source.input_blocks(source.block_size, SAMPLES))
-        self._wanted = Outputs(source.graph).of(self._blocks)
+        self._analog = Outputs(source.graph).of(self._blocks)
 
     def __call__(self, outputs: "Outputs") -> float:
-        return sum(_distance(*pair) for pair in zip(self._wanted, outputs.of(self._blocks), strict=True))
+        return sum(_distance(*pair) for pair in zip(self._analog, outputs.of(self._blocks), strict=True))
 
 
 class Outputs:
@@ -49,10 +49,10 @@ class Outputs:
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def _distance(wanted: np.ndarray, found: np.ndarray) -> float:
-    probable = wanted.ndim > 1 and wanted.shape[-1] > 1 and (wanted >= 0).all()
-    if probable and (np.abs(wanted.sum(axis=-1) - 1) <= PROBABILITY_TOLERANCE).all():
-        logarithms = [np.log(np.maximum(values, LEAST)) for values in (wanted, found)]
-        return float((wanted * (logarithms[0] - logarithms[1])).sum() / len(wanted))
-    norm = np.square(wanted).sum()
-    return float(np.square(wanted - found).sum() / (norm if norm > 0 else 1.0))
+def _distance(analog: np.ndarray, compressed: np.ndarray) -> float:
+    probable = analog.ndim > 1 and analog.shape[-1] > 1 and (analog >= 0).all()
+    if probable and (np.abs(analog.sum(axis=-1) - 1) <= PROBABILITY_TOLERANCE).all():
+        logarithms = [np.log(np.maximum(values, LEAST)) for values in (analog, compressed)]
+        return float((analog * (logarithms[0] - logarithms[1])).sum() / len(analog))
+    norm = np.square(analog).sum()
+    return float(np.square(analog - compressed).sum() / (norm if norm > 0 else 1.0))

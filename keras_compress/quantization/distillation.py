@@ -66,13 +66,13 @@ def distill_scales(
 
     Args:
         model: the result of `quantize`.
-        teacher: the model whose outputs are wanted, with the same inputs and outputs: the one that was quantized.
+        teacher: the model whose outputs are the target, with the same inputs and outputs: the one that was quantized.
         calibration: the samples that calibrated, or others, in any form that `quantize` takes. A few hundred are
             enough, since there is one number to train for each output channel.
-        loss: "kl_divergence" of the teacher's probabilities; "mean_squared_error", as a share of the teacher's mean
-            square; or a function (teacher's outputs, model's outputs) -> one loss for each sample. "auto" is the first
-            for outputs that are probabilities along the last axis, else the second; outputs are taken one by one, and
-            their losses are added.
+        loss: "kl_divergence" of the teacher's probabilities; "mean_squared_error", as a fraction of the teacher's
+            mean square; or a function (teacher's outputs, model's outputs) -> one loss for each sample. "auto" is the
+            first for outputs that are probabilities along the last axis, else the second; outputs are taken one by one,
+            and their losses are added.
         temperature: of "kl_divergence": logits, the logarithms of probabilities, are divided by it. Above 1 the classes
             that the teacher thinks unlikely count more, which a few hundred samples then do not teach by heart.
         epochs: passes over the samples.
@@ -89,22 +89,25 @@ def distill_scales(
         StorageError: as for `quantize`.
     """
     started = time.perf_counter()
-    given, source_model = Result.of(model), Result.of(teacher).model
+    source_result, teacher_model = Result.of(model), Result.of(teacher).model
     _check_settings(loss, temperature, epochs, learning_rate, batch_size)
-    if not given.kernels:
-        raise InputError(f"Model {given.model.name!r} has no codes, and thus no scales to train. Quantize it first.")
-    _check_teacher(given.model, source_model)
-    paths = [path for path in given.kernels if path in select(layers, list(given.kernels), "layers")]
+    if not source_result.kernels:
+        raise InputError(
+            f"Model {source_result.model.name!r} has no codes, and thus no scales to train. Quantize it first."
+        )
+    _check_teacher(source_result.model, teacher_model)
+    selected = select(layers, list(source_result.kernels), "layers")
+    paths = [path for path in source_result.kernels if path in selected]
     if calibration is None:
         raise InputError("Scales are trained on calibration data. Received: None.")
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
     settings = {"loss": name, "temperature": temperature, "epochs": epochs, "learning_rate": learning_rate}
     step = Step("distill_scales", settings | {"batch_size": batch_size, "seed": seed})
-    student = clone_model(given.model)
+    student = clone_model(source_result.model)
     views = views_by_path(student)
-    scales = [_TrainedScale(path, views[path].variable, given.kernels[path]) for path in paths]
+    scales = [_TrainedScale(path, views[path].variable, source_result.kernels[path]) for path in paths]
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(calibrating(source_model, calibration, memory_budget, None, work_dir))
+        source = stack.enter_context(calibrating(teacher_model, calibration, memory_budget, None, work_dir))
         assert source is not None
         done = stack.enter_context(progress_bar.tasks(step.technique, epochs, enabled=progress))
         trainer = _Trainer(source, student, scales, loss, temperature)
@@ -116,7 +119,7 @@ def distill_scales(
         trainer.train(epochs, learning_rate, batch_size, seed, done)
         after = trainer.mean_loss()
         samples = source.num_samples
-    kernels = dict(given.kernels)
+    kernels = dict(source_result.kernels)
     fell = after < before
     for scale in scales:
         if fell:
@@ -125,7 +128,8 @@ def distill_scales(
         step.add(_row(scale, views[scale.path].layer, fell))
     step.figures = {"loss before": before, "loss": min(before, after), "samples": samples}
     step.figures["seconds"] = time.perf_counter() - started
-    result = Result(student, kernels, dict(given.masks), given.report.extended(step), inputs=given.inputs)
+    report = source_result.report.extended(step)
+    result = Result(student, kernels, dict(source_result.masks), report, inputs=source_result.inputs)
     result.check()
     return result
 
@@ -158,7 +162,7 @@ class _TrainedScale:
 
 
 class _Trainer:
-    """What the student is to give for the samples of a calibration, and how it learns to."""
+    """Trains the scales of the student towards the outputs of the teacher on the samples of a calibration."""
 
     def __init__(
         self,
@@ -264,8 +268,8 @@ def _loss_of(loss: str | Loss, temperature: float, probable: bool, square: float
     if loss == "kl_divergence" or (loss == "auto" and probable):
         if not probable:
             raise InputError(
-                'loss="kl_divergence" wants outputs that are probabilities along the last axis, and the teacher\'s are '
-                'not. Pass "mean_squared_error", or a function of both outputs.'
+                'loss="kl_divergence" compares probabilities. Expected: outputs of the teacher that are probabilities '
+                'along the last axis. Received: others. Pass "mean_squared_error", or a function of both outputs.'
             )
         return lambda target, output: _kl_divergence(target, output, temperature)
     return lambda target, output: _per_sample(tf.square(target - output)) / max(square, np.finfo(np.float32).tiny)
@@ -296,14 +300,14 @@ def _check_settings(loss: Any, temperature: Any, epochs: Any, learning_rate: Any
 
 
 def _check_teacher(student: keras.Model, teacher: keras.Model) -> None:
-    for what, ours, theirs in (
+    for what, expected, received in (
         ("inputs", *([(spec.shape, spec.dtype) for spec in input_specs(model)] for model in (student, teacher))),
         ("outputs", *(_output_shapes(model) for model in (student, teacher))),
     ):
-        if ours != theirs:
+        if expected != received:
             raise InputError(
-                f"The teacher must have the {what} of the model: {ours}. Received: {theirs}. Pass the model that was "
-                "quantized."
+                f"The teacher must have the {what} of the model: {expected}. Received: {received}. Pass the model that "
+                "was quantized."
             )
 
 

@@ -24,9 +24,9 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
         InputError: a subclassed model, or one that is not built; codes that a negative factor cannot flip.
     """
     started = time.perf_counter()
-    given = Result.of(model)
-    folded, folds, reasons = given.folded()
-    old_layers = layers_by_path(given.model)
+    source_result = Result.of(model)
+    folded, folds, reasons = source_result.folded()
+    old_layers = layers_by_path(source_result.model)
     step = Step("fold_batch_normalization", {})
     gone = {fold.batch_normalization: path for path, fold in folds.items()}
     for path, layer in old_layers.items():
@@ -35,4 +35,4 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
         elif path in reasons:
             step.add(LayerRow(path, type(layer).__name__, "kept", reasons[path], parameters=layer.count_params()))
     step.figures = {"folded": len(folds), "kept": len(reasons), "seconds": time.perf_counter() - started}
-    return dataclasses.replace(folded, report=given.report.extended(step))
+    return dataclasses.replace(folded, report=source_result.report.extended(step))

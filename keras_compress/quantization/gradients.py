@@ -1,7 +1,7 @@
 """Gradients of convolutions' kernels that are the same on any number of threads.
 
-TensorFlow's own deal samples to threads, each of which sums its own part; after some steps of training other threads
-are other weights.
+TensorFlow's own gradients deal samples to threads, each of which sums its own part; after some steps of training, the
+weights then depend on the number of threads.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def _of_depthwise_convolution(operation: Any, gradient: Any) -> tuple[Any, Any]:
 def _gradients(
     operation: Any, gradient: Any, of_images: Callable[..., Any], of_kernel: Callable[..., Any], fixed: Fixed
 ) -> tuple[Any, Any]:
-    """Those of the images and of the kernel; of the kernel TensorFlow's own where its geometry is not known."""
+    """Gradients of the images and of the kernel; the kernel's is TensorFlow's own where its geometry is not known."""
     images, kernel = operation.inputs
     settings, geometry = _settings(operation), _geometry(operation)
     first = of_images(input_sizes=tf.shape(images), filter=kernel, out_backprop=gradient, **settings)
@@ -66,7 +66,7 @@ def _settings(operation: Any) -> dict[str, Any]:
 
 
 def _geometry(operation: Any) -> ConvolutionGeometry | None:
-    """None for what is told by other words: channels first, explicit padding, open sizes."""
+    """None for settings that are not known: channels first, explicit padding, open sizes."""
     images, kernel = operation.inputs
     settings = _settings(operation)
     padding = settings["padding"].decode().lower()

@@ -1,4 +1,4 @@
-"""The greedy family around GPFQ: what each class decides is a rounding, a target, or an objective."""
+"""The greedy quantizers around GPFQ: what each class decides is a rounding, a target, or an objective."""
 
 import keras
 import numpy as np
@@ -20,8 +20,9 @@ REGULARIZERS = ("l1", "l0")
 class SPFQ(RefinedQuantizer):
     """Stochastic path following quantization (Zhang, Zhou & Saab, 2023, arXiv 2309.10975).
 
-    First the weights are aligned: replaced by ones that do on the compressed network's inputs what the given ones do on
-    the analog network's. Then they are quantized as by GPFQ, with stochastic rounding under the seed of `quantize`.
+    First the weights are aligned: replaced by ones that give on the compressed network's inputs the outputs that the
+    given ones give on the analog network's. Then they are quantized as by GPFQ, with stochastic rounding under the seed
+    of `quantize`.
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
@@ -32,10 +33,10 @@ class SPFQ(RefinedQuantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to skip inputs makes up for their residual mismatch.
 
     Raises:
-        InputError: a setting out of range, or bits beside an alphabet.
+        InputError: a setting out of range, or both bits and an alphabet.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class SPFQ(RefinedQuantizer):
 
 @keras.saving.register_keras_serializable(package="keras_compress")
 class SparseGPFQ(GreedyQuantizer):
-    """GPFQ with a price on letters that are not zero (Zhang, Zhou & Saab, 2023, section 4): more zeros.
+    """GPFQ with a price on levels that are not zero (Zhang, Zhou & Saab, 2023, section 4): more zeros.
 
-    With "l1" each step minimises 1/2 ||u + w_t X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, whose solution is the letter
+    With "l1" each step minimises 1/2 ||u + w_t X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, whose solution is the value
     nearest to the softly thresholded argument; the alphabet is the same. With "l0" arguments up to lambda become zero,
-    and the others go to letters from lambda to the radius R: {0, +-(lambda + k d')} with d' = (R - lambda) / K and
+    and the others go to values from lambda to the radius R: {0, +-(lambda + k d')} with d' = (R - lambda) / K and
     k = 0 ... K, where K is the alphabet's largest level. These are 2 K + 3 levels, two more than without; the report
     states them, and no TFLite file can hold them.
 
@@ -93,7 +94,7 @@ class SparseGPFQ(GreedyQuantizer):
         order: of features: "natural" or "descending_diagonal".
 
     Raises:
-        InputError: a setting out of range, bits beside an alphabet, or an alphabet that does not suit.
+        InputError: a setting out of range, both bits and an alphabet, or an alphabet that does not suit.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class SparseGPFQ(GreedyQuantizer):
 
 
 class _LeastSquaresQuantizer(RefinedQuantizer):
-    """A quantizer whose weights to come make up for each letter, by means of the inverse of G."""
+    """A quantizer whose later weights make up for the error of each code, by means of the inverse of G."""
 
     damping: float
 
@@ -174,17 +175,17 @@ class OPTQ(_LeastSquaresQuantizer):
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
         alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
-        target: "weights", as published, aims at what the given weights do on the compressed network's inputs;
-            "corrected" at the analog network's outputs, from the weights that come closest to them.
-        damping: added to the diagonal of X~^T X~, as a share of its mean.
+        target: "weights", as published, aims at the outputs of the given weights on the compressed network's
+            inputs; "corrected" at the analog network's outputs, from the weights that come closest to them.
+        damping: added to the diagonal of X~^T X~, as a fraction of its mean.
         centered: as for `GPFQ`.
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to skip inputs makes up for their residual mismatch.
 
     Raises:
-        InputError: a setting out of range, or bits beside an alphabet.
+        InputError: a setting out of range, or both bits and an alphabet.
     """
 
     def __init__(
@@ -220,15 +221,15 @@ class Qronos(_LeastSquaresQuantizer):
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
         alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
-        damping: added to the diagonals of X~^T X~ and X~^T X, as a share of the former's mean.
+        damping: added to the diagonals of X~^T X~ and X~^T X, as a fraction of the former's mean.
         centered: as for `GPFQ`.
         bias_correction: whether the bias takes the mean error of uncentred codes.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to skip inputs makes up for their residual mismatch.
 
     Raises:
-        InputError: a setting out of range, or bits beside an alphabet.
+        InputError: a setting out of range, or both bits and an alphabet.
     """
 
     def __init__(
@@ -268,7 +269,7 @@ class Beacon(GreedyQuantizer):
         bias_correction: whether the bias takes the mean error of uncentred codes.
 
     Raises:
-        InputError: a setting out of range, bits beside an alphabet, or one scale for the whole layer.
+        InputError: a setting out of range, both bits and an alphabet, or one scale for the whole layer.
     """
 
     def __init__(

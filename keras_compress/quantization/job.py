@@ -58,28 +58,29 @@ class Job:
         absorber = self.absorbers.get(path)
         centered = quantizer.centers and absorber is not None and not view.memoryless
         keep = view.matrices(self.masks[path]) if path in self.masks else None
-        codes, shifts, found_alphabets = [], [], []
-        for group, matrix, group_statistics, letters in problems(view, matrices, statistics, alphabet):
+        all_codes, shifts, alphabets = [], [], []
+        for group, matrix, group_statistics, group_alphabet in problems(view, matrices, statistics, alphabet):
             kept = keep if keep is None or view.solved_together else keep[group]
             if view.memoryless:
-                found = letters.nearest(matrix)
-                found = found if kept is None else np.where(kept, found, letters.zero_code)
+                codes = group_alphabet.nearest(matrix)
+                codes = codes if kept is None else np.where(kept, codes, group_alphabet.zero_code)
             else:
-                found, letters = quantizer.solve(
+                codes, group_alphabet = quantizer.solve(
                     matrix,
                     group_statistics,
-                    letters,
+                    group_alphabet,
                     keep=kept,
                     centered=centered,
                     channels=input_channels(view),
                     generator=self.generator(path, group),
                 )
-            codes.append(found)
-            found_alphabets.append(letters.shaped((-1,)))
+            all_codes.append(codes)
+            alphabets.append(group_alphabet.shaped((-1,)))
             if group_statistics is not None:
-                shifts.append(mean_error(matrix, letters.decode(found), group_statistics).ravel())
-        found_alphabet = Alphabet.joined(found_alphabets)
-        quantized = _quantized_kernel(view, codes[0] if view.solved_together else np.stack(codes), found_alphabet)
+                shifts.append(mean_error(matrix, group_alphabet.decode(codes), group_statistics).ravel())
+        fitted_alphabet = Alphabet.joined(alphabets)
+        kernel_codes = all_codes[0] if view.solved_together else np.stack(all_codes)
+        quantized = _quantized_kernel(view, kernel_codes, fitted_alphabet)
         view.variable.assign(quantized.decode())
         if self.walk is not None:
             self.walk.changed.add(path)
@@ -99,7 +100,7 @@ class Job:
             num_levels=len(quantized.levels),
             bits=quantized.bits,
             storage=quantized.storage,
-            radius=float(found_alphabet.radius.mean()),
+            radius=float(fitted_alphabet.radius.mean()),
             zeros=float(np.mean(view.kernel == 0)),
             features=matrices.shape[1],
             rows=None if statistics is None else statistics[0].count,
@@ -110,7 +111,7 @@ class Job:
         return quantized, row
 
     def generator(self, path: str, group: int) -> np.random.Generator:
-        """Random numbers that hang on the seed and the layer alone, not on what was quantized before."""
+        """Random numbers that depend on the seed and the layer alone, not on what was quantized before."""
         return np.random.default_rng((self.seed, zlib.crc32(path.encode()), group))
 
     def _correct(
@@ -129,7 +130,7 @@ class Job:
         return "centered" if centered else "corrected"
 
     def statistics(self, path: str, quantizer: Quantizer, view: KernelView) -> tuple[list[Statistics] | None, str]:
-        """What the calibration data says of each group, and the solver's form."""
+        """Statistics of each group, and the solver's form."""
         if self.walk is None or self.source is None or quantizer.requires == "nothing" or view.memoryless:
             return None, ""
         walk, source = self.walk, self.source
@@ -152,11 +153,12 @@ class Job:
 
             def visit(analog: list[Any], compressed: list[Any]) -> None:
                 if skip_inputs:
-                    mismatch = sum(ours - theirs for ours, theirs in zip(analog[1:], compressed[1:], strict=True))
+                    skip_pairs = zip(analog[1:], compressed[1:], strict=True)
+                    mismatch = sum(analog_skip - compressed_skip for analog_skip, compressed_skip in skip_pairs)
                     gatherer.add(compressed[0], analog[0], mismatch)
                     return
-                for call, (ours, theirs) in enumerate(zip(analog, compressed, strict=True)):
-                    gatherer.add(theirs, ours, call=call)
+                for call, (analog_inputs, compressed_inputs) in enumerate(zip(analog, compressed, strict=True)):
+                    gatherer.add(compressed_inputs, analog_inputs, call=call)
 
             walk.advance(path, visit, keep_inputs=form == "direct", skip_inputs=skip_inputs)
             if same and source.keep and not skip_inputs:
@@ -174,14 +176,14 @@ class Job:
         ], form
 
     def _skip_inputs(self, path: str, quantizer: Quantizer, view: KernelView, form: str) -> tuple[int, ...]:
-        """Other summands of an addition behind this layer, where the quantizer makes up for what they lack."""
+        """Skip inputs of an addition behind this layer, where the quantizer makes up for their residual mismatch."""
         assert self.walk is not None
         if not quantizer.compensate_skip or form != "gram" or view.groups > 1 or self.patch_fraction < 1:
             return ()
         return tuple(self.walk.differing().intersection(self.graph.skip_inputs(path)))
 
     def relative_error(self, path: str) -> float | None:
-        """Of the outputs of a quantized kernel; of those within another layer on a sample of their rows."""
+        """Of the outputs of a quantized kernel; for a kernel within another layer on a sample of its rows."""
         if path in self.errors:
             return self.errors[path]
         return None if self.walk is None else self.walk.relative_error(path)
@@ -192,9 +194,9 @@ class Job:
         """||XW - X~Q|| / ||XW||; `taken` is the mean error that the bias has taken."""
         analog, quantized = view.matrices(weights), view.matrices(view.kernel.astype(np.float64))
         error = norm = 0.0
-        for ours, theirs in self.samples[path]:
-            outputs = ours @ analog
-            mismatch = outputs - theirs @ quantized
+        for analog_rows, compressed_rows in self.samples[path]:
+            outputs = analog_rows @ analog
+            mismatch = outputs - compressed_rows @ quantized
             if taken is not None:
                 mismatch -= taken.reshape(len(analog), 1, -1)
             error, norm = error + float(np.square(mismatch).sum()), norm + float(np.square(outputs).sum())
@@ -232,8 +234,8 @@ def problems(
         yield 0, matrices, None if statistics is None else statistics[0], alphabet.shaped((groups, units))
         return
     for group, matrix in enumerate(matrices):
-        letters = alphabet.channels(slice(group * units, (group + 1) * units))
-        yield group, matrix, None if statistics is None else statistics[group], letters
+        group_alphabet = alphabet.channels(slice(group * units, (group + 1) * units))
+        yield group, matrix, None if statistics is None else statistics[group], group_alphabet
 
 
 def input_channels(view: KernelView) -> list[np.ndarray] | None:
@@ -242,7 +244,7 @@ def input_channels(view: KernelView) -> list[np.ndarray] | None:
 
 
 def _quantized_kernel(view: KernelView, codes: np.ndarray, alphabet: Alphabet) -> QuantizedKernel:
-    """From (groups, N, units) codes and letters whose scales run over groups and units."""
+    """From (groups, N, units) codes and an alphabet whose scales run over groups and units."""
     along = [view.kernel.shape[axis] for axis in view.axes]
 
     def shaped(values: Any) -> Any:

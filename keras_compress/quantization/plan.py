@@ -95,11 +95,11 @@ def check_forms(
 
 
 def zero_masks(
-    graph: Graph, plan: dict[str, Quantizer], given: Result, keep_zeros: bool | None
+    graph: Graph, plan: dict[str, Quantizer], result: Result, keep_zeros: bool | None
 ) -> dict[str, np.ndarray]:
     """False where a weight must stay zero."""
     if keep_zeros is None:
-        masks = {path: given.masks[path] for path in plan if path in given.masks}
+        masks = {path: result.masks[path] for path in plan if path in result.masks}
     elif keep_zeros:
         masks = {path: graph.views[path].kernel != 0 for path in plan}
     else:

@@ -58,8 +58,8 @@ def quantize(
     stays in floating point; the report says why. The model that comes in is not written to.
 
     Layers within other layers (projections of MultiHeadAttention, parts of a layer of your own) and those of subclassed
-    models, whose connections are not known, are quantized too: their inputs are seen by looking on while the model
-    runs. In a subclassed model each kernel takes a pass of its own from the inputs, which is slower.
+    models, whose connections are not known, are quantized too: their inputs are observed while the model runs. In a
+    subclassed model each kernel takes a pass of its own from the inputs, which is slower.
 
     Args:
         model: a built model, or the result of an earlier step.
@@ -74,11 +74,11 @@ def quantize(
         form: "gram" keeps N x N matrices, "direct" the residual of all rows; "auto" takes the smaller one.
         memory_budget: bytes, or text such as "512MB"; what does not fit goes to disk.
         batch_size: samples that are read and kept at a time; None is one block. No number depends on it.
-        patch_fraction: share of the patches of a convolution that are used, drawn without replacement.
+        patch_fraction: fraction of the patches of a convolution that are used, drawn without replacement.
         work_dir: folder for activations that do not fit.
         seed: of the patches' draw, and of stochastic quantizers.
-        max_drop: how far the score on `validation` may fall, such as 0.01. Layers are given back bits (2, 3, 4, 5, 6,
-            8, floating point), the most harmful first, until it is within bounds; the report says which and how much.
+        max_drop: how far the score on `validation` may fall, such as 0.01. Layers get bits back (2, 3, 4, 5, 6, 8,
+            floating point), the most sensitive first, until it is within bounds; the report says which and how much.
             Takes several quantizations, which share the pass through the analog network.
         validation: (inputs, labels) of a classifier, whose score is top-1; or a function of a model that gives a score,
             larger is better. Samples that neither calibrate nor test.
@@ -89,19 +89,19 @@ def quantize(
         StorageError: `work_dir` cannot be written to, or its disk is full.
     """
     started = time.perf_counter()
-    given = Result.of(model)
+    source_result = Result.of(model)
     check_settings(quantizer, form, patch_fraction, keep_zeros)
-    graph = Graph(given.model)
+    graph = Graph(source_result.model)
     plan = plan_layers(graph, quantizer, layers, overrides)
     check_kernels(graph, plan)
     check_groups(graph, plan)
     check_forms(graph, plan, form, calibration, memory_budget)
-    masks = zero_masks(graph, plan, given, keep_zeros)
+    masks = zero_masks(graph, plan, source_result, keep_zeros)
     if max_drop is not None or validation is not None:
         score = score_of(max_drop, validation)
         if calibration is None:
-            raise InputError("max_drop needs calibration data, to find which layers harm. Pass a few hundred samples.")
-        with calibrating(given.model, calibration, memory_budget, batch_size, work_dir) as shared:
+            raise InputError("max_drop needs calibration data, to measure sensitivities. Pass a few hundred samples.")
+        with calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir) as shared:
             assert shared is not None
             shared.keep = True
 
@@ -110,7 +110,7 @@ def quantize(
                     re.compile(re.escape(path)): other for path, other in chosen.items()
                 }
                 return quantize(
-                    given,
+                    source_result,
                     quantizer,
                     shared,
                     layers=lambda path: path in chosen,
@@ -122,7 +122,7 @@ def quantize(
                     progress=progress,
                 )
 
-            return keep_accuracy(run, plan, given.model, shared, score, float(max_drop or 0.0))
+            return keep_accuracy(run, plan, source_result.model, shared, score, float(max_drop or 0.0))
     needs_data = [path for path, chosen in plan.items() if chosen.requires != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
         raise InputError(
@@ -134,8 +134,8 @@ def quantize(
     if criterion := getattr(overrides, "criterion", None):
         step.settings["bits by"] = criterion  # of `allocate`
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
-        compressed = clone_model(given.model)
+        source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
+        compressed = clone_model(source_result.model)
         job = Job(source, compressed, plan, form, patch_fraction, seed, masks)
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
@@ -147,17 +147,18 @@ def quantize(
             job.walk.finish()
             for path, row in rows.items():
                 row.relative_error = job.relative_error(path)
-    for row in _all_rows(given, graph, rows):
+    for row in _all_rows(source_result, graph, rows):
         step.add(row)
     step.figures = {"seconds": time.perf_counter() - started}
     if graph.opaque:
         step.figures["slow walk"] = f"{graph.opaque}: each kernel took a pass of its own through the model"
     if source is not None:
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
-    kept = {path: kernel for path, kernel in given.kernels.items() if path not in kernels}
-    other_masks = {path: mask for path, mask in given.masks.items() if path not in plan}
-    inputs = given.inputs if source is None else source.inputs
-    result = Result(compressed, kept | kernels, other_masks | masks, given.report.extended(step), inputs=inputs)
+    kept = {path: kernel for path, kernel in source_result.kernels.items() if path not in kernels}
+    other_masks = {path: mask for path, mask in source_result.masks.items() if path not in plan}
+    inputs = source_result.inputs if source is None else source.inputs
+    report = source_result.report.extended(step)
+    result = Result(compressed, kept | kernels, other_masks | masks, report, inputs=inputs)
     result.check()
     return result
 
@@ -167,32 +168,32 @@ def _must_have_data(quantizer: Quantizer) -> bool:
     return quantizer.requires == "gram" or quantizer.bias_correction
 
 
-def _all_rows(given: Result, graph: Graph, rows: dict[str, LayerRow]) -> list[LayerRow]:
+def _all_rows(source_result: Result, graph: Graph, rows: dict[str, LayerRow]) -> list[LayerRow]:
     """A row for each kernel that we know and each other layer with weights: what was done, or why nothing."""
-    found = []
-    views = views_by_path(given.model)
+    all_rows = []
+    views = views_by_path(source_result.model)
     of_layer: dict[int, list[str]] = {}
     for path, view in views.items():
         of_layer.setdefault(id(view.layer), []).append(path)
     done: set[int] = set()
-    for path, layer in all_layers_by_path(given.model).items():
+    for path, layer in all_layers_by_path(source_result.model).items():
         kernels = of_layer.get(id(layer), [])
         for kernel in kernels:
             row = rows.get(kernel)
             if row is None:
                 action, why = "float", "the settings leave it out (layers= or overrides=)"
-                if kernel in given.kernels:
+                if kernel in source_result.kernels:
                     action, why = "kept", "its codes of an earlier step are kept"
                 elif kernel not in graph.views:
                     why = graph.unseen.get(kernel, "no call of the model reaches it")
                 size = layer.count_params() if len(kernels) == 1 else views[kernel].kernel.size
                 row = LayerRow(kernel, type(layer).__name__, action, why, parameters=size)
-            found.append(row)
+            all_rows.append(row)
         own = {id(weight): weight for weight in layer.weights}
         inner = {id(weight) for held in held_layers(layer).values() for weight in held.weights}
         left = [weight for name, weight in own.items() if name not in done and (kernels or name not in inner)]
         done.update(map(id, left))
         if left and not kernels:
             size = sum(math.prod(weight.shape) for weight in left)
-            found.append(LayerRow(path, type(layer).__name__, "float", refusal(layer), parameters=size))
-    return found
+            all_rows.append(LayerRow(path, type(layer).__name__, "float", refusal(layer), parameters=size))
+    return all_rows

@@ -31,13 +31,13 @@ class Quantizer(Configured, abc.ABC):
     """Gives a layer's weights their codes.
 
     Attributes:
-        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to skip inputs makes up for their residual mismatch.
         bits: bits of the alphabet `Integer`, if no alphabet is given; None is 4.
-        alphabet: where the letters come from.
+        alphabet: setting from which each layer gets its alphabet.
         radius: "median", "max", "mse" (grid search, weighted by the inputs' second moments where they are known),
             "quantile", a quantile of |w| in (0, 1], or None for the alphabet's own rule; for greedy quantizers also
             "alternating" (from that of "mse", scale and codes in turn) and "search" (the same from several radii).
-        bias_correction: whether the bias takes the mean of the error that the codes leave.
+        bias_correction: whether the bias takes the mean error that the codes leave.
     """
 
     compensate_skip = False
@@ -72,7 +72,7 @@ class Quantizer(Configured, abc.ABC):
 
     @property
     def matrices(self) -> int:
-        """N x N matrices that the solver holds beside G and H in the Gram form."""
+        """N x N matrices that the solver holds besides G and H in the Gram form."""
         return 0
 
     @property
@@ -82,11 +82,11 @@ class Quantizer(Configured, abc.ABC):
 
     @property
     def num_levels(self) -> int:
-        """Number of letters that a weight may take."""
+        """Number of levels that a weight may take."""
         return self.setting.num_levels
 
     def layer_alphabet(self, matrices: np.ndarray, statistics: list[Statistics] | None) -> Alphabet:
-        """Letters for (groups, N, units) weights, given the statistics of each group."""
+        """The alphabet for (groups, N, units) weights, given the statistics of each group."""
         weights = (
             None if statistics is None else np.concatenate([np.atleast_2d(group.diagonal) for group in statistics])
         )
@@ -109,7 +109,7 @@ class Quantizer(Configured, abc.ABC):
         Args:
             matrix: (N, units).
             statistics: of the layer's inputs.
-            alphabet: letters.
+            alphabet: of this group.
             keep: (N, units) boolean, false where the weight must be zero.
             centered: whether the mean error is left to the bias.
             channels: indices of the features of each input channel, for convolutions.
@@ -141,7 +141,7 @@ class Quantizer(Configured, abc.ABC):
 
 @keras.saving.register_keras_serializable(package="keras_compress")
 class MSQ(Quantizer):
-    """Memoryless scalar quantization: each weight goes to the nearest letter.
+    """Memoryless scalar quantization: each weight goes to the nearest value of the alphabet.
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
@@ -150,7 +150,7 @@ class MSQ(Quantizer):
         bias_correction: whether the bias takes the mean error; needs calibration data.
 
     Raises:
-        InputError: a setting out of range, or bits beside an alphabet.
+        InputError: a setting out of range, or both bits and an alphabet.
     """
 
     def __init__(
@@ -246,9 +246,9 @@ class GreedyQuantizer(Quantizer):
         rows = index[..., None]
         kept = None if keep is None else np.take_along_axis(keep, rows, axis=-2)
         ordered = np.take_along_axis(matrix, rows, axis=-2)
-        found, alphabet = self.fit(ordered, statistics.features(index), alphabet, kept, generator, centered)
-        codes = np.empty_like(found)
-        np.put_along_axis(codes, rows, found, axis=-2)
+        ordered_codes, alphabet = self.fit(ordered, statistics.features(index), alphabet, kept, generator, centered)
+        codes = np.empty_like(ordered_codes)
+        np.put_along_axis(codes, rows, ordered_codes, axis=-2)
         return codes, alphabet
 
 
@@ -258,8 +258,8 @@ class RefinedQuantizer(GreedyQuantizer):
     Attributes:
         refine: sweeps of coordinate descent over the codes, each after a fit of the scales where the radius is
             "alternating" or "search"; none of them raises a layer's error.
-        compensate_skip: whether a layer whose outputs are added to others, as at the end of a residual block, makes
-            up for what the other summands lack in the compressed network. In the Gram form.
+        compensate_skip: whether a layer whose outputs are added to skip inputs, as at the end of a residual block,
+            makes up for their residual mismatch. In the Gram form.
     """
 
     def __init__(
@@ -344,10 +344,10 @@ class GPFQ(RefinedQuantizer):
             as in the experiments of 2021.
         order: of features: "natural" or "descending_diagonal".
         refine: sweeps of coordinate descent afterwards.
-        compensate_skip: whether a layer whose outputs are added to others makes up for what those lack.
+        compensate_skip: whether a layer whose outputs are added to skip inputs makes up for their residual mismatch.
 
     Raises:
-        InputError: a setting out of range, or bits beside an alphabet.
+        InputError: a setting out of range, or both bits and an alphabet.
     """
 
     def __init__(

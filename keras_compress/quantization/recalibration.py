@@ -52,24 +52,24 @@ def recalibrate_batch_normalization(
         StorageError: as for `quantize`.
     """
     started = time.perf_counter()
-    given = Result.of(model)
-    graph = Graph(given.model)
-    graph.check_known(f"What the layers of model {given.model.name!r} read cannot be seen")
+    source_result = Result.of(model)
+    graph = Graph(source_result.model)
+    graph.check_known(f"What the layers of model {source_result.model.name!r} read cannot be seen")
     calls = _calls_by_path(graph)
     if not calls:
         raise InputError(
-            f"Model {given.model.name!r} calls no BatchNormalization layer: it never did, or all are folded. Leave "
-            "this step out, or take it before folding."
+            f"Model {source_result.model.name!r} calls no BatchNormalization layer: it never did, or all are folded. "
+            "Leave this step out, or take it before folding."
         )
     chosen = select(layers, list(calls), "layers")
     if calibration is None:
         raise InputError("BatchNorm statistics are measured on calibration data. Received: None.")
     order = _in_order(graph, {path: indices for path, indices in calls.items() if path in chosen})
-    recalibrated = clone_model(given.model)
+    recalibrated = clone_model(source_result.model)
     new_layers = layers_by_path(recalibrated)
     step = Step("recalibrate_batch_normalization", {})
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(calibrating(given.model, calibration, memory_budget, batch_size, work_dir))
+        source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
         done = stack.enter_context(progress_bar.tasks(step.technique, len(order), enabled=progress))
         inputs = {path: sorted({graph.calls[index].inputs[0] for index in calls[path]}) for path in order}
@@ -80,13 +80,14 @@ def recalibrate_batch_normalization(
             if path not in chosen:
                 row.reason = "the settings leave it out (layers=)"
             elif path not in order:
-                row.reason = "what it reads hangs on its own output"
+                row.reason = "what it reads depends on its own output"
             step.add(row)
         for path in order:
             _measure(stages, path, inputs[path], new_layers[path], step.rows[list(calls).index(path)])
             done(path)
         step.figures = {"seconds": time.perf_counter() - started, "samples": source.num_samples}
-    result = dataclasses.replace(given, model=recalibrated, report=given.report.extended(step), clusters={})
+    report = source_result.report.extended(step)
+    result = dataclasses.replace(source_result, model=recalibrated, report=report, clusters={})
     result.check()
     return result
 
@@ -101,17 +102,17 @@ def _calls_by_path(graph: Graph) -> dict[str, list[int]]:
 
 
 def _in_order(graph: Graph, calls: dict[str, list[int]]) -> list[str]:
-    """Layers such that each one comes after those that its inputs hang on; one that hangs on itself is left out."""
+    """Layers, each after those that its inputs depend on; one that depends on itself is left out."""
     before = {}
     for path, indices in calls.items():
         needed = set(graph.needed([graph.calls[index].inputs[0] for index in indices], graph.inputs))
-        before[path] = {other for other, theirs in calls.items() if needed.intersection(theirs)}
+        before[path] = {other for other, other_calls in calls.items() if needed.intersection(other_calls)}
     waiting = [path for path in calls if path not in before[path]]
     order: list[str] = []
     while waiting:
         ready = [path for path in waiting if not before[path].intersection(waiting)]
         order += ready[:1]
-        waiting.remove(ready[0] if ready else waiting[0])  # none is ready where two hang on each other
+        waiting.remove(ready[0] if ready else waiting[0])  # none is ready where two depend on each other
     return order
 
 

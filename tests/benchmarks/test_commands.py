@@ -88,18 +88,18 @@ def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path)
 
 
 @pytest.mark.slow
-def test_methods_are_timed_beside_their_floor_or_say_what_they_need(tmp_path):
+def test_methods_are_timed_next_to_their_floor_or_say_what_they_need(tmp_path):
     done = run(
         "methods.py", "--methods=msq,gpfq,optq", "--channels=16", "--units=4", "--conv_images=4", "--fc_images=30",
         "--memory_budget=4MB", "--repetitions=1", "--results_dir=.",
         folder=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = {}
+    rows_of = {}
     for name in ("conv_N_144", "fc_N_784", "fc_N_784_refused"):
         with (tmp_path / f"methods_{name}.csv").open() as file:
-            found[name] = {row["method"]: row for row in csv.DictReader(file)}
-    conv, fc, refused = found.values()
+            rows_of[name] = {row["method"]: row for row in csv.DictReader(file)}
+    conv, fc, refused = rows_of.values()
     assert list(conv) == ["MSQ", "GPFQ, centred", "OPTQ"]
     assert [row["form"] for row in conv.values()] == ["none", "gram", "gram"]
     assert conv["MSQ"]["floor s"] == "" and float(conv["OPTQ"]["solver / floor"]) > 0
@@ -109,7 +109,7 @@ def test_methods_are_timed_beside_their_floor_or_say_what_they_need(tmp_path):
 
 
 @pytest.mark.slow
-def test_files_of_integers_stand_beside_the_simulation_of_their_ranges(data, tmp_path):
+def test_files_of_integers_stand_next_to_the_simulation_of_their_ranges(data, tmp_path):
     done = run(
         "tflite.py", f"--data={data}", "--parts=files", "--networks=deepxplore_lenet1", "--unlabelled=",
         "--widths=4 bits", "--storages=small", "--num_samples=20", "--results_dir=.",

@@ -49,8 +49,8 @@ def test_means_and_deviations_over_seeds():
 
 def test_widths_rise_and_methods_keep_their_order():
     rows = rows_of(*({"method": method, "levels": levels} for method in ("gpfq", "msq") for levels in (15, 3)))
-    found = [(row["width"], row["variant"]) for row in tables.summary(rows)]
-    assert found == [("ternary", "msq"), ("ternary", "gpfq"), ("4 bits", "msq"), ("4 bits", "gpfq")]
+    order = [(row["width"], row["variant"]) for row in tables.summary(rows)]
+    assert order == [("ternary", "msq"), ("ternary", "gpfq"), ("4 bits", "msq"), ("4 bits", "gpfq")]
 
 
 def test_only_rows_of_the_last_weights_count(tmp_path):
@@ -63,11 +63,11 @@ def test_only_rows_of_the_last_weights_count(tmp_path):
         {"fingerprint": "bbbbbbbbbbbb", "method": "gpfq", "radius": "max"},  # of no variant
     ):
         records.append(row)
-    found = tables.read(tmp_path, ["net", "absent"])
-    assert [(row["method"], row["seed"], row["top1"]) for row in found] == [("gpfq", 0, 0.2), ("gpfq", 1, 0.9)]
+    current = tables.read(tmp_path, ["net", "absent"])
+    assert [(row["method"], row["seed"], row["top1"]) for row in current] == [("gpfq", 0, 0.2), ("gpfq", 1, 0.9)]
 
 
-def test_readme_shows_the_best_of_each_width_beside_gpfq_and_msq():
+def test_readme_shows_the_best_of_each_width_next_to_gpfq_and_msq():
     block = tables.readme_block(
         rows_of(
             {"method": "msq", "levels": 3, "top1": 0.2},

@@ -24,9 +24,9 @@ def seeded():
 def exported(path, simulated, x, **settings):
     """Relative distance of a file's outputs from those of the simulation, and the step of its report."""
     report = kc.export_tflite(simulated, path, activations="int8", **settings)
-    given = Runner(path.read_bytes()).outputs(x if isinstance(x, list) else [x])
+    outputs = Runner(path.read_bytes()).outputs(x if isinstance(x, list) else [x])
     expected = keras.tree.flatten(simulated.model.predict(x, verbose=0))
-    pairs = zip(given, expected, strict=True)
+    pairs = zip(outputs, expected, strict=True)
     return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs), report.steps[-1]
 
 
@@ -36,9 +36,9 @@ def both(path, model, x, quantizer=None, **settings):
     yield exported(path, kc.quantize_activations(result, x), x, **settings)
     kc.export_tflite(result, path, activations="int8", calibration=x, **settings)
     simulated = kc.quantize_activations(result, x, ranges="minmax").model
-    given = Runner(path.read_bytes()).outputs(x if isinstance(x, list) else [x])
+    outputs = Runner(path.read_bytes()).outputs(x if isinstance(x, list) else [x])
     expected = keras.tree.flatten(simulated.predict(x, verbose=0))
-    pairs = zip(given, expected, strict=True)
+    pairs = zip(outputs, expected, strict=True)
     yield max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs), None
 
 
@@ -244,8 +244,8 @@ def test_softplus_of_large_numbers(tmp_path, rng):
     x = rng.uniform(-300, 300, (40, 4)).astype(np.float32)
     for activations in ("float", "dynamic", "int8"):
         kc.export_tflite(model, tmp_path / "net.tflite", activations=activations, calibration=x)
-        for given, expected in zip(Runner((tmp_path / "net.tflite").read_bytes()).outputs([x]), model(x), strict=True):
-            assert np.linalg.norm(given - expected) <= 2 * NEAR * np.linalg.norm(expected)
+        for output, expected in zip(Runner((tmp_path / "net.tflite").read_bytes()).outputs([x]), model(x), strict=True):
+            assert np.linalg.norm(output - expected) <= 2 * NEAR * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN", "Bidirectional"])
@@ -257,9 +257,9 @@ def test_ranges_within_loops_are_refused_by_name(tmp_path, rng, layer, coded):
     )
     model = keras.Sequential([keras.Input((12, 6)), cell, L.Dense(3)])
     x = rng.normal(size=(32, 12, 6)).astype(np.float32)
-    given = kc.quantize(model, kc.MSQ(8), x) if coded else model
+    source = kc.quantize(model, kc.MSQ(8), x) if coded else model
     with pytest.raises(kc.InputError, match=r"Layer '.*' of model .* runs a loop.*unroll=True"):
-        kc.export_tflite(given, tmp_path / "net.tflite", activations="int8", calibration=x, static_batch=1)
+        kc.export_tflite(source, tmp_path / "net.tflite", activations="int8", calibration=x, static_batch=1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,8 +286,8 @@ def test_errors_are_those_on_the_data(tmp_path, rng, largest):
     result = kc.quantize_activations(kc.quantize(model, kc.GPFQ(8), x), x)
     result.save(tmp_path / "with")
     result.save(tmp_path / "without", samples=False)
-    for given in (result, kc.load_result(tmp_path / "with"), kc.load_result(tmp_path / "without")):
-        step = kc.export_tflite(given, tmp_path / "net.tflite", activations="int8").steps[-1]
+    for source in (result, kc.load_result(tmp_path / "with"), kc.load_result(tmp_path / "without")):
+        step = kc.export_tflite(source, tmp_path / "net.tflite", activations="int8").steps[-1]
         assert all(row.relative_error < 0.05 for row in step.rows)
 
 
@@ -298,15 +298,15 @@ def test_ranges_and_at_most_32_samples_go_with_a_result(tmp_path, rng):
     x = [rng.normal(size=(50, 5)).astype(np.float32), rng.integers(3, 20, (50, 2)).astype(np.int32)]
     for batch in (None, 7):
         result = kc.quantize(model, kc.GPFQ(4), x, batch_size=batch)
-        for mine, given in zip(result.inputs.samples, x, strict=True):
-            np.testing.assert_array_equal(mine, given[:32])
+        for samples, array in zip(result.inputs.samples, x, strict=True):
+            np.testing.assert_array_equal(samples, array[:32])
         np.testing.assert_array_equal(result.inputs.low, [array.min() for array in x])
         np.testing.assert_array_equal(result.inputs.high, [array.max() for array in x])
     result.save(tmp_path / "with")
     result.save(tmp_path / "without", samples=False)
     again, without = (kc.load_result(tmp_path / name).inputs for name in ("with", "without"))
-    for mine, other in zip(result.inputs.samples, again.samples, strict=True):
-        np.testing.assert_array_equal(mine, other)
+    for samples, loaded in zip(result.inputs.samples, again.samples, strict=True):
+        np.testing.assert_array_equal(samples, loaded)
     assert without.samples == () and np.array_equal(without.low, result.inputs.low)
     noise = without.drawn([(9, 5), (9, 2)], ["float32", "int32"])
     assert [array.dtype.name for array in noise] == ["float32", "int32"]

@@ -61,12 +61,12 @@ def test_every_alphabet_comes_back_bit_for_bit(model, samples, tmp_path, name):
     kc.export_packed(result, tmp_path / "net.packed")
     loaded = kc.load_packed(tmp_path / "net.packed")
     assert type(loaded) is type(model) and loaded.name == model.name
-    for ours, theirs in zip(loaded.variables, result.model.variables, strict=True):
-        assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes(), theirs.path
+    for weight, original in zip(loaded.variables, result.model.variables, strict=True):
+        assert np.asarray(weight).tobytes() == np.asarray(original).tobytes(), original.path
     np.testing.assert_array_equal(np.asarray(loaded(samples)), np.asarray(result.model(samples)))
 
 
-def test_l0_letters_and_masked_zeros_come_back(samples, model, tmp_path):
+def test_l0_levels_and_masked_zeros_come_back(samples, model, tmp_path):
     result = kc.quantize(model, kc.SparseGPFQ(3, regularizer="l0", regularization=0.05), samples)
     kc.export_packed(result, tmp_path / "net.packed")
     np.testing.assert_array_equal(
@@ -117,10 +117,10 @@ def file(model, tmp_path):
     return tmp_path / "net.packed"
 
 
-@pytest.mark.parametrize("share", [0, 0.2, 0.6, 0.999])
-def test_a_file_that_is_cut_short(file, share):
+@pytest.mark.parametrize("fraction", [0, 0.2, 0.6, 0.999])
+def test_a_file_that_is_cut_short(file, fraction):
     content = file.read_bytes()
-    file.write_bytes(content[: int(share * len(content))])
+    file.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(kc.InputError, match="is damaged or cut off, or no file of export_packed"):
         kc.load_packed(file)
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_cut_short(file, share):
 @pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(file, model, samples):
     content = file.read_bytes()
-    wanted = np.asarray(kc.load_packed(file)(samples))
+    expected = np.asarray(kc.load_packed(file)(samples))
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(40):
@@ -136,7 +136,7 @@ def test_no_flipped_bit_goes_unnoticed(file, model, samples):
         damaged[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         file.write_bytes(damaged)
         try:
-            np.testing.assert_array_equal(np.asarray(kc.load_packed(file)(samples)), wanted)  # a byte nobody reads
+            np.testing.assert_array_equal(np.asarray(kc.load_packed(file)(samples)), expected)  # a byte nobody reads
         except kc.InputError:
             refused += 1
     assert refused > 20

@@ -32,14 +32,14 @@ def test_sums_are_rounded_as_by_an_integer_multiplier_and_a_shift(rng, upward):
     ratios = rng.uniform(0.01, 0.99, 40)
     totals = np.arange(-200, 201)
     steps = (totals[:, np.newaxis] * ratios).astype(np.float32)
-    ours = np.asarray(in_two_steps(steps, fractions_of(ratios), np.full(len(ratios), upward)))
-    theirs = np.array([[multiplied(int(total), ratio, upward=upward) for ratio in ratios] for total in totals])
+    simulated = np.asarray(in_two_steps(steps, fractions_of(ratios), np.full(len(ratios), upward)))
+    expected = np.array([[multiplied(int(total), ratio, upward=upward) for ratio in ratios] for total in totals])
     # Where float32 is too coarse to say on which side of the middle a product lies.
     parts = 2.0 ** fractions_of(ratios)
     clear = np.abs((totals[:, np.newaxis] * ratios * parts) % 1 - 0.5) > 1e-4
     assert clear.mean() > 0.99
-    np.testing.assert_array_equal(ours[clear], theirs[clear])
-    assert (ours != np.rint(steps)).any()
+    np.testing.assert_array_equal(simulated[clear], expected[clear])
+    assert (simulated != np.rint(steps)).any()
 
 
 def test_ratios_beyond_what_float32_sees_are_rounded_once(rng):
@@ -104,11 +104,11 @@ def test_the_file_is_the_simulation_bit_for_bit(tmp_path, rng, name, batch):
     path = tmp_path / "net.tflite"
     report, simulation = exported(rounded, path, None, activations="int8", storage="small", static_batch=batch)
     assert report.steps[-1].figures["difference of the outputs"] < 0.01  # single steps of the head
-    (given,) = Runner(path.read_bytes()).outputs([new])
+    (outputs,) = Runner(path.read_bytes()).outputs([new])
     graph = Graph(simulation)
     expected = np.asarray(run_graph(graph, [new])[graph.outputs[0]])
-    assert np.mean(np.abs(given - expected) > 1e-6 * np.abs(expected).max()) < 0.02  # ties of XNNPACK's products
-    assert np.abs(given - expected).max() <= 1.01 * Runner(path.read_bytes()).output_scales[0]
+    assert np.mean(np.abs(outputs - expected) > 1e-6 * np.abs(expected).max()) < 0.02  # ties of XNNPACK's products
+    assert np.abs(outputs - expected).max() <= 1.01 * Runner(path.read_bytes()).output_scales[0]
 
 
 DYNAMIC = {

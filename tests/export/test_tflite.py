@@ -80,13 +80,13 @@ def model():
 def tensors_of(path):
     """Path -> (type, array, scale) of every constant with a scale, and the model."""
     content = flatbuffer.parse(flatbuffer.read_bytes(path))
-    found = {}
+    constants = {}
     for tensor in content.subgraphs[0].tensors:
         array = flatbuffer.array_of(content, tensor)
         if array is not None and tensor.quantization is not None and tensor.quantization.scale is not None:
             scale = np.asarray(tensor.quantization.scale, np.float32)
-            found[tensor.name.decode().removesuffix("/kernel")] = flatbuffer.TYPES[tensor.type], array, scale
-    return found, content
+            constants[tensor.name.decode().removesuffix("/kernel")] = flatbuffer.TYPES[tensor.type], array, scale
+    return constants, content
 
 
 def in_keras_order(array, kernel, kind):
@@ -177,8 +177,8 @@ def test_the_file_holds_the_codes_and_scales_of_the_result(model, tmp_path, name
             norm = layers[[layer.name for layer in layers].index(path) + 1]
             factor = np.float64(norm.gamma.numpy()) / np.sqrt(np.float64(norm.moving_variance.numpy()) + norm.epsilon)
             np.testing.assert_array_equal(codes, kernel.codes * np.sign(factor).astype(int), err_msg=path)
-            wanted = (np.float64(kernel.scale.ravel()) * np.abs(factor)).astype(np.float32)
-            np.testing.assert_array_equal(scale, wanted, err_msg=path)
+            expected = (np.float64(kernel.scale.ravel()) * np.abs(factor)).astype(np.float32)
+            np.testing.assert_array_equal(scale, expected, err_msg=path)
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_no_two_tensors_have_one_name(model, tmp_path, quantized):
 
 
 @pytest.mark.slow
-def test_numbers_of_tensors_are_aligned_as_the_schema_wants(model, tmp_path):
+def test_numbers_of_tensors_are_aligned_as_the_schema_requires(model, tmp_path):
     """`force_align: 16`; a Cortex-M0 cannot read a word that begins elsewhere."""
     kc.export_tflite(kc.quantize(model, kc.MSQ(bits=4)), tmp_path / "net.tflite", storage="small")
     content = (tmp_path / "net.tflite").read_bytes()
@@ -323,8 +323,8 @@ def test_reshapes_that_keep_the_batch_axis_compute_no_sizes(tmp_path, reshape):
     result = kc.quantize(model, kc.MSQ(4))
     for batch in (1, 5):
         x = np.random.default_rng(batch).normal(size=(batch, 4, 6)).astype(np.float32)
-        (given,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
-        np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
+        (outputs,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
+        np.testing.assert_allclose(outputs, np.asarray(result.model(x)), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -338,12 +338,12 @@ def test_plain_models_with_reshapes_in_every_format(tmp_path, mode):
     assert "RESHAPE" in operators and not operators & {"SHAPE", "STRIDED_SLICE", "PACK"}
 
 
-def with_zeros(share, block):
+def with_zeros(fraction, block):
     """A Dense network with so many zeros, in blocks of inputs."""
     model = drawn(keras.Sequential([keras.Input((64,)), L.Dense(128, "relu"), L.Dense(64, "relu"), L.Dense(8)]))
     rng = np.random.default_rng(0)
     for layer in model.layers[:2]:
-        blocks = rng.uniform(size=(layer.kernel.shape[0] // block, layer.kernel.shape[1])) >= share
+        blocks = rng.uniform(size=(layer.kernel.shape[0] // block, layer.kernel.shape[1])) >= fraction
         layer.kernel.assign(layer.kernel.numpy() * blocks.repeat(block, axis=0))
     return model
 
@@ -357,8 +357,8 @@ def test_sparse_storage_leaves_the_zeros_out(tmp_path, block):
     dense, sparse = (os.path.getsize(tmp_path / f"{storage}.tflite") for storage in ("fast", "sparse"))
     assert sparse < (0.5 if block == 4 else 0.6) * dense
     x = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32)
-    (given,) = Runner((tmp_path / "sparse.tflite").read_bytes()).run([x])
-    np.testing.assert_allclose(given, np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    (outputs,) = Runner((tmp_path / "sparse.tflite").read_bytes()).run([x])
+    np.testing.assert_allclose(outputs, np.asarray(model(x)), rtol=1e-4, atol=1e-5)
     assert "FLOAT32" in str(kc.inspect_tflite(tmp_path / "sparse.tflite"))
 
 
@@ -391,8 +391,8 @@ def test_sizes_of_layers_of_ones_own(tmp_path):
     result = kc.quantize(model, kc.MSQ(4))
     kc.export_tflite(result, tmp_path / "net.tflite")
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    (given,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
-    np.testing.assert_allclose(given, np.asarray(result.model(x)), atol=1e-5)
+    (outputs,) = Runner((tmp_path / "net.tflite").read_bytes()).run([x])
+    np.testing.assert_allclose(outputs, np.asarray(result.model(x)), atol=1e-5)
 
 
 RANDOM = {  # a layer of n_out channels: how it is built, and its operator
@@ -465,11 +465,11 @@ def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
         for tensor in content.subgraphs[0].tensors
         if tensor.type == schema.TensorType.INT8 and flatbuffer.array_of(content, tensor) is None
     }
-    wanted = {
+    allowed = {
         (layer.scale, layer.zero_point) for layer in result.model.layers if isinstance(layer, kc.QuantizeActivation)
     }
-    wanted.add((1 / 256, -128))  # of every softmax
-    assert all(any(np.allclose(each, other, rtol=1e-6) for other in wanted) for each in computed), (computed, wanted)
+    allowed.add((1 / 256, -128))  # of every softmax
+    assert all(any(np.allclose(each, other, rtol=1e-6) for other in allowed) for each in computed), (computed, allowed)
     kinds = {flatbuffer.operator_name(content, operator) for operator in content.subgraphs[0].operators}
     assert not kinds & {"ROUND", "FAKE_QUANT", "DEQUANTIZE", "MINIMUM"} and (symmetric or "QUANTIZE" not in kinds)
     figures = report.steps[-1].figures
@@ -505,8 +505,8 @@ def test_a_batchnorm_behind_an_activation_is_integers(tmp_path, rank, batch):
         assert "FLOAT32" not in types
     expected = ranged.model.predict(x, verbose=0)
     kc.export_tflite(ranged, tmp_path / "net.tflite", activations="int8")
-    (given,) = Runner((tmp_path / "net.tflite").read_bytes()).outputs([x])
-    assert np.linalg.norm(given - expected) <= 0.01 * np.linalg.norm(expected)
+    (outputs,) = Runner((tmp_path / "net.tflite").read_bytes()).outputs([x])
+    assert np.linalg.norm(outputs - expected) <= 0.01 * np.linalg.norm(expected)
 
 
 @pytest.mark.slow

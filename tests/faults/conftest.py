@@ -8,7 +8,7 @@ import pytest
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
-    """Leaves this folder out unless the command line names it: these tests want root, time, and a machine to itself."""
+    """Leaves this folder out unless the command line names it: these tests need root, time, and a machine to itself."""
     named = any("faults" in argument for argument in config.args)
     return None if named else True
 

@@ -208,7 +208,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(folder, techniqu
     _, stderr = again.communicate("", timeout=240)
     assert again.returncode == 0, stderr
     assert f"step {int(moment[0])} 0" in stderr and (moment[0] == "0" or "step 0 0" not in stderr)
-    ours, theirs = np.load(folder / "killed.npz"), np.load(folder / "whole.npz")
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name])
+    resumed, uninterrupted = np.load(folder / "killed.npz"), np.load(folder / "whole.npz")
+    for name in uninterrupted:
+        np.testing.assert_array_equal(resumed[name], uninterrupted[name])
     assert not (folder / "killed_state").exists()

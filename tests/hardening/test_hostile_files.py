@@ -40,14 +40,14 @@ def read(names: list[str], folder: pathlib.Path) -> tuple[list[dict[str, Any]], 
     return lines, seconds
 
 
-def check(found: dict[str, Any]) -> None:
-    case = hostile.CASES[found["name"]]
-    assert not found["changed"], found
+def check(outcome: dict[str, Any]) -> None:
+    case = hostile.CASES[outcome["name"]]
+    assert not outcome["changed"], outcome
     if case.refused:
-        assert found["error"] in ("InputError", "StorageError", "TooLargeError", "NoCounterpartError"), found
-        assert "\n" not in found["line"] and len(found["line"]) < 900, found
+        assert outcome["error"] in ("InputError", "StorageError", "TooLargeError", "NoCounterpartError"), outcome
+        assert "\n" not in outcome["line"] and len(outcome["line"]) < 900, outcome
     if case.gated:
-        assert not found["imported"], found
+        assert not outcome["imported"], outcome
 
 
 def test_there_are_sixty():
@@ -58,9 +58,9 @@ def test_there_are_sixty():
 def test_some_of_every_kind_do_nothing(tmp_path):
     names = sorted(hostile.names(fast=True), key=lambda name: not hostile.CASES[name].gated)
     lines, _ = read(names, tmp_path)
-    for found in lines[:-1]:
-        check(found)
-    assert [found["name"] for found in lines[:-1]] == names
+    for outcome in lines[:-1]:
+        check(outcome)
+    assert [outcome["name"] for outcome in lines[:-1]] == names
 
 
 @pytest.fixture(scope="module")

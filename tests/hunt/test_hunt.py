@@ -30,7 +30,7 @@ LIMIT, CHAOTIC = 0.05, 0.2
 
 
 def drawn(count: int) -> list[Network]:
-    found: dict[Network, None] = {}  # hypothesis also repeats itself
+    distinct: dict[Network, None] = {}  # hypothesis also repeats itself
 
     @settings(
         max_examples=2 * count,
@@ -42,18 +42,18 @@ def drawn(count: int) -> list[Network]:
     )
     @given(networks())
     def note(network: Network) -> None:
-        found[network] = None
+        distinct[network] = None
 
     note()
-    return list(found)[:count]
+    return list(distinct)[:count]
 
 
 NETWORKS = drawn(COUNT or 20)
 
 
-def near(given: np.ndarray, expected: np.ndarray, step: float, tolerance: float, moved: float) -> bool:
-    error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (given - expected, expected))
-    return error <= max(tolerance * norm, 2 * step * np.sqrt(given.size), min(2 * moved, CHAOTIC * norm), 1e-30)
+def near(output: np.ndarray, expected: np.ndarray, step: float, tolerance: float, moved: float) -> bool:
+    error, norm = (float(np.linalg.norm(each.astype(np.float64))) for each in (output - expected, expected))
+    return error <= max(tolerance * norm, 2 * step * np.sqrt(output.size), min(2 * moved, CHAOTIC * norm), 1e-30)
 
 
 def moved_by_ties(model: keras.Model, x: list[np.ndarray]) -> list[float]:
@@ -92,18 +92,18 @@ def check(network: Network, mode: str, bits: int, folder) -> None:
         kc.export_tflite(result, path, activations=mode, **settings)
         simulated = result.model
     else:
-        ours = mode == "ranges of ours"
-        source = kc.quantize_activations(result, x) if ours else result
-        _, simulated = exported(source, path, None if ours else x, activations="int8", **settings)
+        chosen = mode == "ranges of ours"
+        source = kc.quantize_activations(result, x) if chosen else result
+        _, simulated = exported(source, path, None if chosen else x, activations="int8", **settings)
     if mode == "dynamic":  # compared by the check with a simulation that rounds at each call
         return
     runner = Runner(path.read_bytes())
-    given = runner.outputs(new if isinstance(new, list) else [new])
+    outputs = runner.outputs(new if isinstance(new, list) else [new])
     inputs = new if isinstance(new, list) else [new]
     moved = moved_by_ties(simulated, inputs) if mode != "float" else [0.0] * network.outputs
-    columns = zip(given, outputs_of(simulated, new), runner.output_scales, moved, strict=True)
-    for ours, theirs, step, least in columns:
-        assert near(ours, theirs, step, 1e-4 if mode == "float" else LIMIT, least), (network, mode, bits)
+    columns = zip(outputs, outputs_of(simulated, new), runner.output_scales, moved, strict=True)
+    for output, expected, step, least in columns:
+        assert near(output, expected, step, 1e-4 if mode == "float" else LIMIT, least), (network, mode, bits)
 
 
 @pytest.mark.parametrize("index", range(len(NETWORKS)))

@@ -56,14 +56,14 @@ def distilling(model, x, cut):
 
 
 def holding(model, x, cut):
-    """A score that falls with every bit that is taken away: some layers are given bits back."""
-    wanted = np.asarray(model(x))
+    """A score that falls with every bit that is taken away: some layers get bits back."""
+    analog_outputs = np.asarray(model(x))
     return kc.quantize(
         model,
         kc.GPFQ(2),
         x,
         max_drop=0.05,
-        validation=lambda candidate: -float(np.abs(np.asarray(candidate(x)) - wanted).mean()),
+        validation=lambda candidate: -float(np.abs(np.asarray(candidate(x)) - analog_outputs).mean()),
         **cut,
     )
 

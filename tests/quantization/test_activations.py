@@ -39,7 +39,7 @@ def roundings(model):
 
 
 def classifier():
-    """Softmax at the end, an activation in the middle that is no ReLU, and every kind of letters."""
+    """Softmax at the end, an activation in the middle that is no ReLU, and every kind of alphabet."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 2), name="image"),
@@ -109,13 +109,13 @@ def test_the_layers_stand_where_an_integer_network_rounds(model, samples):
     ]  # fmt: skip
 
 
-def test_letters_of_functions_and_of_pools(model, samples):
+def test_alphabets_of_functions_and_of_pools(model, samples):
     layers = roundings(kc.quantize_activations(model, samples).model)
-    letters = {name.removesuffix("_quantized"): (layer.scale, layer.zero_point) for name, layer in layers.items()}
-    assert letters["predictions_softmax"] == (1 / 256, -128)
-    assert letters["hidden_tanh"] == (1 / 128, 0)
-    assert letters["pool"] == letters["relu"]
-    assert letters["relu"][1] == -128  # all letters lie above zero
+    alphabets = {name.removesuffix("_quantized"): (layer.scale, layer.zero_point) for name, layer in layers.items()}
+    assert alphabets["predictions_softmax"] == (1 / 256, -128)
+    assert alphabets["hidden_tanh"] == (1 / 128, 0)
+    assert alphabets["pool"] == alphabets["relu"]
+    assert alphabets["relu"][1] == -128  # no value lies below zero
 
 
 FAST = ("mlp", "residual", "shared", "nested")
@@ -128,7 +128,7 @@ FAST = ("mlp", "residual", "shared", "nested")
     + [pytest.param(name, 4, marks=pytest.mark.slow) for name in architectures.MODELS],
 )
 def test_the_outputs_are_those_of_the_rounded_network(name, bits):
-    """Run by the calls of the flat graph, each rounded tensor by the formulas of the specification."""
+    """Run by the calls of the flat graph, each quantized tensor by the formulas of the specification."""
     model = architectures.build(name)
     samples = architectures.samples(model, 12)
     result = kc.quantize_activations(model, samples, bits=bits)
@@ -207,8 +207,8 @@ def test_a_fresh_process_loads_it(model, samples, tmp_path):
 def test_it_comes_out_the_same_each_time(rounded):
     settings, weights, samples, first = rounded
     second = kc.quantize_activations(weights, samples, **settings)
-    for ours, theirs in zip(roundings(first.model).values(), roundings(second.model).values(), strict=True):
-        assert ours.get_config() == theirs.get_config()
+    for layer, again in zip(roundings(first.model).values(), roundings(second.model).values(), strict=True):
+        assert layer.get_config() == again.get_config()
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,13 @@ def test_it_comes_out_the_same_each_time(rounded):
 def test_batches_leave_no_trace(model, samples, ranges, batch_size):
     whole = kc.quantize_activations(model, samples, ranges=ranges)
     cut = kc.quantize_activations(model, samples, ranges=ranges, batch_size=batch_size)
-    for ours, theirs in zip(roundings(whole.model).values(), roundings(cut.model).values(), strict=True):
-        assert ours.zero_point == theirs.zero_point
-        assert ours.scale == pytest.approx(theirs.scale, rel=1e-5)  # the convolution's own sums differ in float32
+    for layer, other in zip(roundings(whole.model).values(), roundings(cut.model).values(), strict=True):
+        assert layer.zero_point == other.zero_point
+        assert layer.scale == pytest.approx(other.scale, rel=1e-5)  # the convolution's own sums differ in float32
 
 
 @pytest.mark.slow
-def test_every_form_of_data_gives_the_same_letters(model):
+def test_every_form_of_data_gives_the_same_alphabets(model):
     samples = architectures.samples(model, 33)
     expected = [layer.get_config() for layer in roundings(kc.quantize_activations(model, samples).model).values()]
     for form in FORMS.values():
@@ -240,8 +240,8 @@ def test_a_shared_calibration_serves_several_calls(model, samples, tmp_path):
         kc.quantize(model, kc.GPFQ(3), calibration)
     for bits, result in zip((4, 8), together, strict=True):
         alone = kc.quantize_activations(model, samples, bits=bits)
-        for ours, theirs in zip(roundings(result.model).values(), roundings(alone.model).values(), strict=True):
-            assert ours.get_config() == theirs.get_config()
+        for layer, other in zip(roundings(result.model).values(), roundings(alone.model).values(), strict=True):
+            assert layer.get_config() == other.get_config()
     assert os.listdir(tmp_path) == []
 
 
@@ -311,7 +311,7 @@ def test_least_squared_error_is_no_larger_than_that_of_the_other_rules(symmetric
 
 
 @pytest.mark.slow
-def test_tensors_that_are_joined_have_the_same_letters():
+def test_tensors_that_are_joined_have_the_same_alphabet():
     model = architectures.build("residual")
     layers = roundings(kc.quantize_activations(model, architectures.samples(model, 40)).model)
     outer, shortcut = layers["outer_quantized"], layers["shortcut_quantized"]
@@ -362,7 +362,7 @@ def test_tensors_of_one_group_may_have_other_bits():
 # The report
 
 
-def test_the_report_has_a_complete_row_for_every_rounded_tensor(rounded):
+def test_the_report_has_a_complete_row_for_every_quantized_tensor(rounded):
     settings, weights, samples, result = rounded
     step = result.report.steps[-1]
     assert step.settings == {"bits": 8, "symmetric": False, "ranges": "mse"} | settings
@@ -548,10 +548,10 @@ def test_eight_bits_everywhere_stay_near_the_float_network(data_file, file, mean
         )
         labels = arrays["y_test"][:2000]
     weights = kc.quantize(kc.fold_batch_normalization(model), kc.MSQ(8, radius="max"))
-    wanted = kc.evaluate(model, tests, labels).top1
+    analog_top1 = kc.evaluate(model, tests, labels).top1
     for ranges in RANGES:
         result = kc.quantize_activations(weights, images[:500], ranges=ranges)
-        assert kc.evaluate(result.model, tests, labels).top1 == pytest.approx(wanted, abs=0.015), ranges
+        assert kc.evaluate(result.model, tests, labels).top1 == pytest.approx(analog_top1, abs=0.015), ranges
     four = kc.quantize(kc.fold_batch_normalization(model), kc.GPFQ(4), images[:500])
     both = kc.quantize_activations(four, images[:500])
     assert kc.evaluate(both.model, tests, labels).top1 >= kc.evaluate(four.model, tests, labels).top1 - 0.02

@@ -75,10 +75,10 @@ def test_a_loss_says_what_matters(model, samples):
     """A loss that minds one layer's weights alone sends all that can be sent there."""
     paths = list(kc.allocate(model, samples, average_bits=4))
     for path in paths:
-        wanted = model.get_layer(path).kernel.numpy()
+        original = model.get_layer(path).kernel.numpy()
 
-        def loss(candidate, path=path, wanted=wanted):
-            return float(np.square(candidate.get_layer(path).kernel.numpy() - wanted).sum())
+        def loss(candidate, path=path, original=original):
+            return float(np.square(candidate.get_layer(path).kernel.numpy() - original).sum())
 
         size = dict(zip(paths, sizes(model, paths), strict=True))
         average = (2 * (sum(size.values()) - size[path]) + 8 * size[path]) / sum(size.values())
@@ -121,12 +121,13 @@ def test_it_is_never_further_off_than_one_width_everywhere(name):
     step = allocation.report.steps[-1]
     by_choice, by_one = (value for key, value in step.figures.items() if key.startswith("criterion at"))
     assert "taken" not in step.figures or by_one < by_choice
-    wanted = keras.tree.flatten(model(x))
+    analog_outputs = keras.tree.flatten(model(x))
 
     def distance(result):
-        found = keras.tree.flatten(result.model(x))
+        outputs = keras.tree.flatten(result.model(x))
         return sum(
-            float(np.square(one - other).sum() / np.square(one).sum()) for one, other in zip(wanted, found, strict=True)
+            float(np.square(analog - compressed).sum() / np.square(analog).sum())
+            for analog, compressed in zip(analog_outputs, outputs, strict=True)
         )
 
     allocated = distance(kc.quantize(model, kc.GPFQ(), x, overrides=allocation))

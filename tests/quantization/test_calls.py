@@ -48,8 +48,8 @@ def images():
 def test_a_shared_layer_on_maps_of_several_sizes(images, kind, form):
     model = detector(SHARED[kind]())
     result = kc.quantize(model, kc.GPFQ(8), images, form=form)
-    wanted, found = (each.predict(images, verbose=0) for each in (model, result.model))
-    assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+    analog, compressed = (each.predict(images, verbose=0) for each in (model, result.model))
+    assert np.linalg.norm(compressed - analog) < 0.05 * np.linalg.norm(analog)
 
 
 @pytest.mark.slow
@@ -91,10 +91,10 @@ HOLDERS = {
 def reader(holder, *, residual):
     inputs = keras.Input((5, 16))
     read = L.Dense(16, name="before")(inputs)
-    made = HOLDERS[holder](read)
+    outputs = HOLDERS[holder](read)
     if residual:
-        made = L.Concatenate()([made, read])
-    return keras.Model(inputs, L.Dense(3, name="after")(L.GlobalAveragePooling1D()(made)))
+        outputs = L.Concatenate()([outputs, read])
+    return keras.Model(inputs, L.Dense(3, name="after")(L.GlobalAveragePooling1D()(outputs)))
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def reader(holder, *, residual):
 def test_a_tensor_that_one_call_alone_reads(rng, holder):
     """The codes of the holder's kernels are those that they get where somebody else reads the tensor too."""
     x = rng.normal(size=(40, 5, 16)).astype(np.float32)
-    alone, beside = (reader(holder, residual=residual) for residual in (False, True))
+    alone, read_twice = (reader(holder, residual=residual) for residual in (False, True))
     for layer in ("before", "holder"):
-        beside.get_layer(layer).set_weights(alone.get_layer(layer).get_weights())
-    first, second = (kc.quantize(model, kc.GPFQ(4), x) for model in (alone, beside))
+        read_twice.get_layer(layer).set_weights(alone.get_layer(layer).get_weights())
+    first, second = (kc.quantize(model, kc.GPFQ(4), x) for model in (alone, read_twice))
     held = [path for path in first.kernels if path.startswith("holder")]
     assert held
     for path in held:
@@ -125,7 +125,7 @@ def test_an_addition_at_the_end_of_a_longer_branch(rng, depth):
         branch = L.Dense(6, name=f"branch{index}")(branch)
     model = keras.Model(inputs, L.Add()([trunk, branch]))
     errors = []
-    for through in (True, False):
-        result = kc.quantize(model, kc.GPFQ(3, compensate_skip=through), x)
+    for compensate in (True, False):
+        result = kc.quantize(model, kc.GPFQ(3, compensate_skip=compensate), x)
         errors.append(np.linalg.norm(result.model.predict(x, verbose=0) - model.predict(x, verbose=0)))
     assert errors[0] < errors[1]

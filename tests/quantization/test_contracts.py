@@ -76,8 +76,8 @@ def test_it_prints_the_call_that_builds_it(configured):
 
 
 def test_equal_if_built_alike_and_else_not(configured):
-    twin = type(configured).from_config(configured.get_config())
-    assert hash(twin) == hash(configured)
+    copy = type(configured).from_config(configured.get_config())
+    assert hash(copy) == hash(configured)
     assert [other for other in CONFIGURED.values() if other == configured] == [configured]
     assert configured != "something else"
 
@@ -106,13 +106,13 @@ def test_levels_of_the_papers():
     np.testing.assert_array_equal(kc.Midtread(3).levels_array, np.arange(-4, 5))
 
 
-def test_the_radius_of_equispaced_letters_is_the_scaled_median_of_the_layer(rng):
+def test_the_radius_of_equispaced_levels_is_the_scaled_median_of_the_layer(rng):
     matrices = rng.normal(size=(1, 30, 4))
     alphabet = kc.Equispaced(2, scalar=3).for_layer(matrices, None, None)
     np.testing.assert_allclose(alphabet.radius, [3 * np.median(np.abs(matrices))], rtol=1e-6)
 
 
-def test_the_radius_of_midtread_letters_is_the_scaled_mean_of_the_maxima(rng):
+def test_the_radius_of_midtread_levels_is_the_scaled_mean_of_the_maxima(rng):
     matrices = rng.normal(size=(1, 30, 4))
     alphabet = kc.Midtread(2, scalar=1.5).for_layer(matrices, None, None)
     np.testing.assert_allclose(alphabet.radius, [1.5 * np.abs(matrices[0]).max(axis=0).mean()], rtol=1e-6)
@@ -214,9 +214,9 @@ def test_every_weight_lies_in_its_alphabet(quantized):
             for part in (kernel.scale, kernel.zero_point, kernel.gap)
         )
         steps = levels[:, None] - zero
-        letters = steps.astype(np.float32) * scale + (np.sign(steps) * gap).astype(np.float32)
+        values = steps.astype(np.float32) * scale + (np.sign(steps) * gap).astype(np.float32)
         weights = layers_by_path(result.model)[path].kernel.numpy()
-        assert (weights[..., None, :] == letters).any(axis=-2).all()
+        assert (weights[..., None, :] == values).any(axis=-2).all()
 
 
 def test_the_report_has_a_complete_row_for_every_layer_with_weights(quantized):
@@ -235,8 +235,8 @@ def test_the_report_has_a_complete_row_for_every_layer_with_weights(quantized):
         assert row.num_levels == len(kernel.levels) and 2**row.bits == pytest.approx(row.num_levels)
         assert row.zeros == pytest.approx((kernel.decode() == 0).mean())
         steps = kernel.levels[:, None] - (0 if kernel.zero_point is None else kernel.zero_point)
-        letters = steps * kernel.scale + np.sign(steps) * (0 if kernel.gap is None else kernel.gap)
-        assert row.radius == pytest.approx(np.abs(letters).max(axis=0).mean())
+        values = steps * kernel.scale + np.sign(steps) * (0 if kernel.gap is None else kernel.gap)
+        assert row.radius == pytest.approx(np.abs(values).max(axis=0).mean())
         assert row.relative_error > 0 and row.seconds >= 0
         assert row.path in str(result.report)
 
@@ -264,8 +264,8 @@ def test_it_comes_out_the_same_each_time(quantized):
     again = kc.quantize(model, quantizer, samples)
     for path, kernel in result.kernels.items():
         np.testing.assert_array_equal(again.kernels[path].codes, kernel.codes)
-    for ours, theirs in zip(again.model.weights, result.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, other in zip(again.model.weights, result.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())
 
 
 def test_it_can_be_quantized_again(quantized):

@@ -71,7 +71,7 @@ THREADED = ["gpfq", "gpfq_searched", "optq_corrected", "beacon", "distilled"]
 
 @pytest.mark.slow
 def test_threads_leave_no_trace():
-    found = []
+    digests = []
     for threads in ("1", "2"):
         counts = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
         done = subprocess.run(
@@ -83,8 +83,8 @@ def test_threads_leave_no_trace():
             timeout=600,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads(done.stdout))
-    one, two = found
+        digests.append(json.loads(done.stdout))
+    one, two = digests
     assert {name for name in THREADED if one[name] != two[name]} == set()
 
 

@@ -68,8 +68,8 @@ def test_the_outputs_come_nearer_and_nothing_but_scales_changes(model, samples, 
         assert moved > 0
         assert result.report.row(path).scale_moved == pytest.approx(moved, rel=1e-3)
     kernels = {id(layer.kernel) for layer in result.model.layers if layer.name in result.kernels}
-    for ours, theirs in zip(result.model.weights, quantized.model.weights, strict=True):
-        assert np.array_equal(ours, theirs) != (id(ours) in kernels), ours.path
+    for weight, original in zip(result.model.weights, quantized.model.weights, strict=True):
+        assert np.array_equal(weight, original) != (id(weight) in kernels), weight.path
     assert divergence(quantized.model, model, samples) == pytest.approx(before, rel=1e-3), "written to"
 
 
@@ -113,7 +113,7 @@ def test_gradients_are_differences(model, samples, quantized, loss):
     ],
     ids=repr,
 )
-def test_every_kind_of_letters(model, samples, alphabet):
+def test_every_kind_of_alphabet(model, samples, alphabet):
     quantized = kc.quantize(model, kc.GPFQ(alphabet=alphabet), samples)
     result = kc.distill_scales(quantized, model, samples, epochs=4, batch_size=10)
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
@@ -148,7 +148,7 @@ def test_the_seed_decides(model, samples, quantized):
 
 @pytest.mark.slow
 def test_samples_may_lie_on_disk_in_chunks(model, samples, quantized, tmp_path):
-    """The loss does not hang on the chunks; nothing is left behind."""
+    """The loss does not depend on the chunks; nothing is left behind."""
     with Calibration(model, samples, batch_size=7, work_dir=tmp_path) as calibration:
         calibration.store.memory_budget = 0
         chunked = kc.distill_scales(quantized, model, calibration, epochs=3, batch_size=5)
@@ -188,9 +188,9 @@ def test_several_outputs_are_added():
     quantized = kc.quantize(model, kc.GPFQ(2), samples)
     result = kc.distill_scales(quantized, model, samples, epochs=6, batch_size=10, temperature=1)
     (p, v), (q, w) = ([np.asarray(out, np.float64) for out in each(samples)] for each in (model, quantized.model))
-    wanted = np.sum(p * np.log(p / q), axis=1).mean() + np.square(v - w).sum() / np.square(v).sum()
+    expected = np.sum(p * np.log(p / q), axis=1).mean() + np.square(v - w).sum() / np.square(v).sum()
     figures = result.report.steps[-1].figures
-    assert figures["loss before"] == pytest.approx(wanted, rel=1e-3)
+    assert figures["loss before"] == pytest.approx(expected, rel=1e-3)
     assert figures["loss"] < figures["loss before"]
 
 
@@ -262,7 +262,7 @@ def test_models_without_codes_and_teachers_of_other_outputs_are_refused(model, s
 
 
 @pytest.mark.slow
-def test_divergence_wants_probabilities(samples):
+def test_divergence_needs_probabilities(samples):
     logits = drawn(network(None))
     quantized = kc.quantize(logits, kc.GPFQ(3), samples)
     with pytest.raises(kc.InputError, match="probabilities along the last axis"):

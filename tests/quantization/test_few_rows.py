@@ -55,17 +55,17 @@ def network():
 def test_no_method_is_lost_on_two_samples(network, name):
     """Worse than on many, and never as wrong as no network at all."""
     x = np.random.default_rng(0).normal(size=(64, 12, 12, 1)).astype(np.float32)
-    wanted = network.predict(x, verbose=0)
-    found = kc.quantize(network, QUANTIZERS[name], x[:2]).model.predict(x, verbose=0)
-    assert np.linalg.norm(found - wanted) < 0.6 * np.linalg.norm(wanted)
+    analog = network.predict(x, verbose=0)
+    compressed = kc.quantize(network, QUANTIZERS[name], x[:2]).model.predict(x, verbose=0)
+    assert np.linalg.norm(compressed - analog) < 0.6 * np.linalg.norm(analog)
 
 
 @pytest.mark.slow
 def test_beacon_on_two_samples_is_no_worse_than_rounding(network):
     x = np.random.default_rng(0).normal(size=(64, 12, 12, 1)).astype(np.float32)
-    wanted = network.predict(x, verbose=0)
+    analog = network.predict(x, verbose=0)
     errors = [
-        np.linalg.norm(kc.quantize(network, quantizer, x[:2]).model.predict(x, verbose=0) - wanted)
+        np.linalg.norm(kc.quantize(network, quantizer, x[:2]).model.predict(x, verbose=0) - analog)
         for quantizer in (kc.Beacon(4), kc.MSQ(4))
     ]
     assert errors[0] <= errors[1]

@@ -1,4 +1,4 @@
-"""The greedy family in whole networks: forms, seeds, orders, fitted scales, and matrices that do not fit."""
+"""The greedy quantizers in whole networks: forms, seeds, orders, fitted scales, and matrices that do not fit."""
 
 import tracemalloc
 
@@ -63,9 +63,9 @@ def test_the_direct_form_makes_no_matrix_of_features_by_features(rng, quantizer)
     compressed = analog + np.float32(0.1) * rng.normal(size=analog.shape).astype(np.float32)
     samples = ArraySamples(analog, compressed, block_size=num_features)  # all columns are read at once
     weights = rng.uniform(-1, 1, (num_features, 2))
-    letters = quantizer.layer_alphabet(weights[None], [samples])
+    alphabet = quantizer.layer_alphabet(weights[None], [samples])
     tracemalloc.start()
-    quantizer.solve(weights, samples, letters, centered=quantizer.centers, generator=rng)
+    quantizer.solve(weights, samples, alphabet, centered=quantizer.centers, generator=rng)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * num_features**2 / 4
@@ -103,8 +103,8 @@ def test_refinement_and_fitted_scales_lower_the_error_of_every_channel(rng, buil
 
     def errors(**settings):
         quantizer = build(alphabet=kc.Integer(levels=3), **settings)
-        codes, letters = quantizer.solve(matrix, statistics, alphabet, generator=np.random.default_rng(0))
-        return excess(GramObjective(matrix, statistics).place(letters.decode(codes).astype(float)))
+        codes, fitted = quantizer.solve(matrix, statistics, alphabet, generator=np.random.default_rng(0))
+        return excess(GramObjective(matrix, statistics).place(fitted.decode(codes).astype(float)))
 
     plain, refined = errors(), errors(refine=3)
     once, thrice = errors(radius="alternating"), errors(radius="alternating", refine=3)
@@ -120,9 +120,9 @@ def test_a_search_is_never_worse_than_its_first_radius(rng, build):
     errors = []
     for radius in ("alternating", "search"):
         quantizer = build(alphabet=kc.Integer(levels=3), radius=radius, refine=2)
-        codes, letters = quantizer.solve(matrix, statistics, alphabet)
-        assert isinstance(letters, Alphabet) and letters.scale.shape == (12,)
-        errors.append(excess(GramObjective(matrix, statistics).place(letters.decode(codes).astype(float))))
+        codes, fitted = quantizer.solve(matrix, statistics, alphabet)
+        assert isinstance(fitted, Alphabet) and fitted.scale.shape == (12,)
+        errors.append(excess(GramObjective(matrix, statistics).place(fitted.decode(codes).astype(float))))
     assert (errors[1] <= errors[0] + 1e-9).all() and (errors[1] < errors[0]).any()
 
 
@@ -209,8 +209,8 @@ def test_the_scales_of_groups_are_fitted_too(dense, radius):
 def test_zero_points_help_where_weights_lie_on_one_side(dense):
     model, samples = dense
     one_sided = keras.models.clone_model(model)
-    for ours, theirs in zip(one_sided.weights, model.weights, strict=True):
-        ours.assign(np.abs(theirs))
+    for weight, original in zip(one_sided.weights, model.weights, strict=True):
+        weight.assign(np.abs(original))
     name = one_sided.layers[0].name
     symmetric, shifted = (
         kc.quantize(one_sided, kc.GPFQ(alphabet=kc.Integer(3, symmetric=choice)), samples) for choice in (True, False)
@@ -252,7 +252,7 @@ def test_hard_thresholds_make_two_levels_more_and_the_report_says_so(model, samp
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [kc.GPFQ, kc.OPTQ, kc.Qronos])
 def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
-    """The sum comes nearer to the analog one than where both branches look at themselves alone."""
+    """The sum comes nearer to the analog one than where each branch is quantized by itself."""
     keras.utils.set_random_seed(2)
     inputs = keras.Input((8, 8, 3))
     wide = keras.layers.Conv2D(12, 3, padding="same", activation="relu", name="first")(inputs)
@@ -262,13 +262,13 @@ def test_the_end_of_a_residual_block_makes_up_for_its_shortcut(build):
     samples = np.random.default_rng(0).normal(size=(60, 8, 8, 3)).astype(np.float32)
     settings = {"target": "corrected"} if build is kc.OPTQ else {}
     errors = []
-    for through in (False, True):
-        result = kc.quantize(model, build(2, compensate_skip=through, **settings), samples)
+    for compensate in (False, True):
+        result = kc.quantize(model, build(2, compensate_skip=compensate, **settings), samples)
         errors.append(float(np.square(np.asarray(result.model(samples)) - np.asarray(model(samples))).sum()))
     assert errors[1] < 0.97 * errors[0]
 
 
 @pytest.mark.slow
 def test_without_additions_nothing_changes(model, samples):
-    plain, through = (kc.quantize(model, kc.GPFQ(3, compensate_skip=choice), samples) for choice in (False, True))
-    assert_same_codes(plain, through)
+    plain, compensated = (kc.quantize(model, kc.GPFQ(3, compensate_skip=choice), samples) for choice in (False, True))
+    assert_same_codes(plain, compensated)

@@ -100,8 +100,8 @@ def model(request):
 
 @pytest.mark.slow
 def test_every_known_layer_is_in_one_of_the_models():
-    found = {type(view.layer) for build in MODELS.values() for view in views_by_path(build()).values()}
-    assert found == set(VIEWS)
+    kinds = {type(view.layer) for build in MODELS.values() for view in views_by_path(build()).values()}
+    assert kinds == set(VIEWS)
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def own():
 
 
 @pytest.mark.slow
-def test_a_subclassed_model_is_quantized_by_looking_on(own):
+def test_a_subclassed_model_is_quantized_by_observing_inputs(own):
     model, samples = own
     result = kc.quantize(model, kc.GPFQ(4), samples)
     assert type(result.model) is Own and result.model.width == 4
@@ -235,7 +235,7 @@ def test_a_subclassed_model_is_quantized_by_looking_on(own):
 
 @pytest.mark.slow
 def test_a_subclassed_model_gets_the_codes_of_the_same_functional_one(own):
-    """Looking on shows the very inputs that the flat walk shows."""
+    """The observed inputs are the very ones that the flat walk shows."""
     model, samples = own
     inputs = keras.Input((6, 6, 2))
     x = L.BatchNormalization(name="norm")(L.Conv2D(4, 3, activation="relu", name="features")(inputs))
@@ -250,21 +250,21 @@ def test_a_subclassed_model_gets_the_codes_of_the_same_functional_one(own):
         views[name].variable.assign(own_views[path].kernel)
         views[name].layer.bias.assign(own_views[path].layer.bias)
     for method in (kc.GPFQ(3), kc.OPTQ(3, target="corrected", refine=1)):
-        expected, found = kc.quantize(flat, method, samples), kc.quantize(model, method, samples)
+        expected, result = kc.quantize(flat, method, samples), kc.quantize(model, method, samples)
         for path, name in names.items():
-            np.testing.assert_array_equal(found.kernels[path].codes, expected.kernels[name].codes, err_msg=path)
-            ours, theirs = (
-                report.row(row).relative_error for report, row in ((found.report, path), (expected.report, name))
+            np.testing.assert_array_equal(result.kernels[path].codes, expected.kernels[name].codes, err_msg=path)
+            error, expected_error = (
+                report.row(row).relative_error for report, row in ((result.report, path), (expected.report, name))
             )
-            assert ours == pytest.approx(theirs, rel=1e-3)
+            assert error == pytest.approx(expected_error, rel=1e-3)
 
 
 @pytest.mark.slow
 def test_a_shared_calibration_serves_a_subclassed_model(own):
     model, samples = own
     with kc.Calibration(model, samples) as calibration:
-        found = [kc.quantize(model, kc.GPFQ(bits), calibration) for bits in (2, 3)]
-    for result, bits in zip(found, (2, 3), strict=True):
+        results = [kc.quantize(model, kc.GPFQ(bits), calibration) for bits in (2, 3)]
+    for result, bits in zip(results, (2, 3), strict=True):
         alone = kc.quantize(model, kc.GPFQ(bits), samples)
         for path, kernel in alone.kernels.items():
             np.testing.assert_array_equal(result.kernels[path].codes, kernel.codes)

@@ -52,7 +52,7 @@ class Task:
 
 @pytest.fixture(scope="module")
 def mnist():
-    """Skips by itself: `data_file` is made anew for each test, and the training is to be done once."""
+    """Skips by itself: `data_file` is set up anew for each test, and the training is to be done once."""
     path = pathlib.Path(os.environ.get("KERAS_COMPRESS_DATA", ""), "mnist.npz")
     if not path.is_file():
         pytest.skip("KERAS_COMPRESS_DATA names no folder with mnist.npz")
@@ -77,8 +77,8 @@ def test_greedy_ternary_weights_hold_the_accuracy_on_mnist(mnist):
 
 
 @pytest.mark.data
-def test_letters_that_do_not_reach_the_weights_are_poor_on_mnist(mnist):
-    """With C = 1, half of the weights lie beyond the letters; following the path then makes it worse.
+def test_levels_that_do_not_reach_the_weights_are_poor_on_mnist(mnist):
+    """With C = 1, half of the weights lie beyond the levels; following the path then makes it worse.
 
     The published network lost 25 points and more; this one is trained for minutes less, and loses at least 3.
     """
@@ -91,6 +91,6 @@ def test_greedy_ternary_weights_hold_the_accuracy_on_digits(digits):
     assert digits.accuracies[kc.MSQ, 3] <= digits.accuracies[kc.GPFQ, 3] - 0.05
 
 
-def test_letters_that_do_not_reach_the_weights_are_poor_on_digits(digits):
+def test_levels_that_do_not_reach_the_weights_are_poor_on_digits(digits):
     for quantizer in (kc.GPFQ, kc.MSQ):
         assert digits.accuracies[quantizer, 0.5] <= 0.8

@@ -8,13 +8,13 @@ import keras_compress as kc
 from tests import architectures
 from tests.reference import network as reference
 
-# Decisions closer than this, in steps, could fall either way: our products run in float32.
+# Decisions closer than this, in steps, could fall either way: products run in float32.
 CLOSE = 1e-5
 ABSORBERS = {"small": {"conv": "norm"}, "cnn": {"conv3": "norm"}, "residual": {"inner": "inner_norm"}}
 
 
-def letters(result):
-    """Path -> (n_out, num_letters)."""
+def values_of(result):
+    """Path -> (n_out, num_levels), the values of each channel's alphabet."""
     return {
         path: np.broadcast_to(kernel.scale.astype(np.float64), kernel.codes.shape[-1])[:, None] * kernel.levels
         for path, kernel in result.kernels.items()
@@ -22,16 +22,16 @@ def letters(result):
 
 
 def assert_follows_the_reference(name, result, model, samples, **settings):
-    twin = architectures.build(name)
-    chosen, closest = reference.quantize(model, twin, samples, letters(result), **settings)
+    compressed = architectures.build(name)
+    chosen, closest = reference.quantize(model, compressed, samples, values_of(result), **settings)
     assert closest > CLOSE, "choose another seed: a decision is too close to compare codes"
     assert chosen.keys() == result.kernels.keys()
     for path, kernel in result.kernels.items():
         np.testing.assert_allclose(
             kernel.decode().reshape(chosen[path].shape), chosen[path], rtol=1e-6, atol=1e-7, err_msg=path
         )
-    for ours, theirs in zip(result.model.weights, twin.weights, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-4, err_msg=ours.path)
+    for weight, expected in zip(result.model.weights, compressed.weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4, err_msg=weight.path)
 
 
 BOTH_FORMS = [
@@ -85,17 +85,17 @@ def test_the_reported_error_is_that_of_the_finished_networks(name, quantizer):
     model = architectures.build(name)
     samples = architectures.samples(model, 12)
     result = kc.quantize(model, quantizer, samples, batch_size=5)
-    theirs, ours = reference.layers(model), reference.layers(result.model)
+    layers, compressed_layers = reference.layers(model), reference.layers(result.model)
     analog, compressed = reference.record(model, samples), reference.record(result.model, samples)
-    for path, layer in theirs.items():
-        wanted = reference.outputs(layer, analog[path])
-        error = wanted - reference.outputs(ours[path], compressed[path])
+    for path, layer in layers.items():
+        outputs = reference.outputs(layer, analog[path])
+        error = outputs - reference.outputs(compressed_layers[path], compressed[path])
         if layer.use_bias:
-            error += np.asarray(layer.bias) - np.asarray(ours[path].bias)
+            error += np.asarray(layer.bias) - np.asarray(compressed_layers[path].bias)
         elif path in ABSORBERS.get(name, {}):
             norm = ABSORBERS[name][path]
             error -= model.get_layer(norm).moving_mean.numpy() - result.model.get_layer(norm).moving_mean.numpy()
-        expected = np.linalg.norm(error) / np.linalg.norm(wanted)
+        expected = np.linalg.norm(error) / np.linalg.norm(outputs)
         assert result.report.row(path).relative_error == pytest.approx(expected, rel=1e-4)
 
 
@@ -113,19 +113,22 @@ def test_corrected_biases_leave_no_mean_error(name, quantizer):
     model = architectures.build(name)
     samples = architectures.samples(model, 12)
     result = kc.quantize(model, quantizer, samples)
-    theirs, ours = reference.layers(model), reference.layers(result.model)
+    layers, compressed_layers = reference.layers(model), reference.layers(result.model)
     analog, compressed = reference.record(model, samples), reference.record(result.model, samples)
-    for path, layer in theirs.items():
-        wanted, got = reference.outputs(layer, analog[path]), reference.outputs(ours[path], compressed[path])
+    for path, layer in layers.items():
+        expected = reference.outputs(layer, analog[path])
+        outputs = reference.outputs(compressed_layers[path], compressed[path])
         if layer.use_bias:
-            wanted, got = wanted + np.asarray(layer.bias), got + np.asarray(ours[path].bias)
+            expected = expected + np.asarray(layer.bias)
+            outputs = outputs + np.asarray(compressed_layers[path].bias)
         elif path in ABSORBERS.get(name, {}):
             norm = ABSORBERS[name][path]
-            wanted = wanted - model.get_layer(norm).moving_mean.numpy()
-            got = got - result.model.get_layer(norm).moving_mean.numpy()
+            expected = expected - model.get_layer(norm).moving_mean.numpy()
+            outputs = outputs - result.model.get_layer(norm).moving_mean.numpy()
         else:
             continue
-        np.testing.assert_allclose(got.mean(axis=0), wanted.mean(axis=0), rtol=0, atol=1e-4 * np.abs(wanted).max())
+        tolerance = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(outputs.mean(axis=0), expected.mean(axis=0), rtol=0, atol=tolerance)
 
 
 @pytest.mark.slow
@@ -133,9 +136,9 @@ def test_corrected_biases_leave_no_mean_error(name, quantizer):
 def test_biases_stay_where_nothing_is_corrected(quantizer):
     model = architectures.build("residual")
     result = kc.quantize(model, quantizer, architectures.samples(model, 12))
-    for ours, theirs in zip(result.model.weights, model.weights, strict=True):
-        if ours.name != "kernel":
-            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, original in zip(result.model.weights, model.weights, strict=True):
+        if weight.name != "kernel":
+            np.testing.assert_array_equal(weight.numpy(), original.numpy())
     assert {row.bias for row in result.report.steps[-1].rows if row.action == "quantized"} == {"kept"}
 
 

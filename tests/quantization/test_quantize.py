@@ -95,12 +95,12 @@ def test_an_override_must_be_a_quantizer(model):
 
 def test_layers_in_floating_point_do_not_change(model, samples):
     result = kc.quantize(model, QUANTIZER, samples, overrides={"encoder/first": None})
-    for ours, theirs in zip(
+    for weight, original in zip(
         result.model.get_layer("encoder").get_layer("first").weights,
         model.get_layer("encoder").get_layer("first").weights,
         strict=True,
     ):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        np.testing.assert_array_equal(weight.numpy(), original.numpy())
 
 
 @pytest.mark.slow

@@ -26,13 +26,13 @@ def read_by(model, samples):
     """Path of each BatchNorm -> what its calls read, channels last and flat, in float64."""
     graph = Graph(model)
     values = dict(zip(graph.inputs, [np.asarray(array) for array in keras.tree.flatten(samples)], strict=True))
-    found = {}
+    read = {}
     for call in graph.calls:
         if type(call.operation) is BN:
             rows = np.moveaxis(np.asarray(values[call.inputs[0]], np.float64), call.operation.axis, -1)
-            found.setdefault(call.path, []).append(rows.reshape(-1, rows.shape[-1]))
+            read.setdefault(call.path, []).append(rows.reshape(-1, rows.shape[-1]))
         values |= dict(zip(call.outputs, call.run(values), strict=True))
-    return {path: np.concatenate(parts) for path, parts in found.items()}
+    return {path: np.concatenate(parts) for path, parts in read.items()}
 
 
 def assert_exact(model, samples, paths=None):
@@ -149,8 +149,8 @@ def test_damaged_statistics_are_repaired(model, samples):
 def test_once_is_twice(model, samples):
     once = kc.recalibrate_batch_normalization(model, samples)
     twice = kc.recalibrate_batch_normalization(once, samples)
-    for ours, theirs in zip(twice.model.weights, once.model.weights, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+    for weight, before in zip(twice.model.weights, once.model.weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), before.numpy(), rtol=1e-4, atol=1e-5)
     for row in twice.report.steps[-1].rows:
         assert row.mean_moved == pytest.approx(0, abs=1e-4)
         assert row.variance_ratio == pytest.approx(1, abs=1e-4)
@@ -200,10 +200,10 @@ def test_quantization_that_shifted_means_is_undone(model, samples):
     """What quantization did to the statistics of a layer is repaired to what the float network had."""
     healthy = kc.recalibrate_batch_normalization(model, samples).model
     quantized = kc.quantize(healthy, kc.MSQ(2), samples)
-    wanted = np.asarray(healthy(samples))
+    healthy_outputs = np.asarray(healthy(samples))
 
     def error(network):
-        return np.linalg.norm(np.asarray(network(samples)) - wanted)
+        return np.linalg.norm(np.asarray(network(samples)) - healthy_outputs)
 
     assert error(kc.recalibrate_batch_normalization(quantized, samples).model) < 0.8 * error(quantized.model)
 
@@ -232,9 +232,9 @@ def test_the_model_that_comes_in_is_untouched(model, samples):
     assert type(result.model) is type(model)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
-    for ours, theirs in zip(result.model.weights, model.weights, strict=True):
-        if not ours.name.startswith("moving"):
-            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, original in zip(result.model.weights, model.weights, strict=True):
+        if not weight.name.startswith("moving"):
+            np.testing.assert_array_equal(weight.numpy(), original.numpy())
 
 
 @pytest.mark.slow
@@ -254,9 +254,9 @@ def test_batches_and_disk_leave_no_trace(model, samples, tmp_path):
         cut = kc.recalibrate_batch_normalization(model, calibration)
         again = kc.recalibrate_batch_normalization(model, calibration)
     assert os.listdir(tmp_path) == []
-    for ours, theirs, third in zip(cut.model.weights, whole.model.weights, again.model.weights, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(ours.numpy(), third.numpy())
+    for weight, other, third in zip(cut.model.weights, whole.model.weights, again.model.weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), other.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(weight.numpy(), third.numpy())
 
 
 def test_layers_chooses_and_the_report_says_what_changed(model, samples):
