@@ -15,7 +15,7 @@ FUNCTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "assembly": (("calibration/gather.py", "result"),),
     "radius search": (("quantization/alphabets.py", "for_layer"),),
     "solver": (("numerics/gpfq.py", "gpfq"), ("numerics/gpfq.py", "gpfq_direct")),
-    "copy of the model": (("layers/clone.py", "clone_model"),),
+    "copy of the model": (("layers/rewrite.py", "clone_model"),),
 }
 IN_WALK = ("trace", "store", "products")
 

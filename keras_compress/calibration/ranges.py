@@ -11,11 +11,11 @@ from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.forward import visit_tensors
 from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.clone import rebuild
 from keras_compress.layers.folding import fold_all
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.limits import LEAST, Limit, limits
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import rebuild
 from keras_compress.layers.rounding import Names, RoundedTensor
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
 
@@ -215,7 +215,7 @@ def _with_layers(network: keras.Model, chosen: Sequence[Activation]) -> keras.Mo
     layers: dict[int, list[keras.layers.Layer]] = {
         id(each.tensor.symbol): [each.layer] for each in chosen if each.layer is not None
     }
-    return rebuild(network, insert=lambda tensor: layers.get(id(tensor), []))
+    return rebuild(network, insert=lambda tensor: layers.get(id(tensor), [])).model
 
 
 def _add_layers(graph: Graph, chosen: Sequence[Activation]) -> None:

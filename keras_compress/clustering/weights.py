@@ -18,9 +18,9 @@ from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import functional_graph
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.layers.view import KernelView
 from keras_compress.measurement.counts import measure

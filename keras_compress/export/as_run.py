@@ -10,22 +10,23 @@ from keras_compress.export.placing import Placed
 from keras_compress.export.simulation import RoundInTwoSteps, RoundTies, fractions_of, run_graph
 from keras_compress.export.tensors import IntegerFile, Tensors
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.limits import SUMS
-from keras_compress.layers.rounding import MEANS, operator_of
+from keras_compress.layers.operations import Role, kind_of
+from keras_compress.layers.rewrite import Change, rebuild
+from keras_compress.layers.rounding import operator_of
 
 
 def with_ties(simulation: keras.Model) -> keras.Model:
     """The simulation with half steps rounded as runtimes round them where these are common."""
     graph = Graph(simulation)
-    replacements: dict[str, RoundTies] = {}
+    changes: dict[str, Change] = {}
     for call in graph.calls:
         if type(call.operation) is QuantizeActivation:
             operator = operator_of(graph, call.inputs[0])
-            if operator is not None and type(operator.operation) in MEANS + SUMS:
-                replacements[call.path] = RoundTies.of(call.operation, away=type(operator.operation) in MEANS)
-    return rebuild(simulation, lambda path, layer: replacements.get(path)) if replacements else simulation
+            kind = None if operator is None else kind_of(operator.operation)
+            if kind is not None and (kind.role is Role.MEAN or kind.operator in ("+", "-")):
+                changes[call.path] = Change([RoundTies.of(call.operation, away=kind.role is Role.MEAN)])
+    return rebuild(simulation, changes).model if changes else simulation
 
 
 def as_run(
@@ -65,9 +66,10 @@ def as_run(
         if tensors.partners is None:
             tensors.pair(run_graph(graph, arrays))
         run_graph(graph, arrays, after=compare)
-    replacements: dict[str, RoundInTwoSteps] = {}
+    changes: dict[str, Change] = {}
     for tensor, (twice, _, _) in ways.items():
         best = np.argmin(mistakes[tensor], axis=0)
         call = tensors.roundings[tensor]
-        replacements[call.path] = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
-    return rebuild(simulation, lambda path, layer: replacements.get(path))
+        layer = RoundInTwoSteps.of(call.operation, np.where(best == 2, 0, twice.fractions), best == 0)
+        changes[call.path] = Change([layer])
+    return rebuild(simulation, changes).model

@@ -18,12 +18,12 @@ from keras_compress.export.placing import Placed, Written, arranged, names, to_8
 from keras_compress.export.policy import placement
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.affine import Affine, affine_layers
-from keras_compress.layers.clone import clone_model, rebuild
 from keras_compress.layers.convolution_views import Depthwise2DView
 from keras_compress.layers.folding import fold_all
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import Change, clone_model, rebuild
 from keras_compress.layers.rounding import is_relu
 from keras_compress.layers.view import KernelView, LinearView
 from keras_compress.result import Result, width_of
@@ -174,7 +174,7 @@ def _as_operators(model: keras.Model) -> keras.Model:
             ends = [isinstance(each, QuantizeActivation) and _highest(each) <= layer.max_value for each in readers]
             if ends and all(ends) and not set(call.outputs) & set(graph.outputs):
                 new[call.path] = keras.layers.ReLU(name=layer.name)
-    return rebuild(model, lambda path, layer: new.get(path)) if new else model
+    return rebuild(model, {path: Change([layer]) for path, layer in new.items()}).model if new else model
 
 
 def _highest(rounding: QuantizeActivation) -> float:

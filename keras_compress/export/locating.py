@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_compress.export.policy import RUNS
-from keras_compress.layers.clone import clone_model, rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
+from keras_compress.layers.rewrite import clone_model, rebuild
 from keras_compress.layers.view import KernelView
 from keras_compress.measurement import flatbuffer
 
@@ -71,7 +71,7 @@ def with_barriers(model: keras.Model, paths: Collection[str]) -> keras.Model:
     """
     graph = Graph(model)
     symbols = {id(graph.symbols[graph.calls[index].inputs[0]]) for path in paths for index in graph.linear_calls(path)}
-    return rebuild(model, insert=lambda tensor: [Barrier()] if id(tensor) in symbols else [])
+    return rebuild(model, insert=lambda tensor: [Barrier()] if id(tensor) in symbols else []).model
 
 
 class Weighted(NamedTuple):

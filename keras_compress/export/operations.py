@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_compress.layers.clone import copy_layer, rebuild
 from keras_compress.layers.paths import is_graph, layers_by_path
+from keras_compress.layers.rewrite import Change, copy_layer, rebuild
 
 L = keras.layers
 
@@ -93,15 +93,9 @@ def for_converter(model: keras.Model) -> keras.Model:
 
 def rebuilt(model: keras.Model, other: Callable[[keras.Layer], keras.Layer | None]) -> keras.Model:
     """A copy in which some layers have another form, with the same weights; the model itself where none has."""
-    layers = layers_by_path(model)
-    forms = {path: form for path, layer in layers.items() if (form := other(layer)) is not None}
-    if not forms:
-        return model
-    copy = rebuild(model, lambda path, layer: forms.get(path))
-    for path, form in forms.items():
-        for variable, value in zip(form.weights, layers[path].weights, strict=True):
-            variable.assign(value)
-    return copy
+    forms = {path: other(layer) for path, layer in layers_by_path(model).items()}
+    changes = {path: Change([form]) for path, form in forms.items() if form is not None}
+    return rebuild(model, changes).model if changes else model
 
 
 def softplus(inputs: Any) -> Any:

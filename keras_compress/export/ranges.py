@@ -13,10 +13,10 @@ from keras_compress.calibration.ranges import Activation, choose_alphabets, roun
 from keras_compress.errors import InputError
 from keras_compress.export.operations import one_operation, rebuilt
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.limits import LEAST, limits
 from keras_compress.layers.paths import is_graph, layers_by_path
+from keras_compress.layers.rewrite import Change, rebuild
 from keras_compress.layers.rounding import rounded_tensors
 from keras_compress.layers.splitting import split_layers
 from keras_compress.result import Result, weight_scales
@@ -51,7 +51,7 @@ def rounded(model: keras.Model) -> dict[str, QuantizeActivation]:
 def without_rounding(model: keras.Model) -> keras.Model:
     """The model without these layers; itself where it has none."""
     roundings = rounded(model)
-    return rebuild(model, skip=roundings) if roundings else model
+    return rebuild(model, dict.fromkeys(roundings, Change())).model if roundings else model
 
 
 def check_limits(result: Result, folded: keras.Model, factors: Mapping[str, np.ndarray]) -> None:
@@ -111,4 +111,4 @@ def measured(result: Result, samples: list[np.ndarray]) -> tuple[Result, dict[st
     kernels = split.by_new_paths(result.kernels)
     model = rounded_network(network, graph, chosen, weight_scales(kernels))
     ranged = dataclasses.replace(result, model=model, kernels=kernels, masks={}, clusters={})
-    return ranged, {new: old for old, new in split.moved.items()}
+    return ranged, {new: old for old, new in split.moved.items() if new is not None}

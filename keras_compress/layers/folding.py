@@ -8,15 +8,16 @@ b' = (b - mean) * factor + beta. Where it stands before a Dense layer, what it a
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_compress.layers.clone import copy_layer, rebuild
 from keras_compress.layers.graph import LINEAR, Graph
+from keras_compress.layers.operations import KINDS, kind_of
 from keras_compress.layers.paths import functional_graph, is_graph, layers_by_path, nodes_in_order
+from keras_compress.layers.rewrite import Change, copy_layer, rebuild
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,32 +35,11 @@ class Fold:
     factor: np.ndarray
 
 
-def _along_last_axis(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return factor
+# Exact types of layers that a BatchNormalization can be folded into.
+FOLDABLE = tuple(kind for kind, row in KINDS.items() if row.folds)
 
 
-def _along_last_but_one(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return factor[:, np.newaxis]
-
-
-def _along_both(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return factor.reshape(shape[-2:])  # output channel of input channel c and multiplier m: c * depth_multiplier + m
-
-
-# Exact type: name of the kernel that makes the outputs, and how a factor for each output channel lies along its axes.
-FOLDABLE: dict[type, tuple[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]]] = {
-    keras.layers.Dense: ("kernel", _along_last_axis),
-    keras.layers.Conv1D: ("kernel", _along_last_axis),
-    keras.layers.Conv2D: ("kernel", _along_last_axis),
-    keras.layers.Conv2DTranspose: ("kernel", _along_last_but_one),
-    keras.layers.DepthwiseConv2D: ("kernel", _along_both),
-    keras.layers.SeparableConv2D: ("pointwise_kernel", _along_last_axis),
-}
-
-
-def fold(
-    model: keras.Model, kinds: Collection[type] = tuple(FOLDABLE)
-) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
+def fold(model: keras.Model, kinds: Collection[type] = FOLDABLE) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
     """A new model that computes the same as `model` in inference, with fewer BatchNormalization layers.
 
     Args:
@@ -75,16 +55,11 @@ def fold(
     """
     plan = _Plan(model, kinds)
     layers = layers_by_path(model)
-    gone = [folded.batch_normalization for folded in plan.folds.values()]
-
-    def with_bias(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return copy_layer(layer, use_bias=True) if path in plan.folds else None
-
-    folded_model = rebuild(model, with_bias, skip=gone)
-    copies = layers_by_path(folded_model)
+    changes = {folded.batch_normalization: Change() for folded in plan.folds.values()}
     for path, folded in plan.folds.items():
-        _write(layers[path], layers[folded.batch_normalization], folded.factor, copies[path])
-    return folded_model, plan.folds, plan.reasons
+        weights = _folded_weights(layers[path], layers[folded.batch_normalization], folded.factor)
+        changes[path] = Change([copy_layer(layers[path], use_bias=True)], [weights])
+    return rebuild(model, changes).model, plan.folds, plan.reasons
 
 
 def fold_all(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
@@ -100,7 +75,7 @@ def fold_all(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
 
 def foldable(model: keras.Model) -> dict[str, Fold]:
     """What `fold` would fold, by the path of the layer with the kernel; nothing is changed."""
-    return _Plan(model, tuple(FOLDABLE)).folds
+    return _Plan(model, FOLDABLE).folds
 
 
 class Factor(keras.layers.Layer):
@@ -146,31 +121,27 @@ def move_offsets(model: keras.Model, paths: Collection[str]) -> keras.Model:
             offset = beta - _float64(normalization.moving_mean) * factors[call.path]
             offsets |= {each.path: offset for each in readers}
 
-    def replacement(path: str, layer: keras.Layer) -> keras.Layer | None:
-        if path in factors:
-            return Factor(factors[path], name=layer.name)
-        return copy_layer(layer, use_bias=True) if path in offsets else None
-
-    moved = rebuild(model, replacement)
-    copies = layers_by_path(moved)
+    changes = {path: Change([Factor(factor, name=layers[path].name)]) for path, factor in factors.items()}
     for path, offset in offsets.items():
-        kernel = _float64(layers[path].kernel)
-        bias = _float64(layers[path].bias) if layers[path].use_bias else 0.0
-        copies[path].kernel.assign(layers[path].kernel)
-        copies[path].bias.assign((bias + offset @ kernel).astype(np.float32))
-    return moved
+        layer = layers[path]
+        bias = _float64(layer.bias) if layer.use_bias else 0.0
+        moved = (bias + offset @ _float64(layer.kernel)).astype(np.float32)
+        changes[path] = Change([copy_layer(layer, use_bias=True)], [{"bias": moved}])
+    return rebuild(model, changes).model
 
 
-def _write(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray, copy: keras.Layer) -> None:
-    """Gives `copy` the weights of `layer` with `normalization` behind it."""
-    name, align = FOLDABLE[type(layer)]
+def _folded_weights(layer: keras.Layer, normalization: keras.Layer, factor: np.ndarray) -> dict[str, np.ndarray]:
+    """The kernel and the bias of `layer` with `normalization` behind it."""
+    kind = kind_of(layer)
+    kernel, axes = _float64(getattr(layer, kind.folds)), kind.weights[kind.folds].makes
+    shape = [size if axis - kernel.ndim in axes else 1 for axis, size in enumerate(kernel.shape)]
     bias = _float64(layer.bias) if layer.use_bias else 0.0
     offset = _float64(normalization.beta) if normalization.center else 0.0
-    weights = {variable.name: variable.numpy() for variable in layer.weights}
-    weights[name] = _float64(getattr(layer, name)) * align(factor, getattr(layer, name).shape)
-    weights["bias"] = (bias - _float64(normalization.moving_mean)) * factor + offset
-    for variable in copy.weights:
-        variable.assign(weights[variable.name].astype(variable.dtype))
+    weights = {
+        kind.folds: kernel * factor.reshape(shape),
+        "bias": (bias - _float64(normalization.moving_mean)) * factor + offset,
+    }
+    return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
 def _factor(normalization: keras.Layer) -> np.ndarray:
@@ -230,7 +201,7 @@ class _Plan:
                 self.reasons[path] = reason
             else:
                 layer = self.paths[id(producer.operation)]
-                name, _ = FOLDABLE[type(producer.operation)]
+                name = kind_of(producer.operation).folds
                 self.folds[layer] = Fold(
                     path, layer if name == "kernel" else f"{layer}/{name}", _factor(node.operation)
                 )

@@ -8,12 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Keras exports no name for the operation behind `x + y`.
-from keras.src.ops.numpy import Add
-
 from keras_compress.errors import InputError
 from keras_compress.layers.capture import noted_inputs
 from keras_compress.layers.kernels import named_views, views_by_path
+from keras_compress.layers.operations import kind_of
 from keras_compress.layers.paths import (
     ModelInputs,
     functional_graph,
@@ -27,7 +25,6 @@ from keras_compress.layers.view import KernelView, LinearView
 LINEAR = "linear"  # the product with one kernel of a known layer, and the bias
 ACTIVATION = "activation"  # the same layer's activation
 WHOLE = "whole"  # any other operation
-ADDITIONS = (keras.layers.Add, Add)
 Run = Callable[[dict[int, Any]], list[Any]]
 
 
@@ -119,7 +116,7 @@ class Graph:
         while len(readers) == 1 and readers[0].part == ACTIVATION and is_linear(readers[0].operation):
             (made,) = readers[0].outputs
             readers = [call for call in self.calls if made in call.inputs]
-        if len(readers) != 1 or type(readers[0].operation) not in ADDITIONS or made in self.outputs:
+        if len(readers) != 1 or kind_of(readers[0].operation).operator != "+" or made in self.outputs:
             return ()
         others = tuple(tensor for tensor in readers[0].inputs if tensor != made)
         before = all(self.producer.get(tensor, -1) < calls[0] for tensor in others)

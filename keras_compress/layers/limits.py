@@ -11,17 +11,14 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-# Keras exports no names for the operations of `x + y`.
-from keras.src.ops import numpy as arithmetic
-
 from keras_compress.layers.activation import QuantizeActivation
 from keras_compress.layers.affine import affine_layers
 from keras_compress.layers.graph import Call, Graph
+from keras_compress.layers.operations import kind_of
 from keras_compress.layers.rounding import operator_of, rounding_of
 
 L = keras.layers
 
-SUMS = (L.Add, L.Subtract, arithmetic.Add, arithmetic.Subtract)
 # Steps of the output that a step of an input may be; runtimes refuse 256, 2^19 and 128.
 PRODUCT_STEPS, SUM_STEPS, HARD_SWISH_STEPS = 255.0, 2.0**18, 127.0
 LEAST = 5e-9  # of a scale: TensorFlow's converter gives tensors that span less than 1e-6 other ranges
@@ -81,7 +78,7 @@ def _factor(operator: Call, largest: Mapping[str, float]) -> float | None:
     """The least ratio of the scale of what an operator makes to that of what it reads; None where there is none."""
     if operator.path in largest:
         return largest[operator.path] / PRODUCT_STEPS
-    if type(operator.operation) in SUMS:
+    if kind_of(operator.operation).operator in ("+", "-"):
         return 1 / SUM_STEPS
     if type(operator.operation) is L.Activation and operator.operation.activation is keras.activations.hard_silu:
         return 1 / HARD_SWISH_STEPS

@@ -11,42 +11,18 @@ from typing import Any
 
 import keras
 
-# Keras exports no names for the operations of `x + y`, `x[1:]` or `keras.ops.relu(x)`.
+# Keras exports no names for the operations of `keras.ops.relu(x)`.
 from keras.src.ops import nn
-from keras.src.ops import numpy as arithmetic
 
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.folding import FOLDABLE
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph, is_linear
+from keras_compress.layers.operations import Role, kind_of
 
 L = keras.layers
 
-# A product with a kernel, a bias and an activation of its own.
-PRODUCTS = (
-    L.Dense, L.EinsumDense, L.Conv1D, L.Conv2D, L.Conv3D, L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose,
-    L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D,
-)  # fmt: skip
-# Not there in inference.
-IDENTITIES = (
-    L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianDropout, L.GaussianNoise,
-    L.AlphaDropout, L.ActivityRegularization, L.Identity,
-)  # fmt: skip
-# Arithmetic that can end in a ReLU.
-SUMS = (L.Add, L.Subtract, L.Multiply, L.Rescaling, arithmetic.Add, arithmetic.Subtract, arithmetic.Multiply)
-# What moves or chooses values: the outputs have the letters of the inputs, without another rounding.
-POOLS = (L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D)
-MOVES = (
-    *POOLS, L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D, L.Flatten, L.Reshape, L.Permute,
-    L.RepeatVector, L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D, L.Cropping1D, L.Cropping2D, L.Cropping3D,
-    L.UpSampling1D, L.UpSampling2D, L.UpSampling3D, arithmetic.GetItem, arithmetic.Reshape, arithmetic.Transpose,
-    arithmetic.Squeeze, arithmetic.ExpandDims,
-)  # fmt: skip
-JOINS = (L.Concatenate, L.Maximum, L.Minimum, arithmetic.Concatenate)
-# What averages: rounded again, to the letters of the inputs.
-MEANS = (L.AveragePooling1D, L.AveragePooling2D, L.AveragePooling3D)
+MOVES = (Role.MOVE, Role.POOL)  # the outputs have the letters of the inputs, without another rounding
 # Functions whose values TFLite gives letters that do not depend on data: name, least and largest value.
 FUNCTIONS = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "log_softmax": (-16.0, 0.0)}
-OPERATIONS = {nn.Softmax: "softmax", nn.Sigmoid: "sigmoid", arithmetic.Tanh: "tanh", nn.LogSoftmax: "log_softmax"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +132,8 @@ class _Plan:
             return
         sources = [self._real(tensor) for tensor in call.inputs]
         alone = len(sources) == 1 and self.readers[sources[0]] == 1
-        kind = type(operation)
-        if kind is L.BatchNormalization:
+        kind = kind_of(operation)
+        if type(operation) is L.BatchNormalization:
             folded = alone and sources[0] in self.product
             if folded:
                 self.roundings.pop(sources[0], None)
@@ -168,17 +144,17 @@ class _Plan:
         elif is_relu(operation) and alone and sources[0] in self.pooled:
             self.roundings.pop(sources[0], None)
             self._made(call, group=self._group(sources[0]), again=True)
-        elif kind in JOINS and len(sources) > 1:
+        elif kind.role is Role.JOIN and len(sources) > 1:
             self._join(call, sources)
-        elif kind in MOVES and _is_exact(operation) and len(sources) == 1:
+        elif kind.role in MOVES and _is_exact(operation) and len(sources) == 1:
             self.group |= {tensor: self.group[sources[0]] for tensor in call.outputs if sources[0] in self.group}
-            self.pooled.update(call.outputs if kind in POOLS else ())
-        elif (kind in MEANS or kind in MOVES) and len(sources) == 1:
+            self.pooled.update(call.outputs if kind.role is Role.POOL else ())
+        elif kind.role in (Role.MEAN, *MOVES) and len(sources) == 1:
             self._made(call, group=self._group(sources[0]), again=True)
-            self.pooled.update(call.outputs if kind in MEANS else ())
+            self.pooled.update(call.outputs if kind.role is Role.MEAN else ())
         else:
-            linear = kind in PRODUCTS and is_linear(operation)
-            self._made(call, product=linear and kind in FOLDABLE, opened=linear or kind in SUMS)
+            linear = kind.role is Role.PRODUCT and is_linear(operation)
+            self._made(call, product=linear and bool(kind.folds), opened=linear or kind.role is Role.SUM)
             if name := _function(operation):
                 self.functions |= {self.group[tensor]: FUNCTIONS[name] for tensor in call.outputs}
 
@@ -264,8 +240,8 @@ class Names:
 
 def keeps_alphabet(operation: Any) -> bool:
     """Whether what an operation makes has the levels of its inputs without being rounded again."""
-    moves = type(operation) in MOVES and _is_exact(operation)
-    return moves or type(operation) in JOINS or is_identity(operation)
+    role = kind_of(operation).role
+    return (role in MOVES and _is_exact(operation)) or role is Role.JOIN or is_identity(operation)
 
 
 def rounding_of(graph: Graph, tensor: int) -> Call | None:
@@ -301,23 +277,19 @@ def is_relu(operation: Any) -> bool:
 
 def is_function(operation: Any) -> bool:
     """Whether an operation is an activation function that is not a part of a product: looked up or approximated."""
-    kind = type(operation)
-    layers = (L.Activation, L.Softmax, L.LeakyReLU, L.PReLU, L.ELU)
-    return kind in OPERATIONS or (kind in layers and not is_relu(operation))
+    return kind_of(operation).role is Role.FUNCTION and not is_relu(operation)
 
 
 def _function(operation: Any) -> str | None:
     """Name in `FUNCTIONS` of what an operation computes."""
-    if type(operation) is L.Softmax:
-        return "softmax"
     if type(operation) is L.Activation:
         return next((name for name in FUNCTIONS if operation.activation is getattr(keras.activations, name)), None)
-    return OPERATIONS.get(type(operation))
+    return kind_of(operation).function or None
 
 
 def is_identity(operation: Any) -> bool:
     """Whether an operation does nothing in inference."""
-    return type(operation) in IDENTITIES or (type(operation) is L.Activation and is_linear(operation))
+    return kind_of(operation).role is Role.IDENTITY or (type(operation) is L.Activation and is_linear(operation))
 
 
 def _is_exact(operation: Any) -> bool:

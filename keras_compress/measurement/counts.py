@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError
+from keras_compress.layers.operations import kind_of
 from keras_compress.layers.paths import (
     check_model,
     functional_graph,
@@ -21,21 +22,6 @@ from keras_compress.layers.paths import (
 from keras_compress.text import aligned
 
 BYTES_A_NUMBER = 4  # float32
-
-# Exact type: whether its kernels are applied at each position of its outputs or of its inputs, and their names.
-MULTIPLYING: dict[type, tuple[str, tuple[str, ...]]] = {
-    keras.layers.Dense: ("outputs", ("kernel",)),
-    keras.layers.Conv1D: ("outputs", ("kernel",)),
-    keras.layers.Conv2D: ("outputs", ("kernel",)),
-    keras.layers.Conv3D: ("outputs", ("kernel",)),
-    keras.layers.Conv1DTranspose: ("inputs", ("kernel",)),
-    keras.layers.Conv2DTranspose: ("inputs", ("kernel",)),
-    keras.layers.Conv3DTranspose: ("inputs", ("kernel",)),
-    keras.layers.DepthwiseConv1D: ("outputs", ("kernel",)),
-    keras.layers.DepthwiseConv2D: ("outputs", ("kernel",)),
-    keras.layers.SeparableConv1D: ("outputs", ("depthwise_kernel", "pointwise_kernel")),
-    keras.layers.SeparableConv2D: ("outputs", ("depthwise_kernel", "pointwise_kernel")),
-}
 
 
 class Quantized(Protocol):
@@ -207,7 +193,7 @@ def _gzipped_bytes(model: keras.Model) -> int:
 
 
 def _macs_by_path(model: keras.Model, layers: dict[str, keras.Layer]) -> dict[str, int | None]:
-    """Multiplications for one sample: 0 for layers that are not in `MULTIPLYING`, `None` where a shape is open."""
+    """Multiplications for one sample: 0 for layers without such kernels, `None` where a shape is open."""
     paths = {id(layer): path for path, layer in layers.items()}
     macs: dict[str, int | None] = dict.fromkeys(layers, 0)
     graph = functional_graph(model)
@@ -225,13 +211,13 @@ def _macs_by_path(model: keras.Model, layers: dict[str, keras.Layer]) -> dict[st
 
 
 def _macs_of_call(layer: keras.Layer, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...]) -> int | None:
-    where, names = MULTIPLYING[type(layer)]
-    shape = outputs if where == "outputs" else inputs
+    kind = kind_of(layer)
+    shape = outputs if kind.positions == "outputs" else inputs
     channels = 1 if getattr(layer, "data_format", None) == "channels_first" else len(shape) - 1
     positions = [length for axis, length in enumerate(shape) if axis != channels and length is not None]
     if len(positions) < len(shape) - 1:
         return None
-    return math.prod(positions) * sum(math.prod(getattr(layer, name).shape) for name in names)
+    return math.prod(positions) * sum(math.prod(getattr(layer, name).shape) for name in kind.kernels)
 
 
 def _calls(graph: Any, inputs: list[Any]) -> Iterator[tuple[keras.Layer, Any, Any]]:
@@ -248,5 +234,5 @@ def _calls(graph: Any, inputs: list[Any]) -> Iterator[tuple[keras.Layer, Any, An
         if is_graph(node.operation):
             read = keras.tree.flatten(args[0] if args else kwargs["inputs"])
             yield from _calls(functional_graph(node.operation), read)
-        elif type(node.operation) in MULTIPLYING:
+        elif kind_of(node.operation).positions:
             yield node.operation, tensors[id(node.input_tensors[0])], results[0]

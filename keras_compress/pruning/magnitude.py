@@ -17,9 +17,9 @@ from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import functional_graph, held_layers, layers_by_path
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
 from keras_compress.pruning.schedules import PolynomialDecay, PruningSchedule

@@ -13,8 +13,8 @@ import numpy as np
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import Calibration, calibrating, parse_bytes
 from keras_compress.errors import InputError
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.numerics.allocation import choose_within_budget
 from keras_compress.numerics.objective import excess, objective_of

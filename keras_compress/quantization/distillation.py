@@ -19,10 +19,10 @@ from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.calibration.store import ANALOG
 from keras_compress.errors import InputError, check_integer
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import ModelInputs
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
 from keras_compress.quantization.gradients import fixed_gradients

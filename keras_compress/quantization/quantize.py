@@ -13,10 +13,10 @@ import keras
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import calibrating
 from keras_compress.errors import InputError
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import refusal, views_by_path
 from keras_compress.layers.paths import all_layers_by_path, held_layers
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.quantization.accuracy import keep_accuracy, score_of
 from keras_compress.quantization.job import Job

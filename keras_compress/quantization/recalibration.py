@@ -13,9 +13,9 @@ from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.errors import InputError
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.numerics.population import Population
 from keras_compress.report import LayerRow, Step

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from keras_compress.errors import UserError
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.absorption import mean_absorbers
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.result import Result, load_result
 from keras_compress.sweep import style

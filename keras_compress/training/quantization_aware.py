@@ -23,11 +23,11 @@ from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, restore_stat
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
 from keras_compress.files import replacing
-from keras_compress.layers.clone import clone_model, copy_layer, rebuild
 from keras_compress.layers.folding import fold, foldable
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph, is_linear
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import functional_graph, layers_by_path
+from keras_compress.layers.rewrite import Change, clone_model, copy_layer, rebuild
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
 from keras_compress.progress import quiet_stderr
@@ -226,18 +226,12 @@ def _with_own_activations(model: keras.Model, chosen: set[str]) -> keras.Model:
             activations[call.path] = "relu"
             gone.append(readers[0].path)
 
-    def replacement(path: str, layer: keras.Layer) -> keras.Layer | None:
-        return copy_layer(layer, activation=activations[path]) if path in activations else None
-
     def behind(tensor: keras.KerasTensor) -> list[keras.Layer]:
         return [keras.layers.Activation(apart[id(tensor)])] if id(tensor) in apart else []
 
-    fused = rebuild(model, replacement, skip=gone, insert=behind)
-    copies = layers_by_path(fused)
-    for path in activations:
-        for old, new in zip(layers[path].weights, copies[path].weights, strict=True):
-            new.assign(old)
-    return fused
+    changes = {path: Change() for path in gone}
+    changes |= {path: Change([copy_layer(layers[path], activation=each)]) for path, each in activations.items()}
+    return rebuild(model, changes, insert=behind).model
 
 
 def _is_relu(operation: Any) -> bool:

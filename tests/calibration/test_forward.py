@@ -9,8 +9,8 @@ import pytest
 import keras_compress as kc
 from keras_compress.calibration import blocks
 from keras_compress.calibration.forward import Stages, visit_tensors
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.rewrite import clone_model
 from tests import architectures
 from tests.calibration.test_calibration import Counting, counted
 

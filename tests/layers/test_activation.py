@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation
-from keras_compress.layers.clone import clone_model
+from keras_compress.layers.rewrite import clone_model
 from keras_compress.numerics.ranges import TensorAlphabet
 from tests.reference import activations as reference
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_compress.layers.affine import Affine, affine_layers
-from keras_compress.layers.clone import clone_model, rebuild
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.rewrite import Change, clone_model, rebuild
 
 L = keras.layers
 SHAPES = [(4,), (5, 4), (6, 5, 4), (3, 4, 5, 4)]
@@ -31,7 +31,7 @@ def test_outputs_are_those_of_the_layer(rng, kind, shape):
         variable.assign(rng.uniform(0.5, 2, variable.shape) * (-1 if variable.name == "gamma" else 1))
     new = affine_layers(Graph(model))
     assert list(new) == ["it"] and type(new["it"]) is Affine
-    changed = rebuild(model, lambda path, layer: new.get(path))
+    changed = rebuild(model, {path: Change([layer]) for path, layer in new.items()}).model
     x = rng.normal(size=(3, *shape)).astype(np.float32)
     for other in (changed, clone_model(changed)):
         np.testing.assert_allclose(np.asarray(other(x)), np.asarray(model(x)), rtol=1e-5, atol=1e-5)

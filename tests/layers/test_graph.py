@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from keras_compress.errors import InputError
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import ACTIVATION, LINEAR, WHOLE, Graph, is_linear
+from keras_compress.layers.rewrite import clone_model
 from tests import architectures
 
 L = keras.layers

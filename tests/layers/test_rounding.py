@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_compress.layers.clone import rebuild
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import rebuild
 from keras_compress.layers.rounding import rounded_tensors
 from keras_compress.layers.splitting import split_layers
 from tests import architectures
@@ -139,7 +139,7 @@ def test_inserted_layers_stand_behind_their_tensors(model):
     graph = Graph(model)
     doubled = {tensor.path for tensor in rounded_tensors(graph)}
     chosen = {id(tensor.symbol) for tensor in rounded_tensors(graph)}
-    rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0)] if id(tensor) in chosen else [])
+    rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0)] if id(tensor) in chosen else []).model
     values = dict(zip(graph.inputs, [2.0 * np.asarray(array) for array in keras.tree.flatten(inputs)], strict=True))
     for call in graph.calls:
         made = call.run(values)
@@ -154,7 +154,7 @@ def test_inserted_layers_stand_behind_their_tensors(model):
 
 def test_several_layers_stand_one_behind_the_other():
     model = architectures.build("mlp")
-    rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0), L.Rescaling(1.0, offset=1.0)])
+    rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0), L.Rescaling(1.0, offset=1.0)]).model
     x = architectures.samples(model, 3)
     hidden = 2 * x + 1
     for layer in model.layers:

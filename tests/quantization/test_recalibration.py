@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.layers.clone import clone_model
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.rewrite import clone_model
 from tests import architectures
 from tests.calibration.test_calibration import Counting
 from tests.reference import activations as reference

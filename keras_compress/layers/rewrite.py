@@ -1,21 +1,59 @@
-"""New models with the layers of old ones: equal, or with some layers replaced, left out or put between."""
+"""New models with the layers of old ones: equal, or with some layers left out, replaced, or turned into several."""
 
+import dataclasses
 import tempfile
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 # Keras exports neither the class of `keras.Model(inputs, outputs)` nor its test for a constructor with these arguments.
 from keras.src.models.functional import Functional, functional_like_constructor
 
 from keras_compress.errors import InputError
+from keras_compress.layers.kernels import named_views
 from keras_compress.layers.paths import check_model, functional_graph, is_graph, layers_by_path, nodes_in_order
 
-LayerCloner = Callable[[str, keras.Layer], keras.Layer | None]
+T = TypeVar("T")
 Inserter = Callable[[keras.KerasTensor], Iterable[keras.Layer]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What takes the place of a layer.
+
+    Attributes:
+        layers: none leaves the layer out, which must read one tensor; one replaces or resizes it; several are a chain,
+            of which the first is called as the layer was. Unbuilt, or with weights that are kept.
+        weights: for each of `layers`, name of a variable -> its value. Another variable has the value of the old
+            layer's variable of the same name and shape, or else its first value.
+    """
+
+    layers: Sequence[keras.Layer] = ()
+    weights: Sequence[Mapping[str, np.ndarray]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """A new model, and where the kernels of the old one are in it.
+
+    Attributes:
+        model: the new model.
+        moved: path of a kernel of a changed layer -> its path in the new model; None where it is gone. A layer's
+            kernels become those of the layers in its place, in their order, if there are as many. All other kernels
+            have the paths that they had.
+    """
+
+    model: keras.Model
+    moved: dict[str, str | None]
+
+    def by_new_paths(self, held: Mapping[str, T]) -> dict[str, T]:
+        """What is known of kernels of the old model, by their paths in the new one; without those that are gone."""
+        paths = {path: self.moved.get(path, path) for path in held}
+        return {new: held[path] for path, new in paths.items() if new is not None}
 
 
 def clone_model(model: keras.Model) -> keras.Model:
@@ -33,32 +71,35 @@ def clone_model(model: keras.Model) -> keras.Model:
     Raises:
         InputError: a model that is not built, or a layer or model that its configuration does not describe.
     """
-    return rebuild(model) if is_graph(model) else _clone_subclassed(model)
+    return rebuild(model).model if is_graph(model) else _clone_subclassed(model)
 
 
 def rebuild(
-    model: keras.Model,
-    clone_layer: LayerCloner | None = None,
-    skip: Collection[str] = (),
-    insert: Inserter | None = None,
-) -> keras.Model:
-    """A new model in which some layers are replaced by others, some are left out, and some are put between.
+    model: keras.Model, changes: Mapping[str, Change] | None = None, *, insert: Inserter | None = None
+) -> Rewrite:
+    """A new model in which some layers are left out, replaced, or turned into several.
 
     Args:
         model: a built Functional or Sequential model; not written to.
-        clone_layer: gets each layer's path and the layer; returns the new layer that takes its place (unbuilt, or with
-            weights that are kept), or `None` for an equal layer.
-        skip: paths of layers to leave out. Each must read one tensor, which takes the place of its output.
+        changes: path of a layer -> what takes its place.
         insert: gets each tensor of `model` once, inputs and outputs of all calls, those within nested models too;
             returns new layers, one behind the other, whose output takes the tensor's place for all that read it.
 
     Raises:
-        InputError: as `clone_model`.
+        InputError: as `clone_model`; a path that no layer has; weights that do not fit.
     """
     functional_graph(model)  # refuses what cannot be rebuilt, before any work starts
-    paths = {id(layer): path for path, layer in layers_by_path(model).items()}
-    rebuilt = _Rebuild(paths, clone_layer or (lambda path, layer: None), set(skip), insert or (lambda tensor: ()))
-    return rebuilt.run(model)
+    layers, changes = layers_by_path(model), changes or {}
+    if unknown := sorted(changes.keys() - layers.keys()):
+        raise InputError(f"Expected paths of layers of model {model.name!r}. Received: {unknown}.")
+    paths = {id(layer): path for path, layer in layers.items()}
+    rebuilt = _Rebuild(paths, changes, insert or (lambda tensor: ())).run(model)
+    moved: dict[str, str | None] = {}
+    for path, change in changes.items():
+        old, folder = list(named_views(path, layers[path])), path.removesuffix(layers[path].name)
+        new = [kernel for layer in change.layers for kernel in named_views(folder + layer.name, layer)]
+        moved |= dict(zip(old, new, strict=True)) if len(old) == len(new) else dict.fromkeys(old)
+    return Rewrite(rebuilt, moved)
 
 
 def _clone_subclassed(model: keras.Model) -> keras.Model:
@@ -87,7 +128,7 @@ def copy_layer(layer: keras.Layer, **changes: Any) -> keras.Layer:
     if type(layer) is keras.layers.Lambda:
         return _copy_lambda(layer, **changes)
     if type(layer) is keras.layers.TimeDistributed:  # its configuration would hold the code of a Lambda within
-        inner = rebuild(layer.layer) if is_graph(layer.layer) else copy_layer(layer.layer)
+        inner = rebuild(layer.layer).model if is_graph(layer.layer) else copy_layer(layer.layer)
         return keras.layers.TimeDistributed(inner, **(keras.Layer.get_config(layer) | changes))
     try:
         with warnings.catch_warnings():
@@ -133,20 +174,25 @@ def _copy_operation(operation: keras.Operation) -> keras.Operation:
 
 
 class _Rebuild:
-    """One run of `rebuild`: remembers the copy of every layer, so that what was shared stays shared."""
+    """One run of `rebuild`: remembers the copies of every layer, so that what was shared stays shared."""
 
-    def __init__(self, paths: dict[int, str], clone_layer: LayerCloner, skip: Collection[str], insert: Inserter):
+    def __init__(self, paths: dict[int, str], changes: Mapping[str, Change], insert: Inserter):
         self.paths = paths
-        self.clone_layer = clone_layer
-        self.skip = skip
+        self.changes = {identity: changes[path] for identity, path in paths.items() if path in changes}
         self.insert = insert
-        self.copy_by_id: dict[int, Any] = {}
-        self.copies: list[tuple[keras.Layer, keras.Layer]] = []
+        self.copies: dict[int, tuple[keras.Operation, list[Any]]] = {}  # id of a layer -> it, and what takes its place
 
     def run(self, model: keras.Model) -> keras.Model:
+        built = {id(layer) for change in self.changes.values() for layer in change.layers if layer.built}
         copy = self.graph(model)
-        for old, new in self.copies:
-            _copy_state(old, new)
+        for identity, (old, new) in self.copies.items():
+            if identity in self.changes:
+                weights = [*self.changes[identity].weights, *({} for _ in new)]
+                for layer, values in zip(new, weights, strict=False):
+                    if id(layer) not in built:
+                        _write(old, layer, values)
+            elif isinstance(old, keras.Layer) and not is_graph(old):
+                _copy_state(old, new[0])
         self.copy_trainable(model, copy)
         _copy_compile_state(model, copy)
         return copy
@@ -162,9 +208,9 @@ class _Rebuild:
         (source,) = functional_graph(model).inputs
         layers = [*self.insert(source)]
         for node in nodes_in_order(model):
-            is_layer = isinstance(node.operation, keras.Layer)  # not an operation by which a layer makes its mask
-            if is_layer and self.paths.get(id(node.operation)) not in self.skip:
-                layers += [self.copy_of(node.operation), *self.insert(node.output_tensors[0])]
+            if isinstance(node.operation, keras.Layer):  # not an operation by which a layer makes its mask
+                copies = self.copies_of(node.operation)
+                layers += [*copies, *self.insert(node.output_tensors[0])] if copies else []
         return kind([_copy_input(source), *layers], name=model.name)
 
     def functional(self, model: Functional) -> Functional:
@@ -174,14 +220,18 @@ class _Rebuild:
             for old, new in zip(keras.tree.flatten(model.input), keras.tree.flatten(inputs), strict=True)
         }
         for node in nodes_in_order(model):
-            if self.paths.get(id(node.operation)) in self.skip:
+            copies = self.copies_of(node.operation)
+            if not copies:
                 (source,) = node.input_tensors
                 tensors[id(node.output_tensors[0])] = tensors[id(source)]
                 continue
             _check_arguments(model, node)
             args, kwargs = node.arguments.fill_in(tensors)
-            results = keras.tree.flatten(self.copy_of(node.operation)(*args, **kwargs))
-            tensors |= {id(old): self.behind(old, new) for old, new in zip(node.output_tensors, results, strict=True)}
+            results = copies[0](*args, **kwargs)
+            for layer in copies[1:]:
+                results = layer(results)
+            pairs = zip(node.output_tensors, keras.tree.flatten(results), strict=True)
+            tensors |= {id(old): self.behind(old, new) for old, new in pairs}
         outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)
         kind = type(model) if functional_like_constructor(type(model)) else keras.Model
         return kind(inputs, outputs, name=model.name)
@@ -191,22 +241,17 @@ class _Rebuild:
             new = layer(new)
         return new
 
-    def copy_of(self, operation: keras.Operation) -> keras.Operation:
-        if id(operation) not in self.copy_by_id:
-            self.copy_by_id[id(operation)] = self.new_copy(operation)
-        return self.copy_by_id[id(operation)]
+    def copies_of(self, operation: keras.Operation) -> list[Any]:
+        if id(operation) not in self.copies:
+            self.copies[id(operation)] = operation, self.new_copies(operation)
+        return self.copies[id(operation)][1]
 
-    def new_copy(self, operation: keras.Operation) -> keras.Operation:
+    def new_copies(self, operation: keras.Operation) -> list[Any]:
+        if id(operation) in self.changes:
+            return list(self.changes[id(operation)].layers)
         if not isinstance(operation, keras.Layer):
-            return _copy_operation(operation)
-        if is_graph(operation):
-            return self.graph(operation)
-        replacement = self.clone_layer(self.paths[id(operation)], operation)
-        if replacement is not None:
-            return replacement
-        copy = copy_layer(operation)
-        self.copies.append((operation, copy))
-        return copy
+            return [_copy_operation(operation)]
+        return [self.graph(operation) if is_graph(operation) else copy_layer(operation)]
 
     def copy_trainable(self, old: keras.Layer, new: keras.Layer) -> None:
         """From the outside in, since setting the flag of a model sets it in all of its layers."""
@@ -217,8 +262,8 @@ class _Rebuild:
                 new_variable.trainable = old_variable.trainable
             return
         for layer in old.layers:
-            if id(layer) in self.copy_by_id:
-                self.copy_trainable(layer, self.copy_by_id[id(layer)])
+            for copy in self.copies.get(id(layer), (layer, []))[1]:
+                self.copy_trainable(layer, copy)
 
 
 def _copy_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -232,6 +277,22 @@ def _check_arguments(model: keras.Model, node: Any) -> None:
             raise InputError(
                 f"Operation {node.operation.name!r} in model {model.name!r} reads variable {argument.path!r} itself: "
                 "a copy of the model would share it. Put the operation into a layer that owns the variable."
+            )
+
+
+def _write(old: keras.Layer, new: keras.Layer, weights: Mapping[str, np.ndarray]) -> None:
+    """Gives a new layer its weights: those named, and the old layer's of the same name and shape."""
+    before = {variable.name: variable for variable in old.variables}
+    if unknown := sorted(weights.keys() - {variable.name for variable in new.variables}):
+        raise InputError(f"Layer {new.name!r} has no weights {unknown}.")
+    for variable in new.variables:
+        value: Any = weights.get(variable.name, before.get(variable.name))
+        if value is not None and tuple(value.shape) == tuple(variable.shape):
+            variable.assign(value)
+        elif variable.name in weights:
+            raise InputError(
+                f"Expected {variable.name!r} of layer {new.name!r} of shape {tuple(variable.shape)}. "
+                f"Received: {tuple(value.shape)}."
             )
 
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.clone import clone_model, copy_layer, rebuild
 from keras_compress.layers.paths import functional_graph, layers_by_path
+from keras_compress.layers.rewrite import Change, clone_model, copy_layer, rebuild
 
 L = keras.layers
 
@@ -227,22 +227,73 @@ def test_a_loss_that_keras_cannot_serialize_leaves_the_clone_uncompiled():
 def test_rebuild_replaces_and_skips():
     model = residual()
     randomize(model)
-    replaced = []
-
-    def wider(path, layer):
-        if not isinstance(layer, L.Dense):
-            return None
-        replaced.append(path)
-        return copy_layer(layer, units=7)
-
     normalization = next(layer for layer in model.layers if isinstance(layer, L.BatchNormalization))
-    rebuilt = rebuild(model, wider, skip=[normalization.name])
-    assert replaced == [model.layers[-1].name]
+    wider = Change([copy_layer(model.layers[-1], units=7)])
+    rebuilt = rebuild(model, {normalization.name: Change(), model.layers[-1].name: wider}).model
     assert rebuilt.output_shape == (None, 7)
     assert [layer.name for layer in rebuilt.layers] == [
         layer.name for layer in model.layers if layer is not normalization
     ]
     np.testing.assert_array_equal(rebuilt.layers[1].kernel, model.layers[1].kernel)
+
+
+def halves():
+    """A separable convolution as two layers, within a nested model that is called twice."""
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 2)), L.SeparableConv2D(2, 3, padding="same", name="both")], name="inner"
+    )
+    inputs = keras.Input((6, 6, 2))
+    model = keras.Model(inputs, inner(inner(inputs)))
+    randomize(model)
+    layer = inner.get_layer("both")
+    first = L.DepthwiseConv2D(3, padding="same", use_bias=False, name="first")
+    kernels = [np.asarray(layer.depthwise_kernel), np.asarray(layer.pointwise_kernel)]
+    return model, Change([first, L.Conv2D(2, 1, name="both")], [{"kernel": kernel} for kernel in kernels])
+
+
+def test_one_layer_becomes_a_chain_and_says_where_its_kernels_are():
+    model, change = halves()
+    rewritten = rebuild(model, {"inner/both": change})
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(rewritten.model(x)), np.asarray(model(x)), rtol=1e-5, atol=1e-6)
+    names = [layer.name for layer in rewritten.model.get_layer("inner").layers]
+    assert names == ["first", "both"]
+    held = {"inner/both/depthwise_kernel": 1, "inner/both/pointwise_kernel": 2, "elsewhere": 3}
+    assert rewritten.by_new_paths(held) == {"inner/first": 1, "inner/both": 2, "elsewhere": 3}
+
+
+def test_what_is_known_of_kernels_that_are_gone_goes():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="one"), L.Dense(3, name="two")])
+    rewritten = rebuild(model, {"one": Change()})
+    assert rewritten.by_new_paths({"one": 1, "two": 2}) == {"two": 2}
+    chain = Change([L.Dense(2, use_bias=False, name="thin"), L.Dense(3, name="one")])
+    assert rebuild(model, {"one": chain}).by_new_paths({"one": 1, "two": 2}) == {"two": 2}
+
+
+def test_weights_of_a_change_that_do_not_fit_are_refused():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="one")])
+    for weights, message in (
+        ({"kernel": np.zeros((3, 4), np.float32)}, r"Expected 'kernel' of layer 'one' of shape \(3, 3\).*\(3, 4\)"),
+        ({"gamma": np.zeros(3, np.float32)}, r"'one' has no weights \['gamma'\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rebuild(model, {"one": Change([copy_layer(model.get_layer("one"))], [weights])})
+    with pytest.raises(InputError, match=r"Expected paths of layers.*'three'"):
+        rebuild(model, {"three": Change()})
+
+
+def test_weights_that_a_change_does_not_name_are_the_old_ones_where_they_fit():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(3, name="one")])
+    randomize(model)
+    (kernel, bias) = model.get_weights()
+    change = Change([copy_layer(model.get_layer("one"), activation="relu")], [{"bias": bias + 1}])
+    new = rebuild(model, {"one": change}).model.get_layer("one")
+    np.testing.assert_array_equal(new.kernel, kernel)
+    np.testing.assert_array_equal(new.bias, bias + 1)
+    kept = copy_layer(model.get_layer("one"))
+    kept.build((None, 3))
+    built = np.asarray(kept.kernel).copy()
+    np.testing.assert_array_equal(rebuild(model, {"one": Change([kept])}).model.get_layer("one").kernel, built)
 
 
 def test_a_derived_class_stays_when_it_is_built_alike():
