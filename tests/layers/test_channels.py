@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.hunt.networks import networks
 
 import keras_compress as kc
 from keras_compress.errors import InputError
 from keras_compress.layers.channels import KEEPS, MAKES, READS, channel_groups, shrink
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rewrite import clone_model
+from tests.hunt.networks import networks
 
 L = keras.layers
 APPLICATIONS = ("ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0")
@@ -84,9 +84,10 @@ def test_groups_are_printed():
         "classes makes 10 channels; frozen: classes: its activation softmax may mix channels; an output of the model",
     ]
     group = channel_groups(model)[1]
-    ends = {member.path: member for member in group.members if member.weight == "kernel"}
-    assert [(ends[path].does, ends[path].axis, ends[path].positions.shape) for path in ("conv1", "conv2", "classes")] == [
-        (MAKES, -1, (16, 1)), (READS, -2, (16, 1)), (READS, -2, (16, 64)),
+    kernels = [member for member in group.members if member.weight == "kernel"]
+    assert [(member.path, member.does, member.axis, member.positions.shape) for member in kernels] == [
+        ("conv1", MAKES, -1, (16, 1)), ("conv2", READS, -2, (16, 1)), ("conv3", MAKES, -1, (16, 1)),
+        ("classes", READS, -2, (16, 64)),
     ]  # fmt: skip
     assert group.paths(KEEPS) == ["bn1", "relu1", "add", "flat"]
 
@@ -113,7 +114,8 @@ RESIZED = {
     "to features": lambda: stacked(L.Conv2D(6, 3), L.Reshape((216,)), L.Dense(4), L.BatchNormalization(), L.Dense(2)),
     "unbiased": lambda: stacked(L.Conv2D(6, 3, use_bias=False), L.BatchNormalization(scale=False), L.Conv2D(2, 1)),
     "activations": lambda: stacked(
-        L.Conv2D(6, 3, activation=L.LeakyReLU()), L.Conv2D(6, 3), L.Activation("sigmoid"), L.Dense(6, "gelu"), L.Dense(2)
+        L.Conv2D(6, 3, activation=L.LeakyReLU()), L.Conv2D(6, 3), L.Activation("sigmoid"), L.Dense(6, "gelu"),
+        L.Dense(2),
     ),
 }  # fmt: skip
 
@@ -166,7 +168,7 @@ def test_frozen_channels_say_why(name):
     build, words = FROZEN[name]
     model = build()
     frozen = [group for group in channel_groups(model) if any(words in reason for reason in group.frozen)]
-    with pytest.raises(InputError, match="These channels cannot be taken out: .*frozen: "):
+    with pytest.raises(InputError, match=r"These channels cannot be taken out: .*frozen: "):
         shrink(model, {frozen[0]: [0]})
 
 
@@ -211,6 +213,7 @@ def test_what_is_known_of_kernels_can_follow():
     np.testing.assert_array_equal(rewritten.model.get_layer("two").kernel, np.delete(model.layers[1].kernel, 1, -2))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_zero_channels_of_any_network_go_without_a_trace(network):
