@@ -30,6 +30,7 @@ _MODULES = {  # public name: the module that defines it
     "SparseGPFQ": "keras_compress.quantization.greedy",
     "StorageError": "keras_compress.errors",
     "UserError": "keras_compress.errors",
+    "VariableState": "keras_compress.result",
     "allocate": "keras_compress.quantization.allocation",
     "benchmark_tflite": "keras_compress.measurement.tflite",
     "cluster_weights": "keras_compress.clustering.weights",

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.result import FORMAT_VERSION
+from keras_compress.layers.rewrite import Change, clone_model, rebuild
+from keras_compress.report import LayerRow, Step
+from keras_compress.result.saving import FORMAT_VERSION
 
 L = keras.layers
 Kernel = kc.QuantizedKernel
@@ -25,11 +27,10 @@ def result():
     model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="one"), L.Dense(2, name="two")])
     quantized = kernel()
     model.get_layer("one").kernel.assign(quantized.decode())
-    step = kc.Report().extended  # a report is continued, never changed
-    from keras_compress.report import LayerRow, Step
-
-    report = step(Step("quantize", {"seed": 0}, [LayerRow("one", "Dense", "quantized", bits=2.8)], {"seconds": 0.5}))
-    return kc.Result(model, {"one": quantized}, {"one": quantized.codes != 0}, report)
+    report = kc.Report().extended(  # a report is continued, never changed
+        Step("quantize", {"seed": 0}, [LayerRow("one", "Dense", "quantized", bits=2.8)], {"seconds": 0.5})
+    )
+    return kc.Result(model, {"one": kc.VariableState(quantized, quantized.codes != 0)}, report)
 
 
 # Kernels
@@ -97,7 +98,7 @@ def test_weights_must_be_the_decoded_codes(result):
 
 def test_codes_of_a_layer_that_is_not_there_are_an_error(result):
     with pytest.raises(kc.InputError, match="'three', which its model does not have"):
-        kc.Result.of(dataclasses.replace(result, kernels={"three": kernel()}))
+        kc.Result.of(dataclasses.replace(result, states={"three": kc.VariableState(kernel())}))
 
 
 # Files
@@ -131,7 +132,7 @@ def test_paths_of_nested_layers_come_back(tmp_path, rng):
     model = keras.Sequential([keras.Input((4,)), inner], name="outer")
     quantized = kernel()
     inner.get_layer("one").kernel.assign(quantized.decode())
-    nested = kc.Result(model, {"inner/one": quantized}, {"inner/one": quantized.codes != 0})
+    nested = kc.Result(model, {"inner/one": kc.VariableState(quantized, quantized.codes != 0)})
     nested.save(tmp_path / "nested")
     assert_equal(nested, kc.load_result(tmp_path / "nested"))
 
@@ -176,11 +177,12 @@ def test_codes_of_another_model_are_an_error(result, tmp_path):
         kc.load_result(tmp_path / "small")
 
 
-def test_a_newer_format_is_an_error(result, tmp_path):
+@pytest.mark.parametrize(("newer", "what_to_do"), [(1, "Update it"), (-1, "Quantize again")])
+def test_another_format_is_an_error(result, tmp_path, newer, what_to_do):
     result.save(tmp_path / "small")
     path = tmp_path / "small.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": FORMAT_VERSION + 1}))
-    with pytest.raises(kc.InputError, match="this program reads up to"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": FORMAT_VERSION + newer}))
+    with pytest.raises(kc.InputError, match=rf"Expected format {FORMAT_VERSION}\. Received: .*{what_to_do}"):
         kc.load_result(tmp_path / "small")
 
 
@@ -228,3 +230,102 @@ def test_a_result_converts_to_tf_keras():
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     result = kc.quantize(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), kc.MSQ(3))
     np.testing.assert_allclose(kc.to_tf_keras(result)(x), result.model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
+
+
+# What is known of variables, and what follows a technique
+
+
+def state_of(values):
+    """Codes, a mask and clusters of an array that lies on a grid of halves."""
+    codes = np.rint(2 * values).astype(np.int8)
+    quantized = Kernel(codes, np.arange(-8, 9), np.full(values.shape[-1], 0.5), -1)
+    return kc.VariableState(quantized, codes != 0, codes.astype(int) + 8)
+
+
+@pytest.fixture
+def known(rng):
+    """A result whose two kernels have codes, masks and clusters."""
+    model = keras.Sequential([keras.Input((4,)), L.Dense(6, name="one"), L.Dense(5, name="two")])
+    states = {}
+    for name in ("one", "two"):
+        values = rng.integers(-3, 4, model.get_layer(name).kernel.shape) / 2
+        model.get_layer(name).kernel.assign(values)
+        states[name] = state_of(values)
+    return kc.Result(model, states)
+
+
+def step():
+    return Step("technique", {})
+
+
+def test_all_that_holds_is_carried(known):
+    done = step()
+    after = known.after(clone_model(known.model), done)
+    assert after.states == known.states and "dropped" not in done.figures
+    assert after.report.steps == (done,) and known.report.steps == ()
+
+
+def test_what_no_longer_holds_goes_and_the_step_says_why(known):
+    model, done = clone_model(known.model), step()
+    kernel = model.get_layer("one").kernel
+    kernel.assign(np.asarray(kernel) + np.float32(0.25))
+    after = known.after(model, done)
+    assert after.states["one"].parts() == ["clusters"]  # equal weights are still equal
+    assert after.states["two"].parts() == ["codes", "mask", "clusters"]
+    assert done.figures["dropped"] == "codes of 1 kernel: weights changed; masks of 1 kernel: zeros were not kept"
+
+
+def test_what_a_technique_found_is_in_place_of_those_parts_alone(known):
+    mask = np.zeros((4, 6), bool)
+    model, done = clone_model(known.model), step()
+    model.get_layer("one").kernel.assign(np.zeros((4, 6)))
+    after = known.after(model, done, changed={"one": kc.VariableState(mask=mask)})
+    assert after.states["one"].mask is mask
+    assert after.states["one"].parts() == ["mask", "clusters"]
+    with pytest.raises(AssertionError, match="one is not as it says"):
+        known.after(known.model, step(), changed={"one": kc.VariableState(mask=mask)})
+
+
+def test_states_follow_kernels_that_move_and_leave_with_those_that_go(known):
+    chain = Change([L.Dense(4, use_bias=False, name="thin"), L.Dense(6, name="one")])
+    moved = Change([L.Dense(5, name="other")])
+    rewrite, done = rebuild(known.model, {"one": chain, "two": moved}), step()
+    after = known.after(rewrite.model, done, rewrite=rewrite)
+    assert after.states == {"other": known.states["two"]}
+    assert done.figures["dropped"] == "states of 1 kernel: their layers are gone"
+    alone = keras.Sequential([keras.Input((4,)), L.Dense(6, name="new")])
+    gone = step()
+    assert not known.after(alone, gone).states
+    assert gone.figures["dropped"].startswith("codes of 2 kernels: their layers are gone")
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, -2])
+def test_states_are_sliced_as_arrays_are(known, axis):
+    positions = [0, 2, 3]
+    state = known.states["one"]
+    part = state.sliced(np.array(positions), axis)
+    values = np.take(np.asarray(known.model.get_layer("one").kernel), positions, axis)
+    assert not part.broken(values)
+    assert part.parts() == ["codes", "mask", "clusters"]
+
+
+def test_slices_of_asymmetric_codes_have_their_own_zero_points(rng):
+    quantized = Kernel(
+        rng.integers(0, 4, (6, 3, 2)), np.arange(4), rng.uniform(1, 2, (3, 2)), (1, 2), rng.integers(0, 4, (3, 2))
+    )
+    part = quantized.taken(np.array([2, 0]), 1)
+    np.testing.assert_array_equal(part.decode(), quantized.decode()[:, [2, 0]])
+    part = quantized.taken(np.array([1]), -1)
+    np.testing.assert_array_equal(part.decode(), quantized.decode()[..., [1]])
+    grouped = Kernel(rng.integers(0, 4, (6, 3)), np.arange(4), rng.uniform(1, 2, (3, 3)), 1, group_size=2)
+    np.testing.assert_array_equal(grouped.taken(np.array([0, 2]), 1).decode(), grouped.decode()[:, [0, 2]])
+    with pytest.raises(kc.InputError, match="Groups of 2 features share scales"):
+        grouped.taken(np.array([0]), 0)
+
+
+def test_states_are_scaled_with_their_channels(known):
+    factor = np.array([1, -2, 0.5, 4, -1, 2])
+    state = known.states["one"].scaled(factor, "one")
+    values = np.asarray(known.model.get_layer("one").kernel) * factor
+    assert list(state.broken(values.astype(np.float32))) == ["clusters"]
+    assert state.updated(kc.VariableState(clusters=np.zeros((4, 6), int))).parts() == ["codes", "mask", "clusters"]

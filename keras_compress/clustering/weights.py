@@ -26,7 +26,7 @@ from keras_compress.layers.view import KernelView
 from keras_compress.measurement.counts import measure
 from keras_compress.numerics.clusters import k_means
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import Result
+from keras_compress.result import Result, VariableState
 
 MOST = 256  # clusters of a kernel
 LEAST_WEIGHTS = 8  # of a cluster, on average: a kernel with fewer gains nothing
@@ -111,7 +111,7 @@ def cluster_weights(
         "gzipped bytes": sizes[1].gzipped_bytes,
         "seconds": time.perf_counter() - started,
     }
-    return Result(clustered, {}, dict(given.masks), given.report.extended(step), clusters, given.inputs)
+    return given.after(clustered, step, changed={path: VariableState(clusters=each) for path, each in clusters.items()})
 
 
 def _chosen(

@@ -110,5 +110,5 @@ def measured(result: Result, samples: list[np.ndarray]) -> tuple[Result, dict[st
         choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)
     kernels = split.by_new_paths(result.kernels)
     model = rounded_network(network, graph, chosen, weight_scales(kernels))
-    ranged = dataclasses.replace(result, model=model, kernels=kernels, masks={}, clusters={})
+    ranged = dataclasses.replace(result, model=model, states=split.by_new_paths(result.states))
     return ranged, {new: old for old, new in split.moved.items() if new is not None}

@@ -24,7 +24,7 @@ from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
 from keras_compress.pruning.schedules import PolynomialDecay, PruningSchedule
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import Result
+from keras_compress.result import Result, VariableState
 
 PRUNED = (  # exact types in which tfmot prunes kernels
     keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D,
@@ -133,9 +133,7 @@ def prune_magnitude(
         "gzipped bytes": sizes[1].gzipped_bytes,
         "seconds": time.perf_counter() - started,
     }
-    if given.kernels:
-        step.figures["codes"] = f"dropped, of {len(given.kernels)} kernels: weights were trained"
-    return Result(pruned, {}, masks, given.report.extended(step), inputs=given.inputs)
+    return given.after(pruned, step, changed={path: VariableState(mask=mask) for path, mask in masks.items()})
 
 
 def check_settings(

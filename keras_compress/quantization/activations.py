@@ -99,7 +99,7 @@ def quantize_activations(
     if calibration is None:
         raise InputError("Ranges of activations are measured on calibration data. Received: None.")
     step = Step("quantize_activations", {"bits": bits, "symmetric": symmetric, "ranges": ranges})
-    kernels, masks = split.by_new_paths(source_result.kernels), split.by_new_paths(source_result.masks)
+    kernels = split.by_new_paths(source_result.kernels)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
         assert source is not None
@@ -117,9 +117,7 @@ def quantize_activations(
     if left := [path for path, width in widths.items() if width is None]:
         step.figures["left in floating point"] = ", ".join(left)
     round_biases(quantized, kernels)
-    result = Result(quantized, kernels, masks, source_result.report.extended(step), inputs=source.inputs)
-    result.check()
-    return result
+    return source_result.after(quantized, step, rewrite=split, inputs=source.inputs)
 
 
 def _widths(

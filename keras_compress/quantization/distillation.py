@@ -27,7 +27,7 @@ from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
 from keras_compress.quantization.gradients import fixed_gradients
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.result import QuantizedKernel, Result, VariableState
 
 TEACHER = "teacher"  # whose outputs the store keeps
 JUDGED = 256  # samples whose loss is summed at a time
@@ -119,7 +119,7 @@ def distill_scales(
         trainer.train(epochs, learning_rate, batch_size, seed, done)
         after = trainer.mean_loss()
         samples = source.num_samples
-    kernels = dict(source_result.kernels)
+    kernels = {}
     fell = after < before
     for scale in scales:
         if fell:
@@ -128,10 +128,7 @@ def distill_scales(
         step.add(_row(scale, views[scale.path].layer, fell))
     step.figures = {"loss before": before, "loss": min(before, after), "samples": samples}
     step.figures["seconds"] = time.perf_counter() - started
-    report = source_result.report.extended(step)
-    result = Result(student, kernels, dict(source_result.masks), report, inputs=source_result.inputs)
-    result.check()
-    return result
+    return source_result.after(student, step, changed={path: VariableState(each) for path, each in kernels.items()})
 
 
 class _TrainedScale:

@@ -1,6 +1,5 @@
 """`fold_batch_normalization()`: the technique around `layers.folding`."""
 
-import dataclasses
 import time
 
 import keras
@@ -35,4 +34,4 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
         elif path in reasons:
             step.add(LayerRow(path, type(layer).__name__, "kept", reasons[path], parameters=layer.count_params()))
     step.figures = {"folded": len(folds), "kept": len(reasons), "seconds": time.perf_counter() - started}
-    return dataclasses.replace(folded, report=source_result.report.extended(step))
+    return folded.after(folded.model, step)

@@ -1,6 +1,7 @@
 """`quantize()`: every kernel of a model, layer by layer, from the inputs to the outputs."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -30,7 +31,7 @@ from keras_compress.quantization.plan import (
 )
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.result import QuantizedKernel, Result, VariableState
 
 
 def quantize(
@@ -154,13 +155,10 @@ def quantize(
         step.figures["slow walk"] = f"{graph.opaque}: each kernel took a pass of its own through the model"
     if source is not None:
         step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
-    kept = {path: kernel for path, kernel in source_result.kernels.items() if path not in kernels}
-    other_masks = {path: mask for path, mask in source_result.masks.items() if path not in plan}
-    inputs = source_result.inputs if source is None else source.inputs
-    report = source_result.report.extended(step)
-    result = Result(compressed, kept | kernels, other_masks | masks, report, inputs=inputs)
-    result.check()
-    return result
+    changed = {path: VariableState(kernel, masks.get(path)) for path, kernel in kernels.items()}
+    inputs = None if source is None else source.inputs
+    states = {path: state.without(["mask"] if path in plan else []) for path, state in source_result.states.items()}
+    return dataclasses.replace(source_result, states=states).after(compressed, step, changed=changed, inputs=inputs)
 
 
 def _must_have_data(quantizer: Quantizer) -> bool:

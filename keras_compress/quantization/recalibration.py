@@ -1,7 +1,6 @@
 """`recalibrate_batch_normalization()`: statistics of BatchNorm layers, measured again on the network as it is."""
 
 import contextlib
-import dataclasses
 import os
 import time
 from typing import Any
@@ -86,10 +85,7 @@ def recalibrate_batch_normalization(
             _measure(stages, path, inputs[path], new_layers[path], step.rows[list(calls).index(path)])
             done(path)
         step.figures = {"seconds": time.perf_counter() - started, "samples": source.num_samples}
-    report = source_result.report.extended(step)
-    result = dataclasses.replace(source_result, model=recalibrated, report=report, clusters={})
-    result.check()
-    return result
+    return source_result.after(recalibrated, step)
 
 
 def _calls_by_path(graph: Graph) -> dict[str, list[int]]:

@@ -1,7 +1,6 @@
 """`quantization_aware_training()`: tfmot's fake quantization on Keras 3 models, and the integers that it ends with."""
 
 import collections
-import dataclasses
 import os
 import time
 import warnings
@@ -32,7 +31,7 @@ from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
 from keras_compress.progress import quiet_stderr
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.result import QuantizedKernel, Result, VariableState
 
 # Exact type: axes over output channels of its kernel, for each of which tfmot has a scale; () for one a layer.
 QUANTIZED: dict[type, tuple[int, ...]] = {
@@ -141,11 +140,12 @@ def quantization_aware_training(
     reasons |= left
     trained, kernels = _returned(base, conversion, bits)
     assert kernels.keys() == chosen
-    result, _, _ = Result(trained, kernels, given.masks, inputs=given.inputs).folded()
+    step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
+    changed = {path: VariableState(kernel) for path, kernel in kernels.items()}
+    result = given.after(trained, step, changed=changed).folded()[0].without_broken(step)
     if tflite is not None:
         with replacing(tflite) as part:
             part.write_bytes(_converted(conversion.model))
-    step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
     kernels = result.kernels
     for path, layer in layers_by_path(result.model).items():
         if path in kernels or path in reasons:
@@ -155,16 +155,14 @@ def quantization_aware_training(
                 row.num_levels, row.bits = len(kernels[path].levels), kernels[path].bits
                 row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
             step.add(row)
-    result = dataclasses.replace(result, report=given.report.extended(step))
     sizes = measure(given.model), measure(result)
     step.figures = {
+        **step.figures,
         **figures,
         "bytes": sizes[0].raw_bytes,
         "ideal bytes": sizes[1].ideal_bytes,
         "seconds": time.perf_counter() - started,
     }
-    if given.kernels:
-        step.figures["codes"] = f"those of {len(given.kernels)} kernels were dropped: weights were trained"
     if tflite is not None:
         step.figures["file"] = os.path.basename(os.fspath(tflite))
         step.figures["bytes of the file"] = os.path.getsize(tflite)

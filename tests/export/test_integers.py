@@ -382,7 +382,7 @@ def test_a_softmax_hides_nothing(tmp_path, ranged, monkeypatch):
     small = ranged.kernels["head"]
     small = dataclasses.replace(small, scale=small.scale * np.float32(1e-3))
     head.kernel.assign(small.decode())
-    hidden = kc.Result(ranged.model, ranged.kernels | {"head": small}, {}, ranged.report, inputs=ranged.inputs)
+    hidden = dataclasses.replace(ranged, states=ranged.states | {"head": kc.VariableState(small)})
     write = placing.write
 
     def halved(base, views, located, codes, *arguments):

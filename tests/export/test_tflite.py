@@ -18,7 +18,7 @@ import keras_compress as kc
 from keras_compress.export import policy
 from keras_compress.measurement import flatbuffer
 from keras_compress.measurement.tflite import Runner
-from keras_compress.result import WIDTHS
+from keras_compress.result.quantized_kernel import WIDTHS
 
 L = keras.layers
 TERNARY = kc.Integer(levels=3)
@@ -434,7 +434,11 @@ def test_random_codes_are_written_read_back_and_run(kind, n_in, n_out, size, wid
         path = pathlib.Path(folder, "net.tflite")
         x = samples_of(model, 8, seed % 1000)
         report = kc.export_tflite(
-            kc.Result(model, {"layer": kernel}), path, activations=mode, storage=storage, calibration=x
+            kc.Result(model, {"layer": kc.VariableState(kernel)}),
+            path,
+            activations=mode,
+            storage=storage,
+            calibration=x,
         )
         name, array, stored = tensors_of(path)[0]["layer"]
     row = report.row("layer")
@@ -572,7 +576,7 @@ def test_a_code_that_a_negative_factor_makes_too_large_is_refused(tmp_path):
     quantized = kc.QuantizedKernel(codes, np.arange(-128, 128), scale, 3)
     model.get_layer("conv").kernel.assign(quantized.decode())
     with pytest.raises(kc.InputError, match="layer 'conv' has negative factors, which make 128 of the code -128"):
-        kc.export_tflite(kc.Result(model, {"conv": quantized}), tmp_path / "net.tflite")
+        kc.export_tflite(kc.Result(model, {"conv": kc.VariableState(quantized)}), tmp_path / "net.tflite")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras_compress.errors import InputError
 from keras_compress.layers.operations import KINDS
 from keras_compress.measurement.counts import measure
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.result import QuantizedKernel, Result, VariableState
 
 L = keras.layers
 
@@ -132,7 +132,7 @@ def quantized_network(levels: np.ndarray) -> Result:
     codes = np.random.default_rng(0).choice(levels, model.get_layer("dense").kernel.shape)
     kernel = QuantizedKernel(codes, levels, np.full(3, 0.5, np.float32), -1)
     model.get_layer("dense").kernel.assign(kernel.decode())
-    return Result(model, {"dense": kernel})
+    return Result(model, {"dense": VariableState(kernel)})
 
 
 @pytest.mark.parametrize("num_levels", [2, 3, 4, 7, 15])
@@ -192,4 +192,4 @@ def test_bad_input():
         measure(keras.Sequential([L.Dense(2)]))
     result = quantized_network(np.arange(3))
     with pytest.raises(InputError, match=r"codes for \['other'\]"):
-        measure(Result(result.model, {"other": result.kernels["dense"]}))
+        measure(Result(result.model, {"other": result.states["dense"]}))
