@@ -23,7 +23,7 @@ from absl import flags
 from harness import networks, results, tables
 from harness.variants import RULE, VARIANTS, variant_of
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS

@@ -18,7 +18,7 @@ from absl import flags
 from harness import results, timing
 from harness.layer_inputs import correlated_rows
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.gpfq import BLOCK_SIZE, gpfq

@@ -17,7 +17,7 @@ from absl import flags
 from harness import results, timing
 from harness.start import start
 
-from keras_compress import cli
+from keras_compress.commands import cli
 
 FLAGS = flags.FLAGS
 

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 from harness import results
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS

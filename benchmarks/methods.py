@@ -22,7 +22,7 @@ from absl import flags
 from harness import results, timing
 from harness.variants import VARIANTS, label, quantizer
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS

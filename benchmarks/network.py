@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 from harness import results, timing
 
-from keras_compress import cli
+from keras_compress.commands import cli
 
 FLAGS = flags.FLAGS
 

@@ -26,7 +26,7 @@ from typing import Any
 from absl import flags
 from harness import published, results
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from harness import networks, results
 
-from keras_compress import cli, progress
+from keras_compress import progress
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 if TYPE_CHECKING:

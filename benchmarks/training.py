@@ -16,7 +16,7 @@ from absl import flags
 from harness import results
 from harness.start import start
 
-from keras_compress import cli
+from keras_compress.commands import cli
 
 FLAGS = flags.FLAGS
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from harness import networks, results
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS

@@ -1,3 +1,4 @@
+import ast
 import errno
 import importlib
 import os
@@ -11,10 +12,13 @@ import time
 import pytest
 from absl import flags
 
-from keras_compress import cli
+import keras_compress as kc
+from keras_compress import commands
+from keras_compress.commands import cli
 from keras_compress.errors import InputError, StorageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODULES = ROOT / "keras_compress" / "commands"
 COMMANDS = sorted(path.relative_to(ROOT) for folder in ("train", "quantize") for path in (ROOT / folder).glob("*.py"))
 
 
@@ -148,7 +152,7 @@ def test_every_command_answers_help_in_under_a_second(command):
     assert process.returncode == 0, process.stderr
     assert f"python {command}" in process.stdout  # the docstring holds the command
     assert "flags:" in process.stdout
-    first_flag = re.search(r'flags\.DEFINE_\w+\(\s*"(\w+)"', (ROOT / command).read_text())
+    first_flag = re.search(r'flags\.DEFINE_\w+\(\s*"(\w+)"', MODULES.joinpath(command.name).read_text())
     assert first_flag is not None and f"{first_flag[1]}:" in process.stdout.partition("flags:")[2]
     assert process.stderr == ""
     assert min(seconds) < 1.0
@@ -165,7 +169,7 @@ def test_every_command_refuses_an_unknown_flag(command):
 def test_a_reader_that_has_enough_is_no_fault():
     """Such as `head`, which closes the pipe."""
     code = (
-        "import sys; from keras_compress import cli; sys.argv = ['command'];\n"
+        "import sys; from keras_compress.commands import cli; sys.argv = ['command'];\n"
         "def main(argv):\n    for line in range(100_000): print('line', line)\ncli.run(main)"
     )
     done = subprocess.run(
@@ -177,3 +181,52 @@ def test_a_reader_that_has_enough_is_no_fault():
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "line 0\n", "")
+
+
+# The console command
+
+
+def console(*arguments: str, module: bool = False) -> subprocess.CompletedProcess[str]:
+    script = pathlib.Path(sys.executable).with_name("keras-compress")
+    start = [sys.executable, "-m", "keras_compress"] if module or not script.exists() else [script]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([*start, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", [False, True])
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("help",)])
+def test_the_console_command_lists_the_commands(arguments, module):
+    done = console(*arguments, module=module)
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in COMMANDS:
+        assert f"  {command.stem.replace('_', '-')} " in done.stdout
+
+
+def test_every_script_is_a_command_and_every_command_a_script():
+    assert {command.stem for command in COMMANDS} == set(commands.COMMANDS)
+    for command in COMMANDS:
+        assert len(ast.parse((ROOT / command).read_text()).body) == 3  # its docstring, one import, one call
+
+
+def test_an_unknown_command_is_one_line():
+    done = console("quantise")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Expected a command: show-dataset, ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_console_and_script_have_the_same_flags(command):
+    script, short = run_command(command, "--help"), console(command.stem.replace("_", "-"), "--help", module=True)
+    assert (short.returncode, short.stderr) == (0, "")
+    assert short.stdout == script.stdout
+
+
+def test_the_version_is_printed():
+    assert console("--version").stdout == f"{kc.__version__}\n"
+
+
+def test_what_was_typed_can_be_typed_again(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["keras-compress train-qat", "a b", "--bits=4"])
+    assert cli.command_line() == "keras-compress train-qat 'a b' --bits=4"
+    monkeypatch.setattr(sys, "argv", ["train/train_qat.py"])
+    assert cli.command_line() == "python train/train_qat.py"

@@ -15,6 +15,7 @@ from tests import bare_shell
 from tests.test_architecture import LOWER, ROOMS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODULES = ROOT / "keras_compress" / "commands"
 README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guides" / "quantize.md"
 EXPORT_GUIDE = GUIDE.with_name("export.md")
@@ -44,6 +45,8 @@ def prose(path: pathlib.Path) -> str:
 def flags_of(command: pathlib.Path) -> set[str]:
     """Names that a command takes with two dashes in front, from its DEFINE_ calls."""
     names = set()
+    if command.parent in (ROOT / "train", ROOT / "quantize"):
+        command = MODULES / command.name
     for node in ast.walk(ast.parse(command.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_"):
             name = ast.literal_eval(node.args[0])
@@ -53,8 +56,8 @@ def flags_of(command: pathlib.Path) -> set[str]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "networks.define_flags":
             names |= flags_of(ROOT / "benchmarks" / "harness" / "networks.py")
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("options.define_"):
-            for module in ("network", "training"):
-                names |= flags_of(ROOT / "keras_compress" / "options" / f"{module}.py")
+            for module in ("network_flags", "training_flags"):
+                names |= flags_of(MODULES / f"{module}.py")
     return names
 
 

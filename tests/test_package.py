@@ -33,7 +33,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     [
         "import keras_compress",
         "import keras_compress as kc; dir(kc); kc.__version__; kc.InputError; kc.Report",
-        "from keras_compress import cli, files, zoo",
+        "from keras_compress import files, zoo; from keras_compress.commands import cli",
     ],
 )
 def test_importing_the_package_loads_neither_tensorflow_nor_keras(code):

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from harness import results
-from keras_compress import cli
+from keras_compress.commands import cli
 
 
 def start(argv: list[str]) -> tuple[pathlib.Path, dict[str, Any]]:

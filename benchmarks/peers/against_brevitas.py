@@ -48,7 +48,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))  # where the h
 from harness import networks, results, timing
 from harness.layer_inputs import correlated_rows
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 from keras_compress.numerics.alphabet import Alphabet
 from keras_compress.numerics.gpfq import gpfq

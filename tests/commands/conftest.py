@@ -1,10 +1,11 @@
 """What tests of commands share: networks with and without model cards, and a call in this process."""
 
 import dataclasses
-import importlib.util
+import importlib
 import logging
 import os
 import pathlib
+import sys
 import types
 from collections.abc import Callable, Iterator
 
@@ -14,9 +15,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from keras_compress import cli, zoo
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from keras_compress import zoo
+from keras_compress.commands import cli
 
 
 @dataclasses.dataclass
@@ -28,14 +28,13 @@ class Done:
 
 @pytest.fixture(scope="module")
 def load() -> Iterator[Callable[[str], types.ModuleType]]:
-    """Gives a command, by its path, as a module; its flags are taken back, since other commands define them too."""
+    """Gives a command's module; its flags are taken back, since other commands define them too."""
     before = set(flags.FLAGS)
 
-    def loaded(path: str) -> types.ModuleType:
-        spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, ROOT / path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
+    def loaded(command: str) -> types.ModuleType:
+        name = f"keras_compress.commands.{command}"
+        sys.modules.pop(name, None)  # defines its flags when it is imported
+        return importlib.import_module(name)
 
     yield loaded
     for name in set(flags.FLAGS) - before:

@@ -12,7 +12,7 @@ from tests import wrong_data
 
 @pytest.fixture(scope="module")
 def command(load):
-    return load("quantize/compare_exports.py")
+    return load("compare_exports")
 
 
 def table_of(path):

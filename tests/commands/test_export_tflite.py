@@ -12,7 +12,7 @@ from tests import wrong_data
 
 @pytest.fixture(scope="module")
 def command(load):
-    return load("quantize/export_tflite.py")
+    return load("export_tflite")
 
 
 @pytest.fixture

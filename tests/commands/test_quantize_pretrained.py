@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 
 import keras_compress as kc
 from keras_compress import zoo
-from keras_compress.options.network import input_shape
+from keras_compress.commands.network_flags import input_shape
 from keras_compress.sweep.records import Records
 from tests import wrong_data
 
@@ -21,7 +21,7 @@ NOT_THE_SAME_TWICE = ("time", "seconds", "peak_memory_mb")
 
 @pytest.fixture(scope="module")
 def command(load):
-    return load("quantize/quantize_pretrained.py")
+    return load("quantize_pretrained")
 
 
 def files_of(folder: pathlib.Path) -> set[str]:

@@ -12,7 +12,7 @@ from tests import workers, wrong_data
 
 @pytest.fixture(scope="module")
 def command(load):
-    return load("train/train_pruned.py")
+    return load("train_pruned")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from tests import wrong_data
 
 @pytest.fixture(scope="module")
 def command(load):
-    return load("train/train_qat.py")
+    return load("train_qat")
 
 
 @pytest.mark.slow

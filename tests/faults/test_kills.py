@@ -20,7 +20,7 @@ CHANGING = ("time", "seconds", "peak_memory_mb")  # of a row: all else is the sa
 CHILD = """
 import sys
 import numpy as np
-from keras_compress import cli
+from keras_compress.commands import cli
 
 def main(argv):
     cli.import_tensorflow()

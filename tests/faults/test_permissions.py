@@ -15,7 +15,7 @@ RIGHTS = "-dac_override,-dac_read_search,-fowner"  # by which root reads and wri
 QUANTIZE = """
 import sys
 import numpy as np
-from keras_compress import cli
+from keras_compress.commands import cli
 
 def main(argv):
     cli.import_tensorflow()

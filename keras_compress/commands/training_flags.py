@@ -1,17 +1,16 @@
 """A training that goes on from a network, or begins with one."""
 
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from keras_compress import cli
 from keras_compress.bridge.strategies import STRATEGIES, strategy_of, task_of
+from keras_compress.commands import cli
+from keras_compress.commands.network_flags import Data, load_data, model_path
 from keras_compress.errors import InputError
-from keras_compress.options.network import Data, load_data, model_path
 
 flags.disclaim_key_flags()  # flags belong to the command that asks for them, whose --help shows them
 FLAGS = flags.FLAGS
@@ -170,7 +169,7 @@ def _from_scratch(argv: list[str]) -> pathlib.Path:
         models_dir=pathlib.Path(FLAGS.models_dir),
         logs_dir=pathlib.Path(FLAGS.logs_dir),
         source=source,
-        command=shlex.join(["python", *sys.argv]),
+        command=cli.command_line(),
         verbose=1 if sys.stdout.isatty() else 2,
     )
     print(trained)

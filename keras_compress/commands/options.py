@@ -1,6 +1,6 @@
 """Flags that several commands share: which network, and which samples belong to it; a training.
 
-from keras_compress import cli, options
+from keras_compress.commands import cli, options
 
 options.define_model()
 
@@ -10,8 +10,8 @@ def main(argv):
     data = options.load_data(path, model)
 """
 
-from keras_compress.options.network import card_path, define_model, has_data, load_data, model_path, numbers
-from keras_compress.options.training import define_training, load_training
+from keras_compress.commands.network_flags import card_path, define_model, has_data, load_data, model_path, numbers
+from keras_compress.commands.training_flags import define_training, load_training
 
 __all__ = [
     "card_path",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from keras_compress import cli
+from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 a traceback for a fault of ours. absl's own `app.run` answers 1 to `--help` and to a bad flag, so it is not used.
 
     from absl import flags
-    from keras_compress import cli
+    from keras_compress.commands import cli
 
     FLAGS = flags.FLAGS
     flags.DEFINE_integer("bits", 4, "Bits of a weight.")
@@ -22,6 +22,7 @@ a traceback for a fault of ours. absl's own `app.run` answers 1 to `--help` and 
 import errno
 import importlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from collections.abc import Callable
 from absl import flags
 
 from keras_compress.backend import check_backend
+from keras_compress.commands import NAME
 from keras_compress.errors import InputError, UserError
 from keras_compress.progress import quiet_stderr
 
@@ -89,6 +91,13 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         return EXIT_FAULT
+
+
+def command_line() -> str:
+    """What the user typed, to type it again."""
+    command, *arguments = sys.argv
+    start = command if command.startswith(f"{NAME} ") else shlex.join(["python", command])
+    return f"{start} {shlex.join(arguments)}".rstrip()
 
 
 def take_arguments(argv: list[str], *names: str) -> list[str]:
