@@ -66,6 +66,10 @@ def imports(tree: ast.Module, package: list[str]) -> Iterator[tuple[int, str]]:
             yield node.lineno, _imported_name(node.args[0], package)
 
 
+def _is_for_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def _imported_name(argument: ast.expr, package: list[str]) -> str:
     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
         return argument.value
@@ -85,6 +89,8 @@ def room_violations(root: pathlib.Path) -> list[str]:
             continue
         allowed = ROOMS[room] | EVERYWHERE | {room}
         tree = ast.parse(path.read_text())
+        if room == "__init__":  # type checkers alone read the public names from all rooms
+            tree.body = [node for node in tree.body if not _is_for_checkers(node)]
         targets = {}
         for line, name in imports(tree, list(parts[:-1])):
             first, *rest = name.split(".")
