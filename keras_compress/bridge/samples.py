@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 
+MOST_BATCHES = 1 << 17  # of a dataset that does not say how many they are; more are taken to have no end
+
 
 class Samples(abc.ABC):
     """Samples with labels.
@@ -93,7 +95,12 @@ class _Dataset(Samples):
         self.dataset = data
         self.steps = int(data.cardinality())
         if self.steps == tf.data.UNKNOWN_CARDINALITY:
-            self.steps = sum(1 for _ in data)
+            self.steps = sum(1 for _ in data.take(MOST_BATCHES + 1))
+        if self.steps > MOST_BATCHES and data.cardinality() < 0:
+            raise InputError(
+                f"{argument} has not ended after {MOST_BATCHES:,} batches. Bound the dataset, for instance with "
+                "dataset.take(1000)."
+            )
         if self.steps <= 0:
             raise InputError(f"{argument} must be a dataset with an end, and not empty. Received: {data}.")
         self.labels = next(iter(data.unbatch().take(1)))[1].numpy()[np.newaxis]

@@ -16,6 +16,9 @@ FORMS = (
 )
 
 
+MOST_BATCHES = 1 << 17  # of data that do not say how many they are; more are taken to have no end
+
+
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
     """One input of a model: its name, its shape with the batch axis first, and its type."""
@@ -84,7 +87,8 @@ def _batches_of(data: Any, specs: list[InputSpec]) -> Iterator[Any]:
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise InputError("The calibration data set never ends. Bound it, for instance with dataset.take(10).")
-        yield from data.as_numpy_iterator()
+        known = data.cardinality() != tf.data.UNKNOWN_CARDINALITY
+        yield from data.as_numpy_iterator() if known else _with_an_end(data.as_numpy_iterator())
     elif isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise InputError("The calibration PyDataset never ends (num_batches is None). Give it a length.")
@@ -92,9 +96,19 @@ def _batches_of(data: Any, specs: list[InputSpec]) -> Iterator[Any]:
     elif isinstance(data, (list, tuple, Mapping)) or _is_array(data):
         yield data
     elif isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
-        yield from data
+        yield from data if hasattr(data, "__len__") else _with_an_end(data)
     else:
         raise InputError(f"Calibration data must be {FORMS}. Received: {type(data).__name__}.")
+
+
+def _with_an_end(batches: Iterable[Any]) -> Iterator[Any]:
+    for number, batch in enumerate(batches):
+        if number == MOST_BATCHES:
+            raise InputError(
+                f"The calibration data have not ended after {MOST_BATCHES:,} batches. Bound them, for instance with "
+                "dataset.take(10) or itertools.islice(batches, 10)."
+            )
+        yield batch
 
 
 def _inputs_of(batch: Any, specs: list[InputSpec]) -> list[np.ndarray]:

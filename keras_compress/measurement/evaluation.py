@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""How well a model does on labelled samples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,35 +9,51 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.layers.paths import ModelInputs, functional_graph, model_in
-from keras_compress.measurement.scores import Evaluation, ScoreCounter, input_arrays, integer_labels
+from keras_compress.measurement.scores import Evaluation, counter_for, input_arrays
 
 
-def evaluate(model: Any, x: Any, y: Any, *, batch_size: int = 256) -> Evaluation:
-    """Accuracy of a classifier, which gives a score for each class.
+def evaluate(model: Any, x: Any, y: Any, *, task: str | None = None, batch_size: int = 256) -> Evaluation:
+    """How a model does on labelled samples: accuracy, errors, or the metrics that it was compiled with.
 
     Args:
-        model: a Functional or Sequential model with one output, (n, num_classes), or the result of a step.
+        model: a Functional or Sequential model with one output, or the result of a step; with task="compiled" any model
+            that is compiled.
         x: (n, ...) array, or a list or dictionary of arrays for a model with several inputs; preprocessed as for
             training.
-        y: (n,) or (n, 1) integer labels, or (n, num_classes) one-hot labels.
+        y: for scores (n, num_classes), (n,) or (n, 1) integer labels or (n, num_classes) one-hot ones; for scores
+            (n, ..., num_classes) of pixels, (n, ...) integer labels or one-hot ones; else numbers of the shape of the
+            outputs, 0 and 1 for probabilities of one class.
+        task: "classification", "binary", "segmentation", "regression", or "compiled" for the metrics that the model was
+            compiled with; None tells it from outputs and labels.
         batch_size: samples in one call of the model.
 
     Raises:
         InputError: inputs or labels that do not fit the model or each other.
     """
     model = model_in(model)
-    num_classes = _num_classes(model)
-    arrays = _aligned_inputs(model, x)
-    num_samples = len(arrays[0])
-    labels = integer_labels(np.asarray(y), num_samples, num_classes)
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
+    if task == "compiled":
+        return _as_compiled(model, x, y, batch_size)
+    shape = _output_shape(model)
+    arrays = _aligned_inputs(model, x)
+    num_samples = len(arrays[0])
     scores = _scores(model, arrays)
-    counter = ScoreCounter()
+    if None in shape[1:]:
+        shape = tuple(scores([tf.constant(array[:1]) for array in arrays]).shape)
+    counter = counter_for(y, (num_samples, *(int(size or 1) for size in shape[1:])), task)
     for start in range(0, num_samples, batch_size):
         batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
-        counter.add(scores(batch).numpy(), labels[start : start + batch_size])
+        counter.add(scores(batch).numpy())
     return counter.evaluation()
+
+
+def _as_compiled(model: keras.Model, x: Any, y: Any, batch_size: int) -> Evaluation:
+    if not model.compiled:
+        raise InputError(f"Model {model.name!r} is not compiled. Compile it with metrics, or name another task.")
+    metrics = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+    names = sorted(metrics, key=lambda name: name.endswith("loss"))  # the loss last: of others more may be better
+    return Evaluation("compiled", {name: float(metrics[name]) for name in names}, len(keras.tree.flatten(x)[0]))
 
 
 def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]], Any]:
@@ -54,14 +70,14 @@ def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]
     return tf.function(scores, input_signature=[specs]).get_concrete_function()
 
 
-def _num_classes(model: keras.Model) -> int:
+def _output_shape(model: keras.Model) -> tuple[int | None, ...]:
     shapes = [tuple(tensor.shape) for tensor in functional_graph(model).outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or (shapes[0][1] or 0) < 2:
+    if len(shapes) != 1:
         raise InputError(
-            f"A classifier with one output of shape (n, num_classes), two classes or more, is wanted. "
-            f"Received: model {model.name!r} with outputs of shape {', '.join(map(str, shapes))}."
+            f"Expected a model with one output. Received: model {model.name!r} with outputs of shape "
+            f'{", ".join(map(str, shapes))}. Compile it with metrics and pass task="compiled".'
         )
-    return int(shapes[0][1])
+    return shapes[0]
 
 
 def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:

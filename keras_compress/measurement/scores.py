@@ -1,5 +1,6 @@
-"""Inputs and labels as users have them, and how often a classifier is right. Loads neither TensorFlow nor Keras."""
+"""Inputs and labels as users have them, and what outputs are worth. Loads neither TensorFlow nor Keras."""
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,63 +9,222 @@ import numpy as np
 
 from keras_compress.errors import InputError
 
+TASKS = ("classification", "binary", "segmentation", "regression")
 SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
 PROBABILITY_TOLERANCE = 1e-3  # on the sum of a sample's outputs; float16 sums are no better
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a classifier does on labelled samples.
+    """How a model does on labelled samples.
 
     Attributes:
-        top1: share of samples whose class has the highest score; of equal scores, that of the first class counts as
-            higher. Scores with NaN are wrong.
-        top5: share of samples whose class is among the five highest; `None` with fewer than six classes.
-        loss: mean cross entropy, where the model's outputs are probabilities; else `None`.
+        task: "classification", "binary", "segmentation", "regression", or "compiled".
+        metrics: name -> value. classification: "top-1" and "top-5" (with more than five classes), fractions of samples
+            whose class is (among) the highest, where of equal scores that of the first class counts as higher, and
+            scores with NaN are wrong; "loss", the mean cross entropy, where outputs are probabilities. binary:
+            "accuracy" at 0.5 and "loss". segmentation: "pixel accuracy", "mean IoU" over the classes that labels or
+            outputs have, and "loss". regression: "R2", 1 - the squared error over that of the mean of each output;
+            "MSE", "MAE". compiled: what the model was compiled with.
         num_samples: number of samples.
     """
 
-    top1: float
-    top5: float | None
-    loss: float | None
+    task: str
+    metrics: dict[str, float]
     num_samples: int
 
+    @property
+    def score(self) -> float:
+        """The first of the metrics, of which more is better: what `max_drop` of `kc.quantize` keeps."""
+        return next(iter(self.metrics.values()))
+
+    @property
+    def top1(self) -> float:
+        """The fraction of samples, or of pixels, that are right."""
+        for name in ("top-1", "accuracy", "pixel accuracy"):
+            if name in self.metrics:
+                return self.metrics[name]
+        raise AttributeError(f"{self.task} has no top-1, but {', '.join(self.metrics)}.")
+
+    @property
+    def top5(self) -> float | None:
+        """With more than five classes."""
+        return self.metrics.get("top-5")
+
+    @property
+    def loss(self) -> float | None:
+        """Where outputs are probabilities."""
+        return self.metrics.get("loss")
+
     def __str__(self) -> str:
-        parts = [f"top-1 {self.top1:.2%}"]
-        parts += [f"top-5 {self.top5:.2%}"] if self.top5 is not None else []
-        parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        parts = [f"{name} {_text(name, value)}" for name, value in self.metrics.items()]
         return f"{', '.join(parts)} on {self.num_samples:,} samples"
 
 
-class ScoreCounter:
-    """Counts, batch by batch, what scores say of labels."""
+def _text(name: str, value: float) -> str:
+    fraction = name.startswith("top-") or name.endswith(("accuracy", "IoU"))
+    return f"{value:.2%}" if fraction else f"{value:.4f}" if abs(value) >= 1e-3 or not value else f"{value:.4g}"
 
-    def __init__(self) -> None:
+
+class Counter(abc.ABC):
+    """Counts, batch by batch, what outputs say of labels; the figures do not depend on the batches."""
+
+    def __init__(self, y: np.ndarray):
+        self.labels = y
+        self.done = 0
+
+    def add(self, outputs: np.ndarray) -> None:
+        """The outputs for the next samples."""
+        labels = self.labels[self.done : self.done + len(outputs)]
+        self.done += len(outputs)
+        self._add(outputs.astype(np.float64), labels)
+
+    @abc.abstractmethod
+    def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None: ...
+
+    @abc.abstractmethod
+    def evaluation(self) -> Evaluation:
+        """Of all samples."""
+
+
+class ClassCounter(Counter):
+    """Outputs (n, num_classes), labels (n,)."""
+
+    def __init__(self, y: np.ndarray) -> None:
+        super().__init__(y)
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []  # ranks and losses
         self._probable = True
         self._num_classes = 0
 
-    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
-        """(n, num_classes) scores of n samples, and their (n,) labels."""
-        scores = scores.astype(np.float64)
-        self._num_classes = scores.shape[1]
-        own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
+    def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        self._num_classes = outputs.shape[1]
+        own = np.take_along_axis(outputs, labels[:, np.newaxis], axis=1)
         earlier = np.arange(self._num_classes) < labels[:, np.newaxis]
-        ranks = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)  # classes that have a higher score
-        ranks[np.isnan(scores).any(axis=1)] = self._num_classes
+        ranks = ((outputs > own) | ((outputs == own) & earlier)).sum(axis=1)  # classes that have a higher score
+        ranks[np.isnan(outputs).any(axis=1)] = self._num_classes
         self._parts.append((ranks, -np.log(np.clip(own[:, 0], SMALLEST_PROBABILITY, 1.0))))
-        sums_to_one = np.abs(scores.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE
-        self._probable &= bool(sums_to_one.all() and (scores >= 0).all())
+        self._probable &= _are_probabilities(outputs)
 
     def evaluation(self) -> Evaluation:
-        """Of all samples."""
         ranks, losses = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        return Evaluation(
-            top1=float(np.mean(ranks < 1)),
-            top5=float(np.mean(ranks < 5)) if self._num_classes > 5 else None,
-            loss=float(losses.mean()) if self._probable else None,
-            num_samples=len(ranks),
-        )
+        metrics = {"top-1": float(np.mean(ranks < 1))}
+        if self._num_classes > 5:
+            metrics["top-5"] = float(np.mean(ranks < 5))
+        if self._probable:
+            metrics["loss"] = float(losses.mean())
+        return Evaluation("classification", metrics, len(ranks))
+
+
+class PixelCounter(Counter):
+    """Outputs (n, ..., num_classes), labels (n, ...)."""
+
+    def __init__(self, y: np.ndarray, num_classes: int):
+        super().__init__(y)
+        self._counts = np.zeros((3, num_classes), np.int64)  # pixels that are right, labelled, found, of each class
+        self._losses: list[np.ndarray] = []
+        self._probable = True
+
+    def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        found = np.where(np.isnan(outputs).any(axis=-1), -1, outputs.argmax(axis=-1))
+        size = self._counts.shape[1]
+        for index, values in enumerate((labels[labels == found], labels, found[found >= 0])):
+            self._counts[index] += np.bincount(values.ravel(), minlength=size)
+        own = np.take_along_axis(outputs, labels[..., np.newaxis], axis=-1)
+        losses = -np.log(np.clip(own, SMALLEST_PROBABILITY, 1.0))
+        self._losses.append(losses.reshape(len(losses), -1).mean(axis=1))
+        self._probable &= _are_probabilities(outputs.reshape(-1, outputs.shape[-1]))
+
+    def evaluation(self) -> Evaluation:
+        right, labelled, found = self._counts
+        union = labelled + found - right
+        metrics = {
+            "pixel accuracy": float(right.sum() / labelled.sum()),
+            "mean IoU": float(np.mean(right[union > 0] / union[union > 0])),
+        }
+        losses = np.concatenate(self._losses)
+        if self._probable:
+            metrics["loss"] = float(losses.mean())
+        return Evaluation("segmentation", metrics, len(losses))
+
+
+class NumberCounter(Counter):
+    """Outputs and labels of one shape: probabilities of one class where all are, else numbers."""
+
+    def __init__(self, y: np.ndarray, task: str | None):
+        super().__init__(y)
+        self._parts: list[list[np.ndarray]] = []  # of each sample: squares, errors, right, cross entropies
+        self._binary = bool(np.isin(y, (0, 1)).all()) and task != "regression"
+        self._task = task
+
+    def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        outputs = outputs.reshape(len(outputs), -1)
+        labels = labels.reshape(len(labels), -1).astype(np.float64)
+        error = outputs - labels
+        if self._task is None:
+            self._binary &= bool(((outputs >= 0) & (outputs <= 1)).all())
+        sure = np.clip(np.where(labels > 0.5, outputs, 1 - outputs), SMALLEST_PROBABILITY, 1.0)
+        right = (outputs > 0.5) == (labels > 0.5)
+        columns = (np.square(error), np.abs(error), right & ~np.isnan(outputs), -np.log(sure))
+        self._parts.append([column.mean(axis=1) for column in columns])
+
+    def evaluation(self) -> Evaluation:
+        squares, errors, right, losses = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        if self._binary:
+            return Evaluation("binary", {"accuracy": float(right.mean()), "loss": float(losses.mean())}, len(right))
+        labels = self.labels.astype(np.float64)
+        spread = float(np.square(labels - labels.mean(axis=0)).mean())
+        metrics = {"R2": float(1 - squares.mean() / spread)} if spread > 0 else {}
+        metrics |= {"MSE": float(squares.mean()), "MAE": float(errors.mean())}
+        return Evaluation("regression", metrics, len(squares))
+
+
+def _are_probabilities(scores: np.ndarray) -> bool:
+    sums_to_one = np.abs(scores.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE
+    return bool(sums_to_one.all() and (scores >= 0).all())
+
+
+def counter_for(y: Any, outputs: tuple[int, ...], task: str | None = None) -> Counter:
+    """What counts outputs of a shape against labels.
+
+    Args:
+        y: labels of all samples.
+        outputs: (n, ...) with the number of samples.
+        task: of `TASKS`; None tells it from shapes and labels. Scores for each class with whole numbers or one-hot
+            labels are a classification, or a segmentation where there are more axes; labels of the shape of the
+            outputs are a binary classification where they are 0 and 1 and all outputs lie in [0, 1], else a regression.
+
+    Raises:
+        InputError: another task, or labels that do not fit the outputs.
+    """
+    if task not in (None, *TASKS):
+        raise InputError(f"task must be one of {', '.join(TASKS)} or compiled. Received: {task!r}.")
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "biuf":
+        raise InputError(f"Labels must be numbers. Received: an array of {labels.dtype}.")
+    if not np.isfinite(labels).all():
+        raise InputError("Labels must be finite. Received: NaN or Inf among them.")
+    shape = tuple(labels.shape)
+    numbers = shape == outputs or (outputs[-1] == 1 and shape == outputs[:-1])
+    scores = len(outputs) > 1 and outputs[-1] > 1
+    if task is None:
+        task = "classification" if len(outputs) == 2 else "segmentation"
+        if numbers and (not scores or not np.isin(labels, (0, 1)).all()):
+            task = ""
+    if task in ("", "binary", "regression"):
+        if not numbers:
+            raise InputError(f"Expected labels of the shape of the outputs, {outputs}. Received: {shape}.")
+        if task == "binary" and not np.isin(labels, (0, 1)).all():
+            raise InputError("Labels of a binary task must be 0 and 1. Received: others.")
+        return NumberCounter(labels, task or None)
+    if not scores:
+        raise InputError(f"Expected outputs with a score for each class, (n, classes). Received: outputs {outputs}.")
+    if len(outputs) == 2:
+        return ClassCounter(integer_labels(labels, outputs[0], outputs[1]))
+    flat = (int(np.prod(outputs[:-1])), outputs[-1])
+    if shape not in (outputs, outputs[:-1], (*outputs[:-1], 1)):
+        raise InputError(f"Expected a label for each pixel, {outputs[:-1]}, or one-hot {outputs}. Received: {shape}.")
+    columns = labels.reshape(-1, shape[-1]) if shape == outputs else labels.reshape(-1)
+    return PixelCounter(integer_labels(columns, *flat).reshape(outputs[:-1]), outputs[-1])
 
 
 def input_arrays(x: Any, names: Sequence[str]) -> list[np.ndarray]:

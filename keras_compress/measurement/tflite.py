@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_compress.errors import InputError, check_integer
 from keras_compress.measurement import flatbuffer
-from keras_compress.measurement.scores import Evaluation, ScoreCounter, input_arrays, integer_labels
+from keras_compress.measurement.scores import Evaluation, counter_for, input_arrays
 from keras_compress.progress import quiet_stderr
 
 Path = str | os.PathLike[str]
@@ -212,14 +212,17 @@ def runner_of(path: Path, **settings: Any) -> Runner:
     return Runner(content, os.fspath(path), **settings)
 
 
-def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads: int = 1) -> Evaluation:
-    """Accuracy of a classifier in a TFLite file; the same numbers as `kc.evaluate` gives for a Keras model.
+def evaluate_tflite(
+    path: Path, x: Any, y: Any, *, task: str | None = None, batch_size: int = 64, threads: int = 1
+) -> Evaluation:
+    """How a model in a TFLite file does; the same numbers as `kc.evaluate` gives for a Keras model.
 
     Args:
-        path: of the file, with one output (n, num_classes).
+        path: of the file, with one output.
         x: (n, ...) array, or a list of arrays for a file with several inputs, or a dictionary of them by name; floats,
             preprocessed as for training, also where the file takes integers.
-        y: (n,) or (n, 1) integer labels, or (n, num_classes) one-hot labels.
+        y: as for `kc.evaluate`.
+        task: as for `kc.evaluate`, but for "compiled".
         batch_size: samples in one call, where the file leaves its batch axis open.
         threads: of the interpreter.
 
@@ -229,11 +232,11 @@ def evaluate_tflite(path: Path, x: Any, y: Any, *, batch_size: int = 64, threads
     """
     runner = runner_of(path, threads=threads)
     outputs = runner.outputs(_arrays(runner, x), batch_size)
-    if len(outputs) != 1 or outputs[0].ndim != 2 or outputs[0].shape[1] < 2:
+    if len(outputs) != 1:
         shapes = ", ".join(str(output.shape) for output in outputs)
-        raise InputError(f"{runner.name!r} is no classifier with one output (n, num_classes). Its outputs: {shapes}.")
-    counter = ScoreCounter()
-    counter.add(outputs[0], integer_labels(np.asarray(y), len(outputs[0]), outputs[0].shape[1]))
+        raise InputError(f"Expected a file with one output. Received: {runner.name!r} with outputs {shapes}.")
+    counter = counter_for(y, tuple(outputs[0].shape), task)
+    counter.add(outputs[0])
     return counter.evaluation()
 
 

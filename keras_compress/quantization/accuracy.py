@@ -45,7 +45,7 @@ def score_of(max_drop: Any, validation: Any) -> Score:
         return lambda model: float(validation(model))
     if isinstance(validation, tuple) and len(validation) == 2:
         x, y = validation
-        return lambda model: evaluate(model, x, y).top1
+        return lambda model: evaluate(model, x, y).score
     raise InputError(
         "validation must be (inputs, labels), or a function of a model that gives a score. Received: "
         f"{type(validation).__name__}."

@@ -81,8 +81,8 @@ def quantize(
         max_drop: how far the score on `validation` may fall, such as 0.01. Layers get bits back (2, 3, 4, 5, 6, 8,
             floating point), the most sensitive first, until it is within bounds; the report says which and how much.
             Takes several quantizations, which share the pass through the analog network.
-        validation: (inputs, labels) of a classifier, whose score is top-1; or a function of a model that gives a score,
-            larger is better. Samples that neither calibrate nor test.
+        validation: (inputs, labels), whose score is the first figure of `kc.evaluate`, such as top-1; or a function of
+            a model that gives a score, larger is better. Samples that neither calibrate nor test.
         progress: whether to show a bar (on a terminal) or lines.
 
     Raises:

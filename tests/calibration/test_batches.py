@@ -1,10 +1,13 @@
 """All forms of data are the same samples; what is none is one clear error."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_compress.calibration import batches
 from keras_compress.calibration.batches import InputSpec, checked_batches, in_chunks
 from keras_compress.errors import InputError
 
@@ -138,6 +141,27 @@ def test_data_that_never_ends_is_an_error(case):
     data = tf.data.Dataset.from_tensors(IMAGES).repeat() if case == "dataset" else endless()
     with pytest.raises(InputError, match="never ends"):
         next(checked_batches(data, ONE))
+
+
+def without_end():
+    while True:
+        yield IMAGES
+
+
+UNKNOWN = {  # data that do not say how long they are
+    "generator": without_end,
+    "dataset": lambda: tf.data.Dataset.from_generator(without_end, output_signature=tf.TensorSpec((None, 3, 2))),
+}
+
+
+@pytest.mark.parametrize("form", UNKNOWN)
+def test_data_of_unknown_length_have_a_bound(form, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_BATCHES", 5)
+    with pytest.raises(InputError, match=r"not ended after 5 batches. Bound them.*take"):
+        list(checked_batches(UNKNOWN[form](), ONE))
+    assert len(list(checked_batches(itertools.islice(without_end(), 5), ONE))) == 5
+    assert len(list(checked_batches([IMAGES], ONE))) == 1
+    assert len(list(checked_batches(tf.data.Dataset.from_tensors(IMAGES).repeat(9), ONE))) == 9  # says its length
 
 
 def test_inputs_of_other_lengths_are_an_error():

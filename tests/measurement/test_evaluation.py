@@ -107,14 +107,14 @@ Y = np.zeros(6, int)
         (X, np.full(6, 4), r"must lie in 0 to 3.*Received: 4 to 4"),
         (X, np.full(6, -1), r"must lie in 0 to 3.*Received: -1 to -1"),
         (X, np.full(6, 0.5), r"whole numbers.*float64"),
-        (X, np.full(6, np.nan), r"whole numbers"),
-        (X, np.array(["cat"] * 6), r"whole numbers.*<U3"),
+        (X, np.full(6, np.nan), r"must be finite"),
+        (X, np.full((6, 4), np.inf), r"must be finite"),
+        (X, np.array(["cat"] * 6), r"must be numbers.*<U3"),
         (X, Y[:5], r"one label for each sample: shape \(6,\).*Received: \(5,\)"),
         (X, 3, r"one label for each sample.*Received: \(\)"),
         (X, np.zeros((6, 2, 2)), r"one label for each sample.*Received: \(6, 2, 2\)"),
         (X, np.eye(10)[Y], r"one-hot for 10 classes, and the model has 4"),
         (X, np.ones((6, 4)), r"a single 1 in each row"),
-        (X, np.full((6, 4), 0.25), r"whole numbers"),
         (np.ones((6, 5)), Y, r"must have the shape \('n', 4\).*Received: \(6, 5\).*Preprocess"),
         (np.ones((6, 4, 1)), Y, r"Received: \(6, 4, 1\)"),
         (np.ones((0, 4)), Y[:0], r"n of at least 1.*Received: \(0, 4\)"),
@@ -133,17 +133,96 @@ def test_inputs_of_two_lengths():
         evaluate(two_inputs(False), [np.ones((6, 3)), np.ones((5, 3))], Y)
 
 
+def test_several_outputs_need_the_metrics_that_the_model_was_compiled_with(rng):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [L.Dense(3, name="a")(inputs), L.Dense(1, name="b")(inputs)])
+    with pytest.raises(InputError, match=r'Expected a model with one output.*task="compiled"'):
+        evaluate(model, X, Y)
+    labels = [Y, np.zeros((6, 1))]
+    with pytest.raises(InputError, match="is not compiled"):
+        evaluate(model, X, labels, task="compiled")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", [loss, "mse"], metrics=[["accuracy"], ["mae"]])
+    found = evaluate(model, X, labels, task="compiled")
+    expected = model.evaluate(X, labels, verbose=0, return_dict=True)
+    assert found.task == "compiled" and found.num_samples == 6
+    assert found.metrics == pytest.approx(expected) and list(found.metrics)[-1].endswith("loss")
+
+
+def as_they_are(*shape):
+    return keras.Sequential([keras.Input(shape), L.Identity()])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("shape", [(20,), (20, 1)])
+def test_one_probability_is_a_binary_classifier(rng, shape, batch_size):
+    outputs, labels = rng.uniform(size=(20, 1)), rng.integers(0, 2, shape)
+    found = evaluate(as_they_are(1), outputs, labels, batch_size=batch_size)
+    assert found.task == "binary" and found.top1 == found.score == np.mean((outputs > 0.5).ravel() == labels.ravel())
+    expected = keras.losses.BinaryCrossentropy()(labels.reshape(20, 1).astype("float32"), outputs.astype("float32"))
+    assert found.loss == pytest.approx(float(expected), rel=1e-5)
+    assert str(found).startswith("accuracy ") and "loss" in str(found)
+    masks = rng.uniform(size=(5, 4, 4, 1))
+    found = evaluate(as_they_are(4, 4, 1), masks, (masks > 0.5)[..., 0], batch_size=batch_size)
+    assert (found.task, found.top1) == ("binary", 1.0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("shape", [(1,), (3,), (4, 4, 2)])
+def test_numbers_are_a_regression(rng, shape, batch_size):
+    labels = rng.normal(2.0, 3.0, (30, *shape))
+    outputs = labels + rng.normal(size=labels.shape)
+    found = evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=batch_size)
+    assert found.task == "regression"
+    error = outputs.astype("float32") - labels
+    expected = {"R2": 1 - np.mean(error**2) / np.mean((labels - labels.mean(axis=0)) ** 2)}
+    expected |= {"MSE": np.mean(error**2), "MAE": np.mean(np.abs(error))}
+    assert found.metrics == pytest.approx(expected)
+    assert found == evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=7)
+    with pytest.raises(AttributeError, match="regression has no top-1, but R2, MSE, MAE"):
+        _ = found.top1
+
+
+def test_zeros_and_ones_beside_outputs_that_are_no_probabilities_are_a_regression(rng):
+    outputs, labels = rng.normal(size=(20, 1)), rng.integers(0, 2, 20)
+    assert evaluate(as_they_are(1), outputs, labels).task == "regression"
+    assert evaluate(as_they_are(1), outputs, labels, task="binary").task == "binary"
+    assert evaluate(as_they_are(1), np.clip(outputs, 0, 1), labels, task="regression").task == "regression"
+    assert evaluate(as_they_are(1), outputs, np.ones(20)).metrics.keys() == {"MSE", "MAE"}  # nothing is to be explained
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("form", ["integers", "a column", "one-hot"])
+def test_scores_of_pixels_are_a_segmentation(rng, form, batch_size):
+    scores, labels = rng.normal(size=(6, 5, 4, 3)).astype("float32"), rng.integers(0, 2, (6, 5, 4))  # class 2 is absent
+    given = {"integers": labels, "a column": labels[..., None], "one-hot": np.eye(3)[labels]}[form]
+    model = keras.Sequential([keras.Input((5, 4, 3)), L.Softmax()])
+    found = evaluate(model, scores, given, batch_size=batch_size)
+    classes = scores.argmax(axis=-1)
+    iou = keras.metrics.MeanIoU(3)
+    iou.update_state(labels, classes)
+    assert found.task == "segmentation" and found.num_samples == 6
+    assert found.metrics["pixel accuracy"] == np.mean(classes == labels)
+    assert found.metrics["mean IoU"] == pytest.approx(float(iou.result()))
+    expected = keras.losses.SparseCategoricalCrossentropy()(labels, model(scores))
+    assert found.loss == pytest.approx(float(expected), rel=1e-5)
+    assert found == evaluate(model, scores, given, batch_size=2)
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("shape", "y", "task", "message"),
     [
-        keras.Sequential([keras.Input((4,)), L.Dense(1)]),
-        keras.Sequential([keras.Input((3, 4)), L.Dense(5)]),
-        keras.Model(inputs := keras.Input((4,)), [L.Dense(3)(inputs), L.Dense(3)(inputs)]),
+        ((4,), Y, "ranking", "task must be one of classification, binary, segmentation, regression or compiled"),
+        ((1,), np.zeros(6), "classification", "Expected outputs with a score for each class"),
+        ((4,), Y, "regression", r"Expected labels of the shape of the outputs, \(6, 4\). Received: \(6,\)"),
+        ((1,), np.full(6, 2), "binary", "must be 0 and 1"),
+        ((3, 3, 2), np.zeros((6, 3)), None, r"Expected a label for each pixel, \(6, 3, 3\)"),
+        ((3, 3, 2), np.full((6, 3, 3), 2), None, "must lie in 0 to 1"),
     ],
 )
-def test_what_is_no_classifier_is_refused(model):
-    with pytest.raises(InputError, match="A classifier with one output"):
-        evaluate(model, X, Y)
+def test_labels_of_another_task_are_refused(shape, y, task, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(as_they_are(*shape), np.ones((6, *shape)), y, task=task)
 
 
 def test_other_bad_arguments():

@@ -51,6 +51,20 @@ def test_accuracy_is_that_of_the_keras_model(model, samples, files, name):
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("shape", "task"), [((1,), "binary"), ((2,), "regression"), ((3, 3, 2), "segmentation")], ids=str
+)
+def test_other_tasks_have_the_figures_of_the_keras_model(shape, task, rng, tmp_path):
+    end = {"binary": L.Activation("sigmoid"), "regression": L.Identity(), "segmentation": L.Softmax()}[task]
+    model = keras.Sequential([keras.Input(shape), L.Dense(shape[-1]), end])
+    x = rng.normal(size=(20, *shape)).astype(np.float32)
+    y = rng.normal(size=(20, 2)) if task == "regression" else rng.integers(0, 2, (20, *shape[:-1]))
+    kc.export_tflite(model, tmp_path / "net.tflite")
+    in_file, expected = kc.evaluate_tflite(tmp_path / "net.tflite", x, y), kc.evaluate(model, x, y)
+    assert in_file.task == expected.task == task
+    assert in_file.metrics == pytest.approx(expected.metrics, rel=1e-4)
+
+
 def test_files_that_take_integers_get_floats(model, samples, files):
     runner = Runner((files / "int8.tflite").read_bytes())
     assert runner.inputs[0]["dtype"] == np.int8

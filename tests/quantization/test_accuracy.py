@@ -57,6 +57,17 @@ def test_the_drop_is_within_bounds(trained, max_drop):
 
 
 @pytest.mark.slow
+def test_a_regression_keeps_what_it_explains(rng):
+    x = rng.normal(size=(300, 6)).astype(np.float32)
+    model = keras.Sequential([keras.Input((6,)), L.Dense(24, "relu", name="hidden"), L.Dense(1, name="last")])
+    y = np.asarray(model(x)) + 0.01 * rng.normal(size=(300, 1))
+    plain = kc.evaluate(kc.quantize(model, COARSE, x), x, y).score
+    result = kc.quantize(model, COARSE, x, max_drop=0.02, validation=(x, y))
+    kept, first = kc.evaluate(result, x, y), kc.evaluate(model, x, y)
+    assert kept.task == "regression" and plain < first.score - 0.02 <= kept.score
+
+
+@pytest.mark.slow
 def test_nothing_is_given_back_where_nothing_is_lost(trained):
     model, samples, validation = trained
     result = kc.quantize(model, kc.GPFQ(8), samples, max_drop=0.01, validation=validation)
