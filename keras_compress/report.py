@@ -1,9 +1,11 @@
 """What happened to a model: one report, which a person prints, a program loads and a plot uses."""
 
 import dataclasses
+import html
 import math
 from typing import Any
 
+from keras_compress.errors import InputError
 from keras_compress.text import aligned
 
 
@@ -143,21 +145,74 @@ class Report:
     def __str__(self) -> str:
         return "\n\n".join(_step_text(step) for step in self.steps) or "nothing was done"
 
+    def __repr__(self) -> str:
+        return str(self)
 
-def _step_text(step: Step) -> str:
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return "\n".join(_step_html(step) for step in self.steps) or "<p>nothing was done</p>"
+
+    def to_dataframe(self) -> Any:
+        """A `pandas.DataFrame` with a row for each layer of each step; columns that all rows leave open are left out.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas  # optional
+        except ImportError as error:
+            raise InputError(
+                "to_dataframe needs pandas. Install it: pip install keras_compress[dataframes]."
+            ) from error
+        rows = [
+            {"step": number, "technique": step.technique, **dataclasses.asdict(row)}
+            for number, step in enumerate(self.steps)
+            for row in step.rows
+        ]
+        return pandas.DataFrame(rows).replace("", None).dropna(axis="columns", how="all")
+
+
+def _heading(step: Step) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in step.settings.items())
+    return f"{step.technique}({settings})"
+
+
+def _table(step: Step) -> tuple[list[list[str]], list[int]]:
+    """The cells of a step, with a row of headings first, and the columns that are set flush left."""
     used = [column for column in COLUMNS if any(column[1](row) is not None for row in step.rows)]
     cells = [[name for name, _, _ in used]]
     cells += [["" if get(row) is None else show(get(row)) for _, get, show in used] for row in step.rows]
-    left = [place for place, (name, _, _) in enumerate(used) if name in TEXTS]
-    lines = [f"{step.technique}({settings})", *aligned(cells, left)]
+    return cells, [place for place, (name, _, _) in enumerate(used) if name in TEXTS]
+
+
+def _notes(step: Step) -> list[str]:
+    """Why layers were left, and the step's figures."""
     reasons: dict[str, list[str]] = {}
     for layer in step.rows:
         if layer.reason:
             reasons.setdefault(layer.reason, []).append(layer.path)
-    lines += [f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items()]
-    lines += [f"{name}: {_figure_text(value)}" for name, value in step.figures.items()]
-    return "\n".join(lines)
+    lines = [f"{', '.join(paths)}: {reason}" for reason, paths in reasons.items()]
+    return lines + [f"{name}: {_figure_text(value)}" for name, value in step.figures.items()]
+
+
+def _step_text(step: Step) -> str:
+    return "\n".join([_heading(step), *aligned(*_table(step)), *_notes(step)])
+
+
+def _step_html(step: Step) -> str:
+    (head, *rows), left = _table(step)
+
+    def line(cells: list[str], tag: str) -> str:
+        sides = ["left" if place in left else "right" for place in range(len(cells))]
+        parts = [
+            f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+            for cell, side in zip(cells, sides, strict=True)
+        ]
+        return f"<tr>{''.join(parts)}</tr>"
+
+    table = f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
+    notes = "<br>".join(html.escape(note) for note in _notes(step))
+    return f"<p><b>{html.escape(_heading(step))}</b></p>{table if rows else ''}<p>{notes}</p>"
 
 
 def _figure_text(value: Any) -> str:

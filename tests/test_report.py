@@ -2,9 +2,12 @@
 
 import json
 import math
+import sys
+from xml.etree import ElementTree
 
 import pytest
 
+import keras_compress as kc
 from keras_compress.report import LayerRow, Report, Step
 
 DENSE = LayerRow(
@@ -104,3 +107,31 @@ def test_rows_of_activations_and_of_statistics_have_their_own_columns():
     header, line = second.splitlines()[1:]
     assert "params" not in header and line.split()[3:] == ["0.250", "x", "1.500"]
     assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_at_a_prompt_it_is_its_table(report):
+    assert repr(report) == str(report)
+
+
+def test_in_a_notebook_it_is_a_table(report):
+    step = Step(
+        "quantize", {"quantizer": "<GPFQ>"}, [LayerRow("a<b", "Dense", "quantized", bits=2.0)], {"seconds": 1.0}
+    )
+    document = ElementTree.fromstring(
+        f"<body>{kc.Report((*report.steps, step))._repr_html_()}</body>".replace("<br>", "")
+    )
+    tables = document.findall("table")
+    assert len(tables) == sum(bool(each.rows) for each in (*report.steps, step))
+    assert [cell.text for cell in tables[-1].iter("td")] == ["a<b", "Dense", "quantized", "2.00"]
+    assert "quantize(quantizer=<GPFQ>)" in "".join(document.itertext())
+    assert "nothing was done" in kc.Report()._repr_html_()
+
+
+def test_it_becomes_a_data_frame(report, monkeypatch):
+    frame = report.to_dataframe()
+    rows = [row for step in report.steps for row in step.rows]
+    assert list(frame["path"]) == [row.path for row in rows]
+    assert list(frame.columns[:2]) == ["step", "technique"] and not frame.isna().all().any()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(kc.InputError, match=r"needs pandas. Install it"):
+        report.to_dataframe()

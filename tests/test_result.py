@@ -329,3 +329,14 @@ def test_states_are_scaled_with_their_channels(known):
     values = np.asarray(known.model.get_layer("one").kernel) * factor
     assert list(state.broken(values.astype(np.float32))) == ["clusters"]
     assert state.updated(kc.VariableState(clusters=np.zeros((4, 6), int))).parts() == ["codes", "mask", "clusters"]
+
+
+def test_it_prints_in_a_line(known):
+    assert repr(known) == str(known)
+    assert str(known).startswith("Result(model 'sequential") and str(known).endswith(
+        "codes of 2 kernels, masks of 2 kernels, clusters of 2 kernels; steps: none)"
+    )
+    assert str(kc.Result(known.model)).endswith("nothing known of its weights; steps: none)")
+    assert repr(known.kernels["one"]) == "QuantizedKernel(<(4, 6), 17 levels from -8 to 8, 6 scales>)"
+    assert repr(known.states["one"]).startswith("VariableState(codes=QuantizedKernel(<(4, 6), 17 levels")
+    assert "% zeros>, clusters=<" in repr(known.states["one"])

@@ -58,7 +58,6 @@ def main(argv: list[str]) -> None:
     from keras_compress.measurement.inspection import float_operators
     from keras_compress.measurement.tflite import evaluate_tflite
     from keras_compress.quantization.activations import quantize_activations
-    from keras_compress.report import Report
     from keras_compress.result import Result, has_codes, load_result
 
     given = load_result(path, allow_lambda=FLAGS.allow_lambda) if has_codes(path) else None
@@ -78,7 +77,7 @@ def main(argv: list[str]) -> None:
         calibration=images,
         static_batch=FLAGS.static_batch,
     )
-    print(Report(report.steps[-1:]))
+    print(report)
     if data is not None:
         print(f"Keras:  {evaluate(model, *data.samples.test())}")
         print(f"TFLite: {evaluate_tflite(output, *data.samples.test())}")

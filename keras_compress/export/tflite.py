@@ -68,7 +68,7 @@ def export_tflite(
         static_batch: size of the batch axis; None leaves it open, which microcontrollers do not understand.
 
     Returns:
-        The result's report with one more step: how each kernel is stored and read, its bytes, and those of the file;
+        A report of this step: how each kernel is stored and read, its bytes, and those of the file;
         where activations are rounded, also how far the outputs of its operator are from unrounded ones.
 
     Raises:
@@ -112,7 +112,7 @@ def exported(
         step.figures["error grows most at"] = checking.grows_most(checked.errors)
     if activations == "int8" and (floats := float_operators(written.content)) != "0":
         step.figures["operators in floating point"] = floats
-    return result.report.extended(step), checked.simulation
+    return Report((step,)), checked.simulation
 
 
 def _written(result: Result, activations: str, storage: str, batch: int | None, samples: list[np.ndarray]) -> Written:

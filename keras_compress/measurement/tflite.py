@@ -35,6 +35,12 @@ class Comparison:
     agreement: float
     num_samples: int
 
+    def __str__(self) -> str:
+        return (
+            f"largest difference {self.largest_difference:.4g}, relative {self.relative_difference:.4g}, same class "
+            f"{self.agreement:.2%} on {self.num_samples:,} samples"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -51,6 +57,11 @@ class Timing:
     milliseconds: float
     spread: tuple[float, float]
     ratio: float
+
+    def __str__(self) -> str:
+        low, high = self.spread
+        times = f"{self.milliseconds:.4g} ms (quartiles {low:.4g} to {high:.4g})"
+        return f"{self.name}: {times}, {self.ratio:.3g} x the first"
 
 
 class Runner:

@@ -19,7 +19,7 @@ def width_of(integers: np.ndarray) -> int | None:
     return next((bits for bits in WIDTHS if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1)), None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class QuantizedKernel:
     """A kernel as integers: `kernel = codes * scale`, in float32, with a scale for each output channel.
 
@@ -71,6 +71,11 @@ class QuantizedKernel:
             raise InputError(f"Every code must be one of the levels {levels}. Received also: {strangers}.")
         object.__setattr__(self, "levels", levels)
         object.__setattr__(self, "scale", scale)
+
+    def __repr__(self) -> str:
+        shape, size = tuple(self.codes.shape), self.scale.size
+        levels = f"{len(self.levels)} levels from {self.levels[0]} to {self.levels[-1]}"
+        return f"QuantizedKernel(<{shape}, {levels}, {size} scale{'' if size == 1 else 's'}>)"
 
     @property
     def axes(self) -> tuple[int, ...]:

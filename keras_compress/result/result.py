@@ -18,10 +18,11 @@ from keras_compress.report import Report, Step
 from keras_compress.result.quantized_kernel import QuantizedKernel
 from keras_compress.result.states import VariableState
 
+PARTS = {"codes": "kernels", "masks": "masks", "clusters": "clusters"}  # what it is called: the attribute
 PLURALS = {"codes": "codes", "mask": "masks", "clusters": "clusters"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What flows between techniques.
 
@@ -38,6 +39,12 @@ class Result:
     states: dict[str, VariableState] = dataclasses.field(default_factory=dict)
     report: Report = dataclasses.field(default_factory=Report)
     inputs: InputSamples | None = None
+
+    def __repr__(self) -> str:
+        counts = {name: len(getattr(self, attribute)) for name, attribute in PARTS.items()}
+        known = ", ".join(f"{name} of {_counted(count)}" for name, count in counts.items() if count)
+        steps = ", ".join(step.technique for step in self.report.steps)
+        return f"Result(model {self.model.name!r}: {known or 'nothing known of its weights'}; steps: {steps or 'none'})"
 
     @property
     def kernels(self) -> dict[str, QuantizedKernel]:

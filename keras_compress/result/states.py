@@ -8,7 +8,7 @@ import numpy as np
 from keras_compress.result.quantized_kernel import QuantizedKernel
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VariableState:
     """What is known of one variable.
 
@@ -21,6 +21,12 @@ class VariableState:
     codes: QuantizedKernel | None = None
     mask: np.ndarray | None = None
     clusters: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        parts = [] if self.codes is None else [f"codes={self.codes!r}"]
+        parts += [] if self.mask is None else [f"mask=<{1 - np.mean(self.mask):.1%} zeros>"]
+        parts += [] if self.clusters is None else [f"clusters=<{len(np.unique(self.clusters))} values>"]
+        return f"VariableState({', '.join(parts)})"
 
     def __bool__(self) -> bool:
         return bool(self.parts())

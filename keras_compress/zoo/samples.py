@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "test")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dataset:
     """Samples before any preprocessing, and integer labels 0 ... num_classes - 1."""
 
@@ -25,6 +25,10 @@ class Dataset:
     class_names: list[str]
     max_value: float  # largest magnitude that a sample can hold, as far as is known
     table: "TableEncoding | None" = None  # how the columns of a CSV file became numbers
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.x_train):,} training and {len(self.x_test):,} test samples"
+        return f"Dataset({self.name!r}: {counts} of shape {self.x_train.shape[1:]}, {self.num_classes} classes)"
 
     @property
     def kind(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.measurement import flatbuffer
-from keras_compress.measurement.tflite import Runner
+from keras_compress.measurement.tflite import Comparison, Runner, Timing
 
 L = keras.layers
 
@@ -153,3 +153,9 @@ def test_data_that_does_not_fit_is_refused(files, x, y, message):
 def test_settings_out_of_range(files):
     with pytest.raises(kc.InputError, match="rounds must be an integer from 1 upwards"):
         kc.benchmark_tflite(files / "float.tflite", rounds=0)
+
+
+def test_comparisons_and_times_print_in_a_line():
+    comparison = Comparison(0.5, 0.01, 0.975, 200)
+    assert str(comparison) == "largest difference 0.5, relative 0.01, same class 97.50% on 200 samples"
+    assert str(Timing("a.tflite", 1.25, (1.0, 2.0), 0.5)) == "a.tflite: 1.25 ms (quartiles 1 to 2), 0.5 x the first"
