@@ -88,7 +88,7 @@ def measure(model: Any, calibration: Any, selection: Any, test: Any) -> dict[str
     with kc.Calibration(folded.model, calibration) as shared:
         for symmetric in (False, True):
             for bits in map(int, FLAGS.bits):
-                settings = {"bits": bits, "symmetric": symmetric, "overrides": {last: 8}}
+                settings: dict[str, Any] = {"bits": bits, "symmetric": symmetric, "overrides": {last: 8}}
                 row: dict[str, Any] = {"letters": "symmetric" if symmetric else "asymmetric", "bits": bits}
                 row["float"] = top1(model, selection)
                 for rule in RULES:

@@ -459,7 +459,7 @@ def candidates(model: Any, train: "np.ndarray", folder: pathlib.Path) -> Iterato
                 yield *recovered, by_edge_quantizer(decoded, recovery())
             if width != "8 bits":  # where there is nothing left to gain
                 fitted = kc.OPTQ(alphabet=alphabet(width), target="corrected", radius="search", refine=3)
-                result = kc.distill_scales(kc.quantize(folded, fitted, calibration), folded, calibration)
+                result = kc.distill_scales(kc.quantize(folded, fitted, calibration), calibration, teacher=folded)
                 yield from own_files("OPTQ, corrected, refined, distilled", result)
 
 

@@ -154,8 +154,8 @@ def trained(name: str, known: dict[str, Any], task: Task, names: tuple[str, str]
     ):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "network.tflite"
-            settings |= {"tflite": path} if "bits" in settings else {}
-            result = technique(task.model, task.train, **task.training(), **settings)
+            more: dict[str, Any] = {"tflite": path} if "bits" in settings else {}
+            result = technique(task.model, task.train, **task.training(), **settings, **more)
             if "bits" not in settings:
                 kc.export_tflite(result.model, path)
             in_file = kc.evaluate_tflite(path, *task.test).top1

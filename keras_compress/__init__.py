@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `_MODULES` finds, for type checkers and editors
     from keras_compress.pruning.magnitude import prune_magnitude as prune_magnitude
     from keras_compress.pruning.schedules import ConstantSparsity as ConstantSparsity
     from keras_compress.pruning.schedules import PolynomialDecay as PolynomialDecay
+    from keras_compress.quantization.accuracy import quantize_with_accuracy_control as quantize_with_accuracy_control
     from keras_compress.quantization.activations import quantize_activations as quantize_activations
     from keras_compress.quantization.allocation import allocate as allocate
     from keras_compress.quantization.alphabets import Equispaced as Equispaced
@@ -101,6 +102,7 @@ _MODULES = {  # public name: the module that defines it
     "prune_magnitude": "keras_compress.pruning.magnitude",
     "quantization_aware_training": "keras_compress.training.quantization_aware",
     "quantize": "keras_compress.quantization.quantize",
+    "quantize_with_accuracy_control": "keras_compress.quantization.accuracy",
     "quantize_activations": "keras_compress.quantization.activations",
     "recalibrate_batch_normalization": "keras_compress.quantization.recalibration",
     "export_packed": "keras_compress.export.packed",

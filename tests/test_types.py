@@ -23,6 +23,9 @@ result = kc.quantize(model, kc.GPFQ(bits=3), x)
 kernels: dict[str, kc.QuantizedKernel] = result.kernels
 report: kc.Report = kc.export_tflite(result, "network.tflite", activations="int8", calibration=x)
 size: int = kc.measure(result).ideal_bytes
+allocated = kc.quantize(model, kc.GPFQ(), x, overrides=kc.allocate(model, x, average_bits=3))
+named = kc.quantize(model, kc.GPFQ(), x, layers="conv.*", overrides={"conv1": None, "conv2": kc.MSQ(8)})
+figures: dict[str, float] = kc.evaluate(result, x, x).metrics
 pruned: kc.Result = kc.prune_magnitude(result, (x, x), schedule=kc.PolynomialDecay(0.0, 0.5))
 """
 WRONG = {  # a line of a user's, and what both checkers say of it

@@ -444,7 +444,7 @@ def measure(
         started = time.perf_counter()
         result = kc.quantize(model, quantizer, calibration)
         if method == BEST:
-            result = kc.distill_scales(result, model, calibration)
+            result = kc.distill_scales(result, calibration, teacher=model)
         seconds = time.perf_counter() - started
         if gives_scales:
             scales[kind] = {path: kernel.scale for path, kernel in result.kernels.items()}

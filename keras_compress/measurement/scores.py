@@ -35,7 +35,7 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The first of the metrics, of which more is better: what `max_drop` of `kc.quantize` keeps."""
+        """The first of the metrics, of which more is better: what `quantize_with_accuracy_control` keeps."""
         return next(iter(self.metrics.values()))
 
     @property

@@ -7,18 +7,23 @@ only, for as few points of that order as a bisection needs.
 """
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_compress.calibration.calibration import Calibration
+from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.walk import execute
 from keras_compress.errors import InputError
 from keras_compress.layers.absorption import mean_absorbers
 from keras_compress.layers.graph import Graph
+from keras_compress.layers.selection import Pattern, Patterns
 from keras_compress.measurement.evaluation import evaluate
+from keras_compress.quantization.plan import check_settings, checked_plan
+from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
 
@@ -30,15 +35,73 @@ Plan = dict[str, Quantizer | None]
 Score = Callable[[keras.Model], float]
 
 
-def score_of(max_drop: Any, validation: Any) -> Score:
-    """The score that is to be kept: a function of a model, larger is better.
+def quantize_with_accuracy_control(
+    model: keras.Model | Result,
+    quantizer: Quantizer,
+    calibration: Any,
+    validation: Any,
+    *,
+    max_drop: float = 0.01,
+    layers: Patterns | None = None,
+    overrides: Mapping[Any, Quantizer | None] | None = None,
+    keep_zeros: bool | None = None,
+    form: str = "auto",
+    memory_budget: int | str = "2GB",
+    batch_size: int | None = None,
+    patch_fraction: float = 1.0,
+    work_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Result:
+    """`quantize`, with more bits for the most sensitive layers until the score has not fallen by more than `max_drop`.
+
+    Layers get bits back (2, 3, 4, 5, 6, 8, floating point), the most sensitive first; the report says which and how
+    much. It takes several quantizations, which share the pass through the analog network.
+
+    Args:
+        model, quantizer, calibration: as for `quantize`; the quantizer is the one to begin with.
+        validation: (inputs, labels), whose score is the first figure of `kc.evaluate`, such as top-1; or a function of
+            a model that gives a score, larger is better. Samples that neither calibrate nor test.
+        max_drop: how far the score may fall, such as 0.01.
+        layers, overrides, keep_zeros, form, memory_budget, batch_size, patch_fraction, work_dir, seed, progress: as for
+            `quantize`.
 
     Raises:
-        InputError: one of the two alone, a drop out of range, or validation data that is neither of the two forms.
+        InputError: see `quantize`; validation data of another form; a drop that cannot be kept as long as one layer is
+            quantized.
+        StorageError: see `quantize`.
     """
-    if max_drop is None or validation is None:
-        missing = "validation" if validation is None else "max_drop"
-        raise InputError(f"max_drop and validation go together. Received: no {missing}.")
+    source_result, score = Result.of(model), _score_of(max_drop, validation)
+    check_settings(quantizer, form, patch_fraction, keep_zeros)
+    if calibration is None:
+        raise InputError("Sensitivities are measured on calibration data. Received: None.")
+    plan = checked_plan(Graph(source_result.model), quantizer, layers, overrides)
+    with calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir) as source:
+        assert source is not None
+        source.keep = True
+
+        def run(chosen: Plan) -> Result:
+            exact: dict[Pattern, Quantizer | None] = {
+                re.compile(re.escape(path)): each for path, each in chosen.items()
+            }
+            return quantize(
+                source_result,
+                quantizer,
+                source,
+                layers=lambda path: path in chosen,
+                overrides=exact,
+                keep_zeros=keep_zeros,
+                form=form,
+                patch_fraction=patch_fraction,
+                seed=seed,
+                progress=progress,
+            )
+
+        return _keep_accuracy(run, plan, source_result.model, source, score, float(max_drop))
+
+
+def _score_of(max_drop: Any, validation: Any) -> Score:
+    """The score that is to be kept: a function of a model, larger is better."""
     if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float)) or not 0 <= max_drop < math.inf:
         raise InputError(f"max_drop must be a number from 0 upwards, such as 0.01. Received: {max_drop!r}.")
     if callable(validation):
@@ -52,7 +115,7 @@ def score_of(max_drop: Any, validation: Any) -> Score:
     )
 
 
-def keep_accuracy(
+def _keep_accuracy(
     run: Callable[[Plan], Result],
     plan: Mapping[str, Quantizer],
     model: keras.Model,
@@ -101,7 +164,8 @@ def keep_accuracy(
     else:
         chosen = 0
     result, reached = tried[chosen]
-    figures = result.report.steps[-1].figures
+    step = result.report.steps[-1]
+    step.technique, figures = "quantize_with_accuracy_control", step.figures
     figures |= {"score before": least_score + max_drop, "score": reached, "max_drop": max_drop}
     figures["walks"] = sum(int(other.report.steps[-1].figures["walks"]) for other, _ in tried.values())
     figures["given back"] = ", ".join(

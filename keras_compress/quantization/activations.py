@@ -20,7 +20,7 @@ from keras_compress.layers.activation import QuantizeActivation, check_bits
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import rounded_tensors
-from keras_compress.layers.selection import Pattern, Patterns, select
+from keras_compress.layers.selection import Patterns, select
 from keras_compress.layers.splitting import split_layers
 from keras_compress.quantization.biases import round_biases
 from keras_compress.report import LayerRow, Step
@@ -37,7 +37,7 @@ def quantize_activations(
     symmetric: bool = False,
     ranges: str = "mse",
     layers: Patterns | None = None,
-    overrides: Mapping[Pattern, int | None] | None = None,
+    overrides: Mapping[Any, int | None] | None = None,
     memory_budget: int | str = "2GB",
     batch_size: int | None = None,
     work_dir: str | os.PathLike[str] | None = None,
@@ -121,7 +121,7 @@ def quantize_activations(
 
 
 def _widths(
-    paths: list[str], bits: int, layers: Patterns | None, overrides: Mapping[Pattern, int | None] | None
+    paths: list[str], bits: int, layers: Patterns | None, overrides: Mapping[Any, int | None] | None
 ) -> dict[str, int | None]:
     """Bits of the tensors that each layer makes; None leaves them in floating point."""
     paths = list(dict.fromkeys(paths))

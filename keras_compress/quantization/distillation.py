@@ -39,9 +39,9 @@ Loss = Callable[[Any, Any], Any]
 
 def distill_scales(
     model: Result,
-    teacher: keras.Model | Result,
     calibration: Any,
     *,
+    teacher: keras.Model | Result,
     loss: str | Loss = "auto",
     temperature: float = 2.0,
     epochs: int = 20,
@@ -66,9 +66,9 @@ def distill_scales(
 
     Args:
         model: the result of `quantize`.
-        teacher: the model whose outputs are the target, with the same inputs and outputs: the one that was quantized.
         calibration: the samples that calibrated, or others, in any form that `quantize` takes. A few hundred are
             enough, since there is one number to train for each output channel.
+        teacher: the model whose outputs are the target, with the same inputs and outputs: the one that was quantized.
         loss: "kl_divergence" of the teacher's probabilities; "mean_squared_error", as a fraction of the teacher's
             mean square; or a function (teacher's outputs, model's outputs) -> one loss for each sample. "auto" is the
             first for outputs that are probabilities along the last axis, else the second; outputs are taken one by one,

@@ -9,7 +9,7 @@ import numpy as np
 from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
-from keras_compress.layers.selection import Pattern, Patterns, select
+from keras_compress.layers.selection import Patterns, select
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
 
@@ -31,7 +31,7 @@ def check_settings(quantizer: Any, form: str, patch_fraction: float, keep_zeros:
 
 
 def plan_layers(
-    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Pattern, Quantizer | None] | None
+    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Any, Quantizer | None] | None
 ) -> dict[str, Quantizer]:
     """The quantizer of each layer to quantize, in the order of the walk."""
     paths = list(graph.views)
@@ -46,6 +46,16 @@ def plan_layers(
         raise InputError(
             f"There is no layer to quantize: of {len(paths)} layers with a known kernel, the settings leave none."
         )
+    return plan
+
+
+def checked_plan(
+    graph: Graph, quantizer: Quantizer, layers: Patterns | None, overrides: Mapping[Any, Quantizer | None] | None
+) -> dict[str, Quantizer]:
+    """`plan_layers`, whose kernels and groups of features are as their quantizers need them."""
+    plan = plan_layers(graph, quantizer, layers, overrides)
+    check_kernels(graph, plan)
+    check_groups(graph, plan)
     return plan
 
 

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +17,9 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.kernels import refusal, views_by_path
 from keras_compress.layers.paths import all_layers_by_path, held_layers
 from keras_compress.layers.rewrite import clone_model
-from keras_compress.layers.selection import Pattern, Patterns
-from keras_compress.quantization.accuracy import keep_accuracy, score_of
+from keras_compress.layers.selection import Patterns
 from keras_compress.quantization.job import Job
-from keras_compress.quantization.plan import (
-    check_forms,
-    check_groups,
-    check_kernels,
-    check_settings,
-    plan_layers,
-    zero_masks,
-)
+from keras_compress.quantization.plan import check_forms, check_settings, checked_plan, zero_masks
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result, VariableState
@@ -40,7 +31,7 @@ def quantize(
     calibration: Any = None,
     *,
     layers: Patterns | None = None,
-    overrides: Mapping[Pattern, Quantizer | None] | None = None,
+    overrides: Mapping[Any, Quantizer | None] | None = None,
     keep_zeros: bool | None = None,
     form: str = "auto",
     memory_budget: int | str = "2GB",
@@ -48,8 +39,6 @@ def quantize(
     patch_fraction: float = 1.0,
     work_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    max_drop: float | None = None,
-    validation: Any = None,
     progress: bool = False,
 ) -> Result:
     """A quantized copy of a model, the integers behind its kernels, and a report.
@@ -78,11 +67,6 @@ def quantize(
         patch_fraction: fraction of the patches of a convolution that are used, drawn without replacement.
         work_dir: folder for activations that do not fit.
         seed: of the patches' draw, and of stochastic quantizers.
-        max_drop: how far the score on `validation` may fall, such as 0.01. Layers get bits back (2, 3, 4, 5, 6, 8,
-            floating point), the most sensitive first, until it is within bounds; the report says which and how much.
-            Takes several quantizations, which share the pass through the analog network.
-        validation: (inputs, labels), whose score is the first figure of `kc.evaluate`, such as top-1; or a function of
-            a model that gives a score, larger is better. Samples that neither calibrate nor test.
         progress: whether to show a bar (on a terminal) or lines.
 
     Raises:
@@ -93,37 +77,9 @@ def quantize(
     source_result = Result.of(model)
     check_settings(quantizer, form, patch_fraction, keep_zeros)
     graph = Graph(source_result.model)
-    plan = plan_layers(graph, quantizer, layers, overrides)
-    check_kernels(graph, plan)
-    check_groups(graph, plan)
+    plan = checked_plan(graph, quantizer, layers, overrides)
     check_forms(graph, plan, form, calibration, memory_budget)
     masks = zero_masks(graph, plan, source_result, keep_zeros)
-    if max_drop is not None or validation is not None:
-        score = score_of(max_drop, validation)
-        if calibration is None:
-            raise InputError("max_drop needs calibration data, to measure sensitivities. Pass a few hundred samples.")
-        with calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir) as shared:
-            assert shared is not None
-            shared.keep = True
-
-            def run(chosen: dict[str, Quantizer | None]) -> Result:
-                exact: dict[Pattern, Quantizer | None] = {
-                    re.compile(re.escape(path)): other for path, other in chosen.items()
-                }
-                return quantize(
-                    source_result,
-                    quantizer,
-                    shared,
-                    layers=lambda path: path in chosen,
-                    overrides=exact,
-                    keep_zeros=keep_zeros,
-                    form=form,
-                    patch_fraction=patch_fraction,
-                    seed=seed,
-                    progress=progress,
-                )
-
-            return keep_accuracy(run, plan, source_result.model, shared, score, float(max_drop or 0.0))
     needs_data = [path for path, chosen in plan.items() if chosen.requires != "nothing" and _must_have_data(chosen)]
     if needs_data and calibration is None:
         raise InputError(

@@ -192,7 +192,7 @@ def quantized(
                 overrides[re.compile(re.escape(path))] = quantizer
     overrides.update((re.compile(re.escape(path)), None) for path in ignored)
     result = quantize(start, configuration.quantizer(), calibration, overrides=overrides, form=form, seed=seed)
-    return distill_scales(result, start, calibration, seed=seed) if configuration.distills else result
+    return distill_scales(result, calibration, teacher=start, seed=seed) if configuration.distills else result
 
 
 def setting_cells(configuration: Configuration, form: str) -> Row:

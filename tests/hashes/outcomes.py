@@ -184,7 +184,7 @@ def packing(model: keras.Model, x: np.ndarray) -> str:
 
 
 def distilling(model: keras.Model, x: np.ndarray) -> str:
-    return of_result(kc.distill_scales(kc.quantize(model, kc.MSQ(3), x), model, x, epochs=2, batch_size=8))
+    return of_result(kc.distill_scales(kc.quantize(model, kc.MSQ(3), x), x, teacher=model, epochs=2, batch_size=8))
 
 
 def allocating(model: keras.Model, x: np.ndarray) -> str:

@@ -52,18 +52,18 @@ def quantizing(quantizer, **settings):
 def distilling(model, x, cut):
     quantized = kc.quantize(model, kc.GPFQ(3), x)
     with kc.Calibration(model, x, **cut) as calibration:
-        return kc.distill_scales(quantized, model, calibration, epochs=2, batch_size=10)
+        return kc.distill_scales(quantized, calibration, teacher=model, epochs=2, batch_size=10)
 
 
 def holding(model, x, cut):
     """A score that falls with every bit that is taken away: some layers get bits back."""
     analog_outputs = np.asarray(model(x))
-    return kc.quantize(
+    return kc.quantize_with_accuracy_control(
         model,
         kc.GPFQ(2),
         x,
+        lambda candidate: -float(np.abs(np.asarray(candidate(x)) - analog_outputs).mean()),
         max_drop=0.05,
-        validation=lambda candidate: -float(np.abs(np.asarray(candidate(x)) - analog_outputs).mean()),
         **cut,
     )
 

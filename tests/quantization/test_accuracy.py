@@ -47,7 +47,7 @@ def test_the_drop_is_within_bounds(trained, max_drop):
     model, samples, validation = trained
     plain = kc.quantize(model, COARSE, samples)
     assert drop_of(model, plain, validation) > 0.05
-    result = kc.quantize(model, COARSE, samples, max_drop=max_drop, validation=validation)
+    result = kc.quantize_with_accuracy_control(model, COARSE, samples, validation, max_drop=max_drop)
     assert drop_of(model, result, validation) <= max_drop + 1e-9
     figures = result.report.steps[0].figures
     assert figures["score"] >= figures["score before"] - max_drop and figures["walks"] >= 2
@@ -62,7 +62,7 @@ def test_a_regression_keeps_what_it_explains(rng):
     model = keras.Sequential([keras.Input((6,)), L.Dense(24, "relu", name="hidden"), L.Dense(1, name="last")])
     y = np.asarray(model(x)) + 0.01 * rng.normal(size=(300, 1))
     plain = kc.evaluate(kc.quantize(model, COARSE, x), x, y).score
-    result = kc.quantize(model, COARSE, x, max_drop=0.02, validation=(x, y))
+    result = kc.quantize_with_accuracy_control(model, COARSE, x, (x, y), max_drop=0.02)
     kept, first = kc.evaluate(result, x, y), kc.evaluate(model, x, y)
     assert kept.task == "regression" and plain < first.score - 0.02 <= kept.score
 
@@ -70,7 +70,7 @@ def test_a_regression_keeps_what_it_explains(rng):
 @pytest.mark.slow
 def test_nothing_is_given_back_where_nothing_is_lost(trained):
     model, samples, validation = trained
-    result = kc.quantize(model, kc.GPFQ(8), samples, max_drop=0.01, validation=validation)
+    result = kc.quantize_with_accuracy_control(model, kc.GPFQ(8), samples, validation, max_drop=0.01)
     assert result.report.steps[0].figures["given back"] == "" and result.report.steps[0].figures["walks"] == 1
     plain = kc.quantize(model, kc.GPFQ(8), samples)
     for path, kernel in plain.kernels.items():
@@ -100,14 +100,14 @@ def test_what_cannot_be_kept_is_an_error_that_says_how_far_it_came(trained):
     calls = iter(range(100))
     message = r"max_drop=0.1 cannot be kept.*at least -0.1. Received: -\d+ with \w+ alone quantized"
     with pytest.raises(kc.InputError, match=message):
-        kc.quantize(model, kc.GPFQ(2), samples, max_drop=0.1, validation=lambda network: -next(calls))
+        kc.quantize_with_accuracy_control(model, kc.GPFQ(2), samples, lambda network: -next(calls), max_drop=0.1)
 
 
 BAD = {
-    "no_validation": ({"max_drop": 0.1}, "max_drop and validation go together. Received: no validation"),
-    "no_drop": ({"validation": lambda model: 1.0}, "Received: no max_drop"),
-    "negative": ({"max_drop": -0.1, "validation": lambda model: 1.0}, "max_drop must be a number from 0 upwards"),
-    "list": ({"max_drop": 0.1, "validation": [1, 2]}, r"validation must be \(inputs, labels\), or a function"),
+    "no_validation": ({"validation": None}, r"validation must be \(inputs, labels\).*Received: NoneType"),
+    "negative": ({"max_drop": -0.1}, "max_drop must be a number from 0 upwards"),
+    "list": ({"validation": [1, 2]}, r"validation must be \(inputs, labels\), or a function"),
+    "no_calibration": ({"calibration": None}, "measured on calibration data"),
 }
 
 
@@ -116,10 +116,6 @@ def test_bad_settings_are_one_clear_line(case):
     settings, message = BAD[case]
     model = architectures.build("small")
     with pytest.raises(kc.InputError, match=message) as raised:
-        kc.quantize(model, kc.GPFQ(4), architectures.samples(model, 4), **settings)
+        usual = {"calibration": architectures.samples(model, 4), "validation": lambda model: 1.0}
+        kc.quantize_with_accuracy_control(model, kc.GPFQ(4), **(usual | settings))
     assert "\n" not in str(raised.value)
-
-
-def test_it_needs_calibration_data():
-    with pytest.raises(kc.InputError, match="max_drop needs calibration data"):
-        kc.quantize(architectures.build("small"), kc.MSQ(4), max_drop=0.1, validation=lambda model: 1.0)

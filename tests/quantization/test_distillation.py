@@ -53,7 +53,7 @@ def divergence(model, teacher, samples, temperature=2):
 
 @pytest.mark.slow
 def test_the_outputs_come_nearer_and_nothing_but_scales_changes(model, samples, quantized):
-    result = kc.distill_scales(quantized, model, samples, epochs=8, learning_rate=0.01, batch_size=10)
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=8, learning_rate=0.01, batch_size=10)
     step = result.report.steps[-1]
     before, after = step.figures["loss before"], step.figures["loss"]
     assert before == pytest.approx(divergence(quantized.model, model, samples), rel=1e-3)
@@ -115,7 +115,7 @@ def test_gradients_are_differences(model, samples, quantized, loss):
 )
 def test_every_kind_of_alphabet(model, samples, alphabet):
     quantized = kc.quantize(model, kc.GPFQ(alphabet=alphabet), samples)
-    result = kc.distill_scales(quantized, model, samples, epochs=4, batch_size=10)
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=4, batch_size=10)
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
     assert all(np.array_equal(result.kernels[path].codes, kernel.codes) for path, kernel in quantized.kernels.items())
 
@@ -127,7 +127,7 @@ def test_gaps_and_groups():
     sparse = kc.SparseGPFQ(3, regularizer="l0", regularization=0.05)
     for quantizer in (sparse, kc.GPFQ(alphabet=kc.Integer(3, group_size=4))):
         quantized = kc.quantize(model, quantizer, samples)
-        result = kc.distill_scales(quantized, model, samples, epochs=4, batch_size=10)
+        result = kc.distill_scales(quantized, samples, teacher=model, epochs=4, batch_size=10)
         assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
         for path, kernel in result.kernels.items():
             old = quantized.kernels[path]
@@ -139,7 +139,7 @@ def test_gaps_and_groups():
 @pytest.mark.slow
 def test_the_seed_decides(model, samples, quantized):
     first, again, other = (
-        kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10, seed=seed) for seed in (0, 0, 1)
+        kc.distill_scales(quantized, samples, teacher=model, epochs=2, batch_size=10, seed=seed) for seed in (0, 0, 1)
     )
     for path in first.kernels:
         np.testing.assert_allclose(first.kernels[path].scale, again.kernels[path].scale, rtol=1e-5)
@@ -151,9 +151,9 @@ def test_samples_may_lie_on_disk_in_chunks(model, samples, quantized, tmp_path):
     """The loss does not depend on the chunks; nothing is left behind."""
     with Calibration(model, samples, batch_size=7, work_dir=tmp_path) as calibration:
         calibration.store.memory_budget = 0
-        chunked = kc.distill_scales(quantized, model, calibration, epochs=3, batch_size=5)
+        chunked = kc.distill_scales(quantized, calibration, teacher=model, epochs=3, batch_size=5)
         assert not any(key[0] == distillation.TEACHER for key in calibration.store)
-    whole = kc.distill_scales(quantized, model, samples, epochs=3, batch_size=5)
+    whole = kc.distill_scales(quantized, samples, teacher=model, epochs=3, batch_size=5)
     before = [result.report.steps[-1].figures["loss before"] for result in (chunked, whole)]
     assert before[0] == pytest.approx(before[1], rel=1e-4)
     assert list(tmp_path.iterdir()) == []
@@ -161,7 +161,7 @@ def test_samples_may_lie_on_disk_in_chunks(model, samples, quantized, tmp_path):
 
 @pytest.mark.slow
 def test_only_chosen_layers(model, samples, quantized):
-    result = kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10, layers="head")
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=2, batch_size=10, layers="head")
     for path, kernel in result.kernels.items():
         assert np.array_equal(kernel.scale, quantized.kernels[path].scale) == (path != "head")
     assert [row.path for row in result.report.steps[-1].rows] == ["head"]
@@ -173,7 +173,7 @@ def test_scales_stay_where_training_does_not_help(model, samples, quantized):
         """Falls by nothing, so that training cannot lower it."""
         return 0 * distillation._per_sample(output) + 1
 
-    result = kc.distill_scales(quantized, model, samples, loss=unlike, epochs=1)
+    result = kc.distill_scales(quantized, samples, teacher=model, loss=unlike, epochs=1)
     assert all(np.array_equal(result.kernels[path].scale, old.scale) for path, old in quantized.kernels.items())
     assert {row.action for row in result.report.steps[-1].rows} == {"kept"}
     assert result.report.steps[-1].settings["loss"] == "unlike"
@@ -186,7 +186,7 @@ def test_several_outputs_are_added():
     model = drawn(keras.Model(inputs, [L.Dense(3, "softmax", name="a")(hidden), L.Dense(2, name="b")(hidden)]))
     samples = architectures.samples(model, 40)
     quantized = kc.quantize(model, kc.GPFQ(2), samples)
-    result = kc.distill_scales(quantized, model, samples, epochs=6, batch_size=10, temperature=1)
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=6, batch_size=10, temperature=1)
     (p, v), (q, w) = ([np.asarray(out, np.float64) for out in each(samples)] for each in (model, quantized.model))
     expected = np.sum(p * np.log(p / q), axis=1).mean() + np.square(v - w).sum() / np.square(v).sum()
     figures = result.report.steps[-1].figures
@@ -210,20 +210,20 @@ def test_a_subclassed_model_learns_too():
     samples = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     model(samples)
     quantized = kc.quantize(model, kc.GPFQ(2), samples)
-    result = kc.distill_scales(quantized, model, samples, epochs=6, batch_size=10)
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=6, batch_size=10)
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
 
 
 @pytest.mark.slow
 def test_rounded_activations_pass_gradients_on(model, samples, quantized):
     both = kc.quantize_activations(quantized, samples)
-    result = kc.distill_scales(both, model, samples, epochs=6, batch_size=10)
+    result = kc.distill_scales(both, samples, teacher=model, epochs=6, batch_size=10)
     assert result.report.steps[-1].figures["loss"] < result.report.steps[-1].figures["loss before"]
 
 
 @pytest.mark.slow
 def test_it_comes_back_from_disk(model, samples, quantized, tmp_path):
-    result = kc.distill_scales(quantized, model, samples, epochs=2, batch_size=10)
+    result = kc.distill_scales(quantized, samples, teacher=model, epochs=2, batch_size=10)
     result.save(tmp_path / "small")
     loaded = kc.load_result(tmp_path / "small")
     assert loaded.report == result.report
@@ -255,10 +255,10 @@ def test_bad_settings_are_refused(model, samples, quantized, settings, message):
 
 def test_models_without_codes_and_teachers_of_other_outputs_are_refused(model, samples, quantized):
     with pytest.raises(kc.InputError, match="has no codes"):
-        kc.distill_scales(model, model, samples)
+        kc.distill_scales(model, samples, teacher=model)
     other = keras.Sequential([keras.Input((6, 6, 2)), L.Flatten(), L.Dense(4)])
     with pytest.raises(kc.InputError, match="The teacher must have the outputs of the model"):
-        kc.distill_scales(quantized, other, samples)
+        kc.distill_scales(quantized, samples, teacher=other)
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_divergence_needs_probabilities(samples):
     logits = drawn(network(None))
     quantized = kc.quantize(logits, kc.GPFQ(3), samples)
     with pytest.raises(kc.InputError, match="probabilities along the last axis"):
-        kc.distill_scales(quantized, logits, samples, loss="kl_divergence")
+        kc.distill_scales(quantized, samples, teacher=logits, loss="kl_divergence")
 
 
 def test_outputs_that_are_not_finite_are_refused(samples):
@@ -274,4 +274,4 @@ def test_outputs_that_are_not_finite_are_refused(samples):
     quantized = kc.quantize(model, kc.MSQ(3))
     model.get_layer("head").bias.assign(np.full(5, np.nan))
     with pytest.raises(kc.InputError, match="not finite before training"):
-        kc.distill_scales(quantized, model, samples)
+        kc.distill_scales(quantized, samples, teacher=model)

@@ -55,7 +55,7 @@ class Technique:
 def _distilled(given: Any) -> kc.Result:
     x, _ = data()
     known = given if isinstance(given, kc.Result) and given.kernels else kc.quantize(given, kc.MSQ(3), x)
-    return kc.distill_scales(known, model(), x, epochs=1)
+    return kc.distill_scales(known, x, teacher=model(), epochs=1)
 
 
 EVERYTHING = ("codes", "mask", "clusters")
@@ -65,6 +65,10 @@ TECHNIQUES: dict[str, Technique] = {
         lambda given: kc.recalibrate_batch_normalization(given, data()[0]), keeps=EVERYTHING
     ),
     "quantize": Technique(lambda given: kc.quantize(given, kc.GPFQ(3), data()[0]), keeps=("mask",), makes=("codes",)),
+    "quantize_with_accuracy_control": Technique(
+        lambda given: kc.quantize_with_accuracy_control(given, kc.GPFQ(3), data()[0], data(), max_drop=0.2),
+        keeps=("mask",), makes=("codes",),
+    ),
     "quantize_activations": Technique(lambda given: kc.quantize_activations(given, data()[0]), keeps=EVERYTHING),
     "distill_scales": Technique(_distilled, keeps=("codes", "mask"), makes=("codes",)),
     "prune_magnitude": Technique(
