@@ -53,8 +53,8 @@ if TYPE_CHECKING:  # what `_MODULES` finds, for type checkers and editors
     )
     from keras_compress.report import Report as Report
     from keras_compress.result.quantized_kernel import QuantizedKernel as QuantizedKernel
+    from keras_compress.result.reading import load_result as load_result
     from keras_compress.result.result import Result as Result
-    from keras_compress.result.saving import load_result as load_result
     from keras_compress.result.states import VariableState as VariableState
     from keras_compress.training.quantization_aware import quantization_aware_training as quantization_aware_training
 
@@ -97,7 +97,7 @@ _MODULES = {  # public name: the module that defines it
     "inspect_tflite": "keras_compress.measurement.inspection",
     "load_model": "keras_compress.bridge.loading",
     "load_packed": "keras_compress.export.packed",
-    "load_result": "keras_compress.result.saving",
+    "load_result": "keras_compress.result.reading",
     "measure": "keras_compress.measurement.counts",
     "prune_magnitude": "keras_compress.pruning.magnitude",
     "quantization_aware_training": "keras_compress.training.quantization_aware",

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "keras_compress"
 COMMANDS = ("train", "quantize", "benchmarks")
 
+MOST_LINES = 400  # of a module
 DECIDES = "bridge/tfmot.py"  # what tf.keras is, before tfmot would
 EVERYWHERE = {"errors", "files", "foreign", "progress", "text"}
 LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result", "report"} | {
@@ -31,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "backend": {"keras"},
     "numerics": {"numpy", "scipy"},
     "layers": {"keras", "tensorflow", "numpy"},
-    "report": {"numerics", "keras", "numpy"},
+    "report": {"numerics", "keras", "numpy", "pandas"},
     "result": {"numerics", "report", "layers", "bridge", "keras", "numpy"},
     "calibration": {"numerics", "layers", "keras", "tensorflow", "numpy", "h5py"},
     "measurement": {"layers", "keras", "tensorflow", "numpy", "ai_edge_litert", "flatbuffers"},
@@ -123,6 +124,49 @@ def command_violations(root: pathlib.Path) -> list[str]:
                 if name.split(".")[0] in siblings.union(COMMANDS):
                     violations.append(f"{path.relative_to(root)}:{line}: {name} is a command, which nothing imports")
     return violations
+
+
+def circles(root: pathlib.Path) -> list[list[str]]:
+    """Groups of modules that import each other, also by way of others; the package's public names are no arrow."""
+    modules = {
+        ".".join(path.relative_to(root).with_suffix("").parts): path for path in sorted((root / PACKAGE).rglob("*.py"))
+    }
+    arrows: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = [name for _, name in imports(ast.parse(path.read_text()), module.split(".")[:-1])]
+        targets = {".".join(name.split(".")[:length]) for name in names for length in range(2, name.count(".") + 2)}
+        if path.name != "__init__.py":  # one that names the modules of its folder is their table of contents
+            arrows[module] = (targets & modules.keys()) - {module}
+    reached: dict[str, set[str]] = {}
+    for module in arrows:
+        pending, seen = list(arrows[module]), set()
+        while pending:
+            if (target := pending.pop()) not in seen:
+                seen.add(target)
+                pending += arrows.get(target, ())
+        reached[module] = seen
+    found = {frozenset({module, *(other for other in seen if module in reached.get(other, ()))})
+             for module, seen in reached.items() if module in seen}  # fmt: skip
+    return sorted(map(sorted, found))
+
+
+def test_no_modules_import_each_other():
+    assert not circles(ROOT)
+
+
+def test_a_planted_circle_is_found(tmp_path):
+    plant(tmp_path, f"{PACKAGE}/zoo/__init__.py", "from keras_compress.zoo.first import one")
+    plant(tmp_path, f"{PACKAGE}/zoo/first.py", "def one():\n    from keras_compress.zoo.second import two")
+    plant(tmp_path, f"{PACKAGE}/zoo/second.py", "from keras_compress.zoo import third")
+    plant(tmp_path, f"{PACKAGE}/zoo/third.py", "import keras_compress.zoo.first")
+    plant(tmp_path, f"{PACKAGE}/zoo/fourth.py", "import keras_compress.zoo.first")
+    assert circles(tmp_path) == [[f"{PACKAGE}.zoo.{name}" for name in ("first", "second", "third")]]
+
+
+def test_no_module_is_long():
+    lengths = {path.relative_to(ROOT / PACKAGE).as_posix(): len(path.read_text().splitlines())
+               for path in (ROOT / PACKAGE).rglob("*.py")}  # fmt: skip
+    assert {name for name, length in lengths.items() if length > MOST_LINES} <= {"export/tflite.py"}
 
 
 def test_no_room_imports_against_the_table():

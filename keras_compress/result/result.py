@@ -16,6 +16,7 @@ from keras_compress.layers.rewrite import Rewrite
 from keras_compress.numerics.inputs import InputSamples
 from keras_compress.report import Report, Step
 from keras_compress.result.quantized_kernel import QuantizedKernel
+from keras_compress.result.saving import save
 from keras_compress.result.states import VariableState
 
 PARTS = {"codes": "kernels", "masks": "masks", "clusters": "clusters"}  # what it is called: the attribute
@@ -166,9 +167,7 @@ class Result:
         Raises:
             StorageError: the folder cannot be written to, or the disk is full.
         """
-        from keras_compress.result.saving import save
-
-        save(self, path, samples=samples)
+        save(path, self.model, self.states, self.report, self.inputs, samples=samples)
 
 
 def _counted(kernels: int) -> str:

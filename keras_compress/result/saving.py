@@ -1,143 +1,56 @@
-"""The three files of a result: `NAME.keras`, `NAME.codes.npz` and `NAME.json`."""
+"""Writes the three files of a result: `NAME.keras`, `NAME.codes.npz` and `NAME.json`."""
 
 import dataclasses
 import json
-import math
 import os
-import zipfile
-import zlib
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 
-from keras_compress import foreign
-from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
-from keras_compress.layers.paths import ModelInputs
-from keras_compress.numerics.inputs import KEPT, InputSamples
+from keras_compress.numerics.inputs import InputSamples
 from keras_compress.report import Report
 from keras_compress.result.quantized_kernel import QuantizedKernel
-from keras_compress.result.result import Result
 from keras_compress.result.states import VariableState
 
 FORMAT_VERSION = 3
-ARRAYS_A_WEIGHT = 6  # codes, mask, clusters, scale, zero point, gap
-LEVELS = 1 << 20  # of all alphabets together
-OPEN_SIZE = 4096  # of an axis of the inputs that the model leaves open, in samples
 
 
-def save(result: Result, path: str | os.PathLike[str], *, samples: bool) -> None:
+def save(
+    path: str | os.PathLike[str],
+    model: keras.Model,
+    states: Mapping[str, VariableState],
+    report: Report,
+    inputs: InputSamples | None,
+    *,
+    samples: bool,
+) -> None:
     """See `Result.save`."""
-    stem = _stem(path)
+    stem = stem_of(path)
     arrays: dict[str, np.ndarray] = {}
-    for layer, quantized in result.kernels.items():
-        for field in dataclasses.fields(QuantizedKernel):
-            value = getattr(quantized, field.name)
+    for layer, state in states.items():
+        for field in dataclasses.fields(QuantizedKernel) if state.codes is not None else ():
+            value = getattr(state.codes, field.name)
             if value is not None:
                 arrays[f"kernels/{layer}/{field.name}"] = np.asarray(value)
-    arrays |= {f"masks/{layer}": mask for layer, mask in result.masks.items()}
-    arrays |= {f"clusters/{layer}": numbers for layer, numbers in result.clusters.items()}
-    if result.inputs is not None:
-        arrays |= {"inputs/low": result.inputs.low, "inputs/high": result.inputs.high}
-        held = result.inputs.samples if samples else ()
+        if state.mask is not None:
+            arrays[f"masks/{layer}"] = state.mask
+        if state.clusters is not None:
+            arrays[f"clusters/{layer}"] = state.clusters
+    if inputs is not None:
+        arrays |= {"inputs/low": inputs.low, "inputs/high": inputs.high}
+        held = inputs.samples if samples else ()
         arrays |= {f"inputs/samples/{index}": array for index, array in enumerate(held)}
     with replacing(stem + ".keras") as part:
-        result.model.save(part)
+        model.save(part)
     with replacing(stem + ".codes.npz") as part:
         np.savez_compressed(part, allow_pickle=False, **arrays)
     with replacing(stem + ".json") as part:
-        state = {"format_version": FORMAT_VERSION, "report": result.report.to_dict()}
-        part.write_text(json.dumps(state, indent=1) + "\n")
+        content = {"format_version": FORMAT_VERSION, "report": report.to_dict()}
+        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> Result:
-    """The result that `Result.save(path)` wrote; its weights equal the decoded codes.
-
-    Raises:
-        StorageError: one of the three files is missing.
-        InputError: a file is damaged, newer than this program, or does not belong to the others.
-    """
-    from keras_compress.bridge.loading import load_model
-
-    stem = _stem(path)
-    for suffix in (".keras", ".codes.npz", ".json"):
-        if not os.path.isfile(stem + suffix):
-            raise StorageError(
-                f"There is no file {stem + suffix!r}. A saved result is NAME.keras, NAME.codes.npz, NAME.json."
-            )
-    model = load_model(stem + ".keras", allow_lambda=allow_lambda)
-    try:
-        read = _read(stem, _most_numbers(model))
-    except (InputError, StorageError):
-        raise
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise InputError(
-            f"The files of the result {stem!r} are damaged or not ours ({error}). Quantize again."
-        ) from error
-    result = Result(model, read.states, read.report, read.inputs)
-    result.check()
-    return result
-
-
-def has_codes(path: str | os.PathLike[str]) -> bool:
-    """Whether the model at `path` is one of the three files of a result."""
-    return os.path.isfile(_stem(path) + ".codes.npz")
-
-
-@dataclasses.dataclass
-class _Read:
-    """What the files of a result hold, but for the model."""
-
-    report: Report
-    states: dict[str, VariableState] = dataclasses.field(default_factory=dict)
-    inputs: InputSamples | None = None
-
-
-def _most_numbers(model: keras.Model) -> int:
-    """How many numbers the file of codes may hold.
-
-    Codes, masks, clusters and scales are each no more than the weights, levels few, and samples at most `KEPT`; zeros
-    may be packed densely, so that the size of the file says nothing.
-    """
-    weights = sum(math.prod(each.shape) for each in model.variables)
-    inputs = sum(math.prod(size or OPEN_SIZE for size in each.shape[1:]) for each in ModelInputs.of(model).tensors)
-    return ARRAYS_A_WEIGHT * weights + LEVELS + KEPT * inputs
-
-
-def _read(stem: str, most_numbers: int) -> _Read:
-    state = foreign.read_json(stem + ".json", "report")
-    version = state["format_version"]
-    if version != FORMAT_VERSION:
-        what = "Update it." if version > FORMAT_VERSION else "Quantize again."
-        raise InputError(f"Expected format {FORMAT_VERSION}. Received: {stem}.json of format {version}. {what}")
-    read = _Read(Report.from_dict(state["report"]))
-    fields: dict[str, dict[str, np.ndarray]] = {}
-    inputs: dict[str, np.ndarray] = {}
-    for name, array in foreign.read_npz(stem + ".codes.npz", "file of codes", most_numbers=most_numbers).items():
-        kind, _, rest = name.partition("/")
-        if kind == "inputs":
-            inputs[rest] = array
-        elif kind == "kernels":
-            layer, _, field = rest.rpartition("/")
-            fields.setdefault(layer, {})[field] = array
-        else:
-            part = {"masks": VariableState(mask=array), "clusters": VariableState(clusters=array)}[kind]
-            read.states[rest] = read.states.get(rest, VariableState()).updated(part)
-    for layer, parts in fields.items():
-        read.states[layer] = read.states.get(layer, VariableState()).updated(VariableState(_kernel_of(parts)))
-    if inputs:
-        samples = tuple(inputs[f"samples/{index}"] for index in range(len(inputs) - 2))
-        read.inputs = InputSamples(inputs["low"], inputs["high"], samples)
-    return read
-
-
-def _kernel_of(parts: dict[str, np.ndarray]) -> QuantizedKernel:
-    axis = tuple(map(int, np.atleast_1d(parts["axis"])))
-    group_size = int(parts["group_size"]) if "group_size" in parts else None
-    return QuantizedKernel(
-        parts["codes"], parts["levels"], parts["scale"], axis, parts.get("zero_point"), parts.get("gap"), group_size
-    )
-
-
-def _stem(path: str | os.PathLike[str]) -> str:
+def stem_of(path: str | os.PathLike[str]) -> str:
+    """The path without `.keras`."""
     return os.fspath(path).removesuffix(".keras")

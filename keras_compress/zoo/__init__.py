@@ -8,7 +8,7 @@ _MODULES = {  # public name: the module that defines it
     "Dataset": "samples",
     "ModelCard": "cards",
     "Preprocessing": "preprocessing",
-    "TableEncoding": "tables",
+    "TableEncoding": "encoding",
     "build_architecture": "architectures",
     "load_dataset": "datasets",
 }

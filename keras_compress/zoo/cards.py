@@ -12,9 +12,9 @@ from keras_compress import foreign
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.zoo.datasets import load_dataset
+from keras_compress.zoo.encoding import TableEncoding
 from keras_compress.zoo.preprocessing import Preprocessing
 from keras_compress.zoo.samples import Dataset
-from keras_compress.zoo.tables import TableEncoding
 
 FORMAT_VERSION = 1
 PACKAGES = ("keras", "tensorflow", "numpy")

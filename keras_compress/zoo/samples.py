@@ -1,14 +1,11 @@
 """What every data set is, wherever it comes from: arrays that were checked at the door."""
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_compress.errors import InputError
-
-if TYPE_CHECKING:
-    from keras_compress.zoo.tables import TableEncoding
+from keras_compress.zoo.encoding import TableEncoding
 
 SPLITS = ("train", "test")
 
@@ -24,7 +21,7 @@ class Dataset:
     y_test: np.ndarray
     class_names: list[str]
     max_value: float  # largest magnitude that a sample can hold, as far as is known
-    table: "TableEncoding | None" = None  # how the columns of a CSV file became numbers
+    table: TableEncoding | None = None  # how the columns of a CSV file became numbers
 
     def __repr__(self) -> str:
         counts = f"{len(self.x_train):,} training and {len(self.x_test):,} test samples"
@@ -47,7 +44,7 @@ def check_dataset(
     *,
     class_names: list[str] | None = None,
     max_value: float | None = None,
-    table: "TableEncoding | None" = None,
+    table: TableEncoding | None = None,
 ) -> Dataset:
     """Makes a `Dataset` of arrays under the Keras keys.
 

@@ -1,79 +1,17 @@
 """A CSV table with a label column: numbers as they are, categories as one column of zeros and ones each."""
 
 import csv
-import dataclasses
-import math
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.foreign import open_regular
+from keras_compress.zoo.encoding import MISSING, Column, TableEncoding, category_of, named_lines, number_in
 from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
 
 LABEL_NAMES = ("label", "target", "class")
-MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 MAX_CATEGORIES = 100  # a column of names or identifiers would become thousands of columns and teach nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of the table. No categories: it holds numbers. A missing category is the category ""."""
-
-    name: str
-    categories: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class TableEncoding:
-    """How rows of text become rows of numbers; part of the model card, so that new rows can be encoded alike."""
-
-    columns: tuple[Column, ...]
-    label_column: str
-
-    @property
-    def feature_names(self) -> list[str]:
-        """One name for each column of the result: `age`, `color=red`, `color=blue`."""
-        return [
-            name
-            for column in self.columns
-            for name in ([f"{column.name}={category}" for category in column.categories] or [column.name])
-        ]
-
-    def encode(self, rows: list[dict[str, str]], *, lines: list[int] | None = None) -> np.ndarray:
-        """Encodes rows.
-
-        Args:
-            rows: for each row the text of every column. A category that the encoding does not know gives zeros.
-            lines: for each row its line in the file, for messages.
-
-        Returns:
-            (rows, features) float32.
-
-        Raises:
-            InputError: a number is missing or cannot be read.
-        """
-        parts = []
-        for column in self.columns:
-            if column.categories:
-                cells = [_category(row[column.name]) for row in rows]
-                parts.append(np.asarray([[cell == category for category in column.categories] for cell in cells]))
-            else:
-                numbers = [_number(row[column.name]) for row in rows]
-                bad = [index for index, number in enumerate(numbers) if number is None or not math.isfinite(number)]
-                if bad:
-                    raise InputError(_bad_numbers(column.name, rows, bad, lines))
-                parts.append(np.asarray(numbers)[:, None])
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "TableEncoding":
-        columns = tuple(Column(column["name"], tuple(column["categories"])) for column in fields["columns"])
-        return cls(columns, fields["label_column"])
 
 
 def read_csv(path: pathlib.Path, *, seed: int, label_column: str | None, test_fraction: float) -> Dataset:
@@ -93,7 +31,7 @@ def read_csv(path: pathlib.Path, *, seed: int, label_column: str | None, test_fr
     texts = [row[label_column].strip() for row in rows]
     missing = [line for text, line in zip(texts, lines, strict=True) if text.lower() in MISSING]
     if missing:
-        raise InputError(f"The label column {label_column!r} of {str(path)!r} is empty in {_lines(missing)}.")
+        raise InputError(f"The label column {label_column!r} of {str(path)!r} is empty in {named_lines(missing)}.")
     class_names = _sorted_classes(set(texts))
     if len(class_names) > MAX_CATEGORIES:
         raise InputError(
@@ -125,7 +63,7 @@ def read_rows(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]], list
             f"{str(path)!r} must hold a line of column names and lines of values. Received {len(numbered)} lines."
         )
     header = [name.strip() for name in numbered[0][0]]
-    if all(_number(name) is not None for name in header):
+    if all(number_in(name) is not None for name in header):
         raise InputError(
             f"The first line of {str(path)!r} must name the columns. Received numbers: {', '.join(header[:5])}."
         )
@@ -152,9 +90,9 @@ def _find_label_column(header: list[str], wanted: str | None, path: pathlib.Path
 
 
 def _describe(name: str, rows: list[dict[str, str]], training: np.ndarray, path: pathlib.Path) -> Column:
-    cells = [_category(row[name]) for row in rows]
+    cells = [category_of(row[name]) for row in rows]
     present = [cell for cell in cells if cell]
-    if present and all(_number(cell) is not None for cell in present):
+    if present and all(number_in(cell) is not None for cell in present):
         return Column(name)
     categories = sorted({cells[index] for index in training})
     if len(categories) > MAX_CATEGORIES:
@@ -166,32 +104,7 @@ def _describe(name: str, rows: list[dict[str, str]], training: np.ndarray, path:
 
 
 def _sorted_classes(names: set[str]) -> list[str]:
-    numbers = {name: _number(name) for name in names}
+    numbers = {name: number_in(name) for name in names}
     if any(number is None for number in numbers.values()):
         return sorted(names)
     return sorted(names, key=lambda name: (numbers[name], name))
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _category(text: str) -> str:
-    text = text.strip()
-    return "" if text.lower() in MISSING else text
-
-
-def _bad_numbers(name: str, rows: list[dict[str, str]], bad: list[int], lines: list[int] | None) -> str:
-    place = _lines([lines[index] for index in bad]) if lines else f"row {bad[0]}"
-    return (
-        f"Column {name!r} holds numbers, but in {place} the number is missing or not finite. "
-        f"Received: {rows[bad[0]][name]!r}. Fill it in, or remove the row or the column."
-    )
-
-
-def _lines(lines: list[int]) -> str:
-    shown = ", ".join(map(str, lines[:5]))
-    return f"line {shown}" if len(lines) == 1 else f"{len(lines):,} lines ({shown}{', ...' if len(lines) > 5 else ''})"

@@ -5,8 +5,8 @@ import pytest
 
 from keras_compress.errors import InputError
 from keras_compress.zoo.cards import ModelCard, model_paths
+from keras_compress.zoo.encoding import Column, TableEncoding
 from keras_compress.zoo.preprocessing import Preprocessing
-from keras_compress.zoo.tables import Column, TableEncoding
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from keras_compress.errors import InputError
 from keras_compress.zoo.datasets import load_dataset
-from keras_compress.zoo.tables import Column, TableEncoding
+from keras_compress.zoo.encoding import Column, TableEncoding
 
 HEADER = ["length", "color", "species"]
 ROWS = [["1.5", "red", "oak"], ["2.5", "blue", "elm"], ["-3", "", "oak"], ["4e1", " red ", "elm"]] * 3
