@@ -1,6 +1,7 @@
 """train/train_pruned.py and, on its result, train/train_qat.py as a user calls them."""
 
 import csv
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 import keras_compress as kc
 from keras_compress import zoo
 from tests import workers, wrong_data
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "train" / "train_pruned.py"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_images_are_augmented_where_that_is_asked_for(call, tmp_path):
 @pytest.mark.slow
 def test_two_workers_write_once(command, networks, tmp_path):
     flags = ["tiny", "--epochs=1", "--strategy=multiworker", f"--models_dir={networks}"]
-    started = workers.start(lambda index: [command.__file__, *flags], cwd=tmp_path)
+    started = workers.start(lambda index: [SCRIPT, *flags], cwd=tmp_path)
     (first, second) = workers.finish(started)
     assert first[0] == second[0] == 0, (first, second)
     assert "top-1:" in first[1] and second[1] == ""

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 import keras_compress as kc
 from keras_compress.errors import InputError
 from keras_compress.layers.channels import KEEPS, MAKES, READS, channel_groups, shrink
-from keras_compress.layers.paths import layers_by_path
+from keras_compress.layers.paths import functional_graph, layers_by_path
 from keras_compress.layers.rewrite import clone_model
 from tests.hunt.networks import networks
 
@@ -57,7 +57,7 @@ def check(model, x, rng):
     """Takes zero channels out; how many numbers went."""
     sparse, gone = zeroed(model, rng)
     small = shrink(sparse, gone).model
-    x = [x] if isinstance(model.input, list) and not isinstance(x, list) else x
+    x = [x] if isinstance(functional_graph(model).input, list) and not isinstance(x, list) else x
     for before, after in zip(keras.tree.flatten(sparse(x)), keras.tree.flatten(small(x)), strict=True):
         before, after = np.asarray(before), np.asarray(after)
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-6 * max(float(np.abs(before).max()), 1.0))

@@ -153,7 +153,8 @@ def test_zeros_stay_in_later_steps_and_in_the_file(model, data, tmp_path):
     codes = flatbuffer.array_of(content, tensors["head/kernel"])
     assert (codes.T[~pruned.masks["head"]] == 0).all()
     again = prune(quantized, data, schedule=kc.ConstantSparsity(0.1))
-    assert not again.kernels and "weights changed" in again.report.steps[-1].figures["dropped"]
+    assert again.kernels.keys() < quantized.kernels.keys()  # those of a layer that no gradient reached still hold
+    assert "weights changed" in again.report.steps[-1].figures["dropped"]
     for path, mask in pruned.masks.items():
         assert (layers_by_path(again.model)[path].kernel.numpy()[~mask] == 0).all()
 
