@@ -64,9 +64,9 @@ def clone_model(model: keras.Model) -> keras.Model:
 
     A subclassed model is built again from its configuration; its layers are those that its constructor makes.
 
-    Two things cannot always be copied. A class derived from Functional or Sequential with a constructor of its own becomes
-    a plain Functional or Sequential model. A compiled model is compiled alike, with a new optimizer, if Keras can
-    serialize how it was compiled; otherwise (a custom loss that is not registered) the clone is not compiled.
+    Two things cannot always be copied. A class derived from Functional or Sequential with a constructor of its own
+    becomes a plain Functional or Sequential model. A compiled model is compiled alike, with a new optimizer, if Keras
+    can serialize how it was compiled; otherwise (a custom loss that is not registered) the clone is not compiled.
 
     Raises:
         InputError: a model that is not built, or a layer or model that its configuration does not describe.
