@@ -1,4 +1,4 @@
-"""What a user can mend: every message says what came, what was wanted and what to do.
+"""What a user can fix: every message says what was expected, what was received and what to do.
 
 Commands print these as one line and exit with code 2; any other exception is a fault of ours and exits with code 1.
 """
@@ -7,7 +7,7 @@ import numbers
 
 
 class UserError(Exception):
-    """Something that the user can mend."""
+    """Something that the user can fix."""
 
 
 class InputError(UserError, ValueError):

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then renamed."""
+"""Files that are either whole or not there: written next to their place, then renamed."""
 
 import contextlib
 import errno
@@ -44,7 +44,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yields a path beside `path` to write to, which takes the place of `path` when the block ends without an error.
+    """Yields a path next to `path` to write to, which takes the place of `path` when the block ends without an error.
 
     The temporary name keeps the suffix of `path`, since Keras chooses its format by the suffix. After an error nothing
     is left, and what was at `path` before is as it was.

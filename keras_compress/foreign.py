@@ -189,5 +189,5 @@ def _claimed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 
 def entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name."""
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as iterator:
+        return sorted(iterator, key=lambda entry: entry.name)

@@ -106,17 +106,17 @@ def built_again(model: Any, *, bounded: bool = False) -> keras.Model:
     source = keras_2()
     if not isinstance(model, source.keras.Model):
         raise InputError(
-            f"A tf_keras.Model is wanted. Received: {type(model).__module__}.{type(model).__name__}. A model of Keras "
-            "3 needs no conversion."
+            f"A tf_keras.Model is expected. Received: {type(model).__module__}.{type(model).__name__}. A model of "
+            "Keras 3 needs no conversion."
         )
     if not source.is_graph(model):
         raise InputError(
             f"Model {model.name!r} ({type(model).__name__}) is subclassed or not built, so that the connections of its "
             "layers are not known. Build it with the Functional API, tf_keras.Model(inputs, outputs)."
         )
-    made = _converted(model, source, keras_3(), bounded=bounded).model
-    assert isinstance(made, keras.Model)
-    return made
+    converted = _converted(model, source, keras_3(), bounded=bounded).model
+    assert isinstance(converted, keras.Model)
+    return converted
 
 
 def copy_weights(old: Any, new: Any) -> None:
@@ -144,9 +144,9 @@ def weight_pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
     """
     if type(old).__name__ in IN_SETTINGS:
         return []
-    theirs, ours = ({_base_name(each): each for each in layer.weights} for layer in (old, new))
-    if theirs.keys() == ours.keys() and len(theirs) == len(old.weights) == len(new.weights):
-        return [(weight, ours[name]) for name, weight in theirs.items()]
+    old_by_name, new_by_name = ({_base_name(each): each for each in layer.weights} for layer in (old, new))
+    if old_by_name.keys() == new_by_name.keys() and len(old_by_name) == len(old.weights) == len(new.weights):
+        return [(weight, new_by_name[name]) for name, weight in old_by_name.items()]
     if len(old.weights) != len(new.weights):
         raise NoCounterpartError(
             f"Layer {old.name!r} has {len(old.weights)} weights, its counterpart {len(new.weights)}."
@@ -207,8 +207,8 @@ class _Conversion:
             return tensors[id(tensor)]
 
         inputs = tf.nest.map_structure(input_for, self.source.inputs(model))
-        made = self._outputs(model, tensors)
-        return self.target.keras.Model(inputs, made, name=self._name(model))
+        outputs = self._outputs(model, tensors)
+        return self.target.keras.Model(inputs, outputs, name=self._name(model))
 
     def _outputs(self, model: Any, tensors: dict[int, Any]) -> Any:
         """Those of a model for its inputs, which are in `tensors` as all others will be."""
@@ -221,8 +221,8 @@ class _Conversion:
             args, kwargs = self._arguments(node, tensors)
             if self.names and self.source.is_graph(node.operation):
                 inner = self.source.tensors(self.source.inputs(node.operation))
-                given = self.target.tensors(args)
-                results = self._outputs(node.operation, {id(old): new for old, new in zip(inner, given, strict=True)})
+                passed = self.target.tensors(args)
+                results = self._outputs(node.operation, {id(old): new for old, new in zip(inner, passed, strict=True)})
             else:
                 results = self._call(node, args, kwargs)
             results = self.target.tensors(results)
@@ -230,7 +230,7 @@ class _Conversion:
         return tf.nest.map_structure(lambda tensor: tensors[id(tensor)], outputs)
 
     def _needed(self, nodes: list[Any], outputs: Any) -> set[int]:
-        """Tensors that outputs hang on otherwise than by masks."""
+        """Tensors that outputs depend on otherwise than by masks."""
         needed = {id(tensor) for tensor in self.source.tensors(outputs)}
         for node in reversed(nodes):
             if needed.intersection(map(id, node.outputs)):
@@ -270,9 +270,9 @@ class _Conversion:
         return self.converted_layers[id(layer)]
 
     def _layer(self, layer: Any) -> Any:
-        made = self._counterpart(layer)
-        self.pairs.append((layer, made))
-        return made if self.wrap is None else self.wrap(layer, made)
+        new_layer = self._counterpart(layer)
+        self.pairs.append((layer, new_layer))
+        return new_layer if self.wrap is None else self.wrap(layer, new_layer)
 
     def _counterpart(self, layer: Any) -> Any:
         """Without weights: those of the layers that it holds are among its own."""
@@ -290,7 +290,7 @@ class _Conversion:
     def _input(self, tensor: Any) -> Any:
         name = self.source.input_name(tensor)
         if self.source.is_irregular(tensor):
-            raise NoCounterpartError(f"Input {name!r} is sparse or ragged, and a dense one is wanted.")
+            raise NoCounterpartError(f"Input {name!r} is sparse or ragged, and a dense one is expected.")
         return self.target.new_input(tuple(tensor.shape), _dtype_name(tensor), self._legal(name))
 
     def _name(self, layer: Any) -> str:
@@ -337,12 +337,12 @@ def different_output(model: Any, converted: Any, source: Library, target: Librar
         raise InputError(f"Model {model.name!r} does not run on random inputs: {_one_line(failure)}") from failure
     received = _values(converted, target, arrays)
     half = any("16" in str(layer.dtype_policy.name) for layer in model.layers)
-    for number, (ours, theirs) in enumerate(zip(received, expected, strict=True)):
-        if theirs.dtype.kind != "f":
-            same = np.array_equal(ours, theirs)
+    for number, (output, reference) in enumerate(zip(received, expected, strict=True)):
+        if reference.dtype.kind != "f":
+            same = np.array_equal(output, reference)
         else:
-            limit = (HALF_TOLERANCE if half else TOLERANCE) * max(1.0, float(np.nanmax(np.abs(theirs), initial=0)))
-            same = np.allclose(ours, theirs, rtol=0, atol=limit, equal_nan=True)
+            limit = (HALF_TOLERANCE if half else TOLERANCE) * max(1.0, float(np.nanmax(np.abs(reference), initial=0)))
+            same = np.allclose(output, reference, rtol=0, atol=limit, equal_nan=True)
         if not same:
             return number
     return None

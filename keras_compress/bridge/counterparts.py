@@ -127,7 +127,7 @@ def name_of(layer: Any, library: Library) -> str:
 _WHAT_TO_DO = {
     "Lambda": "Its Python code cannot be looked into: replace it by a layer, or by an operation such as x * 2.",
     "RandomCrop": "In inference Keras 3 leaves images as they are, and tf_keras makes them smaller.",
-    "SpectralNormalization": "That of tf_keras does not run beside Keras 3; after training, its layer alone is enough.",
+    "SpectralNormalization": "That of tf_keras does not run next to Keras 3; after training, its layer is enough.",
     "ThresholdedReLU": "keras.layers.ReLU(threshold=...) is the same.",
 }
 
@@ -138,7 +138,7 @@ def counterpart(layer: Any, source: Library, target: Library, new_name: str, con
     Args:
         layer: of an exact type in `LAYERS`.
         source, target: the two libraries.
-        new_name: of the layer that is made.
+        new_name: of the new layer.
         converted: the counterpart of a layer that this one holds.
 
     Raises:
@@ -165,9 +165,9 @@ def counterpart(layer: Any, source: Library, target: Library, new_name: str, con
                 f"Layer {layer.name!r} ({name}) has {setting}={value!r}, which {target.name} does not have. Set it to "
                 f"{' or '.join(map(repr, WITHOUT_EFFECT.get(setting, ('its default',))))}."
             )
-    made = kind(name=new_name, **settings)
-    made.trainable = layer.trainable
-    return made
+    new_layer = kind(name=new_name, **settings)
+    new_layer.trainable = layer.trainable
+    return new_layer
 
 
 def policy_name(layer: Any) -> str:

@@ -61,8 +61,8 @@ def renamed(path: pathlib.Path, target: pathlib.Path, numbering: Numbering) -> N
 
 
 def _renamed(content: bytes, numbering: Numbering) -> bytes:
-    made = io.BytesIO()
-    with h5py.File(io.BytesIO(content), "r") as source, h5py.File(made, "w") as target:
+    buffer = io.BytesIO()
+    with h5py.File(io.BytesIO(content), "r") as source, h5py.File(buffer, "w") as target:
         places: list[str] = []
         source.visit(places.append)
         new_paths = _new_paths(places, numbering)
@@ -72,7 +72,7 @@ def _renamed(content: bytes, numbering: Numbering) -> bytes:
             else:
                 target.require_group(new_paths[place])
         target.require_group("vars")  # of the model itself, which has none, but is asked
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _new_paths(places: list[str], numbering: Numbering) -> dict[str, str]:

@@ -25,7 +25,7 @@ class Kept:
 
 
 def keeping(kept: Sequence[Kept]) -> list[Any]:
-    """One callback of tf_keras that mends the variables after each step; none where nothing is to be kept.
+    """One callback of tf_keras that restores the variables after each step; none where nothing is to be kept.
 
     Weights of a cluster become their mean: each then takes the mean of their steps, as a shared weight would (Han et
     al., 2016, section 3, sum the gradients, which is the same direction).
@@ -44,7 +44,7 @@ def keeping(kept: Sequence[Kept]) -> list[Any]:
     ]
 
     @tf.function
-    def mend() -> None:
+    def restore() -> None:
         for variable, mask, labels, count in tensors:
             value = tf.convert_to_tensor(variable)
             if labels is not None:
@@ -54,4 +54,4 @@ def keeping(kept: Sequence[Kept]) -> list[Any]:
                 value *= mask
             variable.assign(value)
 
-    return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: mend())]
+    return [import_tf_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: restore())]

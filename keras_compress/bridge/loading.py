@@ -52,7 +52,7 @@ def load_model(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> k
             return legacy.load_keras_2(path, contents, allow_lambda=allow_lambda)
         raise InputError(_why_not(path, configuration, error)) from error
     if not isinstance(model, keras.Model):
-        raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is wanted. {HOW_TO_SAVE}")
+        raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is expected. {HOW_TO_SAVE}")
     return model
 
 
@@ -87,7 +87,7 @@ def model_of(
     except Exception as error:  # Keras and the classes in the file raise every kind of exception
         raise InputError(_why_not(path, configuration, error)) from error
     if not isinstance(model, keras.Model):
-        raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is wanted.")
+        raise InputError(f"{str(path)!r} holds a {type(model).__name__}, and a keras.Model is expected.")
     return model
 
 

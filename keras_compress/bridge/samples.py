@@ -144,9 +144,9 @@ class _PyDataset(Samples):
         return _generated(batches, self.first)
 
 
-def _check_tuple(data: Any, wanted: str) -> None:
+def _check_tuple(data: Any, requirement: str) -> None:
     if not isinstance(data, tuple) or len(data) not in (2, 3):
-        raise InputError(f"{wanted}. Received: {type(data).__name__}.")
+        raise InputError(f"{requirement}. Received: {type(data).__name__}.")
 
 
 def _arrays(data: Any) -> Any:

@@ -24,7 +24,7 @@ def strategy_of(name: str) -> "tf.distribute.Strategy | None":
     """
     if name not in STRATEGIES:
         raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}.")
-    import tensorflow as tf  # not before: the names above are also wanted where it takes too long to load
+    import tensorflow as tf  # not before: the names above are also needed where it takes too long to load
 
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
@@ -36,7 +36,7 @@ def strategy_of(name: str) -> "tf.distribute.Strategy | None":
             workers, task = [], None
         if not workers or task is None:
             raise InputError(
-                "strategy 'multiworker' wants the variable TF_CONFIG on each worker, such as "
+                "strategy 'multiworker' needs the variable TF_CONFIG on each worker, such as "
                 '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}. '
                 f"Received: {os.environ.get('TF_CONFIG')!r}."
             )

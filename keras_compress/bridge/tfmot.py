@@ -130,12 +130,12 @@ def _with_one_scale(scheme: Any, registry: Any, bits: int, names: Collection[str
     quantizers = import_tfmot().quantization.keras.quantizers
 
     def configuration(layer: Any) -> Any:
-        found = type(registry).get_quantize_config(registry, layer)
+        config = type(registry).get_quantize_config(registry, layer)
         if layer.name in names:
-            found.weight_quantizer = quantizers.LastValueQuantizer(
+            config.weight_quantizer = quantizers.LastValueQuantizer(
                 bits, per_axis=False, symmetric=True, narrow_range=True
             )
-        return found
+        return config
 
     if names:
         registry.get_quantize_config = configuration

@@ -1,4 +1,4 @@
-"""`cluster_weights()`: kernels of a few shared values, trained on."""
+"""`cluster_weights()`: kernels of a few shared values, which are fine-tuned."""
 
 import math
 import os
@@ -49,7 +49,7 @@ def cluster_weights(
     checkpoint: str | os.PathLike[str] | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Result:
-    """Gives each kernel a few values that its weights share, and trains these values on (Han et al., 2016, section 3).
+    """Gives each kernel a few values that its weights share, and fine-tunes these values (Han et al., 2016, section 3).
 
     The values are found by k-means; which weight has which value then stays. `quantization_aware_training` keeps equal
     weights equal, so that a file has as few different integers.
@@ -72,24 +72,24 @@ def cluster_weights(
         InputError: a model that tf_keras does not have; settings that do not exist; a checkpoint of another run.
     """
     started = time.perf_counter()
-    given = Result.of(model)
-    functional_graph(given.model)
+    source = Result.of(model)
+    functional_graph(source.model)
     check_integer("number_of_clusters", number_of_clusters, 2)
     if number_of_clusters > MOST:
         raise InputError(f"number_of_clusters must be at most {MOST}. Received: {number_of_clusters}.")
     check_integer("epochs", epochs, 1)
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    clustered = clone_model(given.model)
+    clustered = clone_model(source.model)
     views = views_by_path(clustered)
     chosen, reasons = _chosen(clustered, views, layers, number_of_clusters)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
-    clusters = {path: _share(views[path], given.masks.get(path), number_of_clusters) for path in sorted(chosen)}
+    clusters = {path: _share_values(views[path], source.masks.get(path), number_of_clusters) for path in sorted(chosen)}
     with scope(strategy):
-        figures = training.figures_before(given.model, settings, samples, tested)
+        figures = training.figures_before(source.model, settings, samples, tested)
         conversion = convert(clustered)
-        compile_for(conversion.model, given.model, settings, samples.labels)
-        kept = _kept(conversion, views, clusters, given.masks)
+        compile_for(conversion.model, source.model, settings, samples.labels)
+        kept = _kept(conversion, views, clusters, source.masks)
         training.fit(conversion.model, samples, settings, tested, [*keeping(kept), *callbacks])
         figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or take more clusters.")
@@ -104,14 +104,16 @@ def cluster_weights(
             row.num_levels = len(np.unique(view.kernel))
             row.bits = math.log2(row.num_levels)
         step.add(row)
-    sizes = measure(given.model), measure(clustered)
+    sizes = measure(source.model), measure(clustered)
     step.figures = {
         **figures,
         "gzipped bytes before": sizes[0].gzipped_bytes,
         "gzipped bytes": sizes[1].gzipped_bytes,
         "seconds": time.perf_counter() - started,
     }
-    return given.after(clustered, step, changed={path: VariableState(clusters=each) for path, each in clusters.items()})
+    return source.after(
+        clustered, step, changed={path: VariableState(clusters=each) for path, each in clusters.items()}
+    )
 
 
 def _chosen(
@@ -129,7 +131,7 @@ def _chosen(
     return chosen, {path: "not chosen" if path in possible else few for path in views if path not in chosen}
 
 
-def _share(view: KernelView, mask: np.ndarray | None, number_of_clusters: int) -> np.ndarray:
+def _share_values(view: KernelView, mask: np.ndarray | None, number_of_clusters: int) -> np.ndarray:
     """Gives weights of the kernel their shared values; which weight has which."""
     kernel = view.kernel
     kept = np.ones(kernel.shape, bool) if mask is None else mask
@@ -137,9 +139,9 @@ def _share(view: KernelView, mask: np.ndarray | None, number_of_clusters: int) -
     labels = np.zeros(kernel.shape, np.int32)
     shared = np.zeros_like(kernel)
     if kept.any():
-        centroids, found = k_means(kernel[kept], number_of_clusters - zeros)
-        labels[kept] = found + zeros
-        shared[kept] = centroids[found]
+        centroids, assignment = k_means(kernel[kept], number_of_clusters - zeros)
+        labels[kept] = assignment + zeros
+        shared[kept] = centroids[assignment]
     view.variable.assign(shared)
     return labels
 
@@ -150,8 +152,8 @@ def _kept(
     paths = {id(view.variable): path for path, view in views.items()}
     kept = []
     for layer, converted in conversion.pairs:
-        for ours, theirs in weight_pairs(layer, converted):
-            path = paths.get(id(ours), "")
+        for weight, counterpart in weight_pairs(layer, converted):
+            path = paths.get(id(weight), "")
             if path in clusters or path in masks:
-                kept.append(Kept(theirs, masks.get(path), clusters.get(path)))
+                kept.append(Kept(counterpart, masks.get(path), clusters.get(path)))
     return kept

@@ -31,7 +31,7 @@ class MeanAbsorber:
 
 
 def mean_absorbers(model: keras.Model, graph: Graph) -> dict[str, MeanAbsorber]:
-    """What takes the mean error of each kernel's outputs, by path; a kernel with nothing to take it is missing.
+    """What takes the mean error of each kernel's outputs, by path; a kernel with nothing to take it is left out.
 
     A layer without a bias leaves it to the BatchNorm that follows, wherever that one could also be folded into it.
     """

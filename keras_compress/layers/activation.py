@@ -1,4 +1,4 @@
-"""A layer that rounds a tensor to the letters of an integer tensor: simulated quantization of activations."""
+"""A layer that rounds a tensor to the alphabet of an integer tensor: simulated quantization of activations."""
 
 from typing import Any
 

@@ -62,7 +62,7 @@ def affine_layers(graph: Graph) -> dict[str, Affine]:
     Of a model whose foldable BatchNormalization is folded. A factor alone is one operator already; an offset alone is
     too, but the runtime is wrong where the scales of what it adds are a thousandfold apart.
     """
-    found: dict[str, Affine] = {}
+    replacements: dict[str, Affine] = {}
     for call in graph.calls:
         shape = graph.shapes[call.inputs[0]] if call.inputs else ()
         numbers = _numbers(call.operation, len(shape))
@@ -70,8 +70,8 @@ def affine_layers(graph: Graph) -> dict[str, Affine]:
             continue
         factor, offset = (np.broadcast_to(each, (shape[-1],)).astype(np.float32) for each in numbers)
         if np.isfinite(factor).all() and np.isfinite(offset).all():
-            found[call.path] = Affine(factor, offset, name=call.operation.name, dtype="float32")
-    return found
+            replacements[call.path] = Affine(factor, offset, name=call.operation.name, dtype="float32")
+    return replacements
 
 
 def _numbers(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""What the layers within another layer are called on: seen by looking on while the outer one runs."""
+"""What the layers within another layer are called on, observed while the outer one runs."""
 
 import contextlib
 from collections.abc import Iterable, Iterator

@@ -52,7 +52,7 @@ class ConvolutionView(LinearView):
     @classmethod
     def refusal(cls, layer: keras.Layer) -> str | None:
         if layer.data_format != "channels_last":
-            return "its data format is channels_first, and channels_last is wanted"
+            return "its data format is channels_first, and channels_last is expected"
         return super().refusal(layer)
 
 

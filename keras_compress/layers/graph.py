@@ -84,7 +84,7 @@ class Graph:
         self.inputs = tuple(self._new_tensor(tensor) for tensor in inputs.tensors)
         self.opaque = _reason_opaque(model)
         if self.opaque:
-            self.outputs = self._add_closed(model, inputs)
+            self.outputs = self._add_opaque(model, inputs)
         else:
             self._paths = {id(layer): path for path, layer in layers_by_path(model).items()}
             numbers = {id(tensor): number for tensor, number in zip(inputs.tensors, self.inputs, strict=True)}
@@ -92,11 +92,11 @@ class Graph:
         self.producer = {tensor: index for index, call in enumerate(self.calls) for tensor in call.outputs}
         self.last_use = {tensor: index for index, call in enumerate(self.calls) for tensor in call.inputs}
 
-    def check_known(self, wanted: str) -> None:
-        """Raises InputError for a model that is one call, where `wanted` ("Tensors within it cannot be rounded") hangs
-        on its connections."""
+    def check_known(self, message: str) -> None:
+        """Raises InputError for a model that is one call, where what `message` refuses ("Tensors within it
+        cannot be rounded") depends on its connections."""
         if self.opaque:
-            raise InputError(f"{wanted}: {self.opaque}. Build it with the Functional API, and without masks.")
+            raise InputError(f"{message}: {self.opaque}. Build it with the Functional API, and without masks.")
 
     def linear_calls(self, path: str) -> list[int]:
         """Indices of a kernel's own calls; more than one where its layer is shared; none within another layer."""
@@ -111,26 +111,26 @@ class Graph:
         calls = self.linear_calls(path)
         if len(calls) != 1:
             return ()
-        (made,) = self.calls[calls[0]].outputs
-        readers = [call for call in self.calls if made in call.inputs]
+        (output,) = self.calls[calls[0]].outputs
+        readers = [call for call in self.calls if output in call.inputs]
         while len(readers) == 1 and readers[0].part == ACTIVATION and is_linear(readers[0].operation):
-            (made,) = readers[0].outputs
-            readers = [call for call in self.calls if made in call.inputs]
-        if len(readers) != 1 or kind_of(readers[0].operation).operator != "+" or made in self.outputs:
+            (output,) = readers[0].outputs
+            readers = [call for call in self.calls if output in call.inputs]
+        if len(readers) != 1 or kind_of(readers[0].operation).operator != "+" or output in self.outputs:
             return ()
-        others = tuple(tensor for tensor in readers[0].inputs if tensor != made)
+        others = tuple(tensor for tensor in readers[0].inputs if tensor != output)
         before = all(self.producer.get(tensor, -1) < calls[0] for tensor in others)
-        return others if before and all(self.shapes[tensor] == self.shapes[made] for tensor in others) else ()
+        return others if before and all(self.shapes[tensor] == self.shapes[output] for tensor in others) else ()
 
-    def needed(self, wanted: Iterable[int], available: Iterable[int]) -> list[int]:
-        """Indices of the calls that make `wanted` tensors from `available` ones, in order.
+    def needed(self, targets: Iterable[int], available: Iterable[int]) -> list[int]:
+        """Indices of the calls that make the tensors `targets` from `available` ones, in order.
 
         Raises:
-            KeyError: a wanted tensor hangs on an input that is not available.
+            KeyError: a target depends on an input that is not available.
         """
         available = set(available)
         indices: set[int] = set()
-        pending = [tensor for tensor in wanted if tensor not in available]
+        pending = [tensor for tensor in targets if tensor not in available]
         while pending:
             index = self.producer[pending.pop()]
             if index not in indices:
@@ -144,13 +144,13 @@ class Graph:
         self.dtypes.append(keras.backend.standardize_dtype(tensor.dtype))
         return len(self.shapes) - 1
 
-    def _add_closed(self, model: keras.Model, inputs: ModelInputs) -> tuple[int, ...]:
+    def _add_opaque(self, model: keras.Model, inputs: ModelInputs) -> tuple[int, ...]:
         def run(values: dict[int, Any]) -> list[Any]:
             return keras.tree.flatten(inputs.call(model, [values[number] for number in self.inputs]))
 
         views = views_by_path(model)
-        made = self._look_on(model.name, self.inputs, run, views)
-        outputs = tuple(self._new_tensor(tensor, is_symbol=False) for tensor in made)
+        results = self._observe_inputs(model.name, self.inputs, run, views)
+        outputs = tuple(self._new_tensor(tensor, is_symbol=False) for tensor in results)
         self.calls.append(Call(model.name, WHOLE, model, self.inputs, outputs, run, tuple(views)))
         return outputs
 
@@ -171,8 +171,8 @@ class Graph:
         sources = functional_graph(node.operation).inputs
         inner = {id(tensor): numbers[id(outer)] for tensor, outer in zip(sources, read, strict=True)}
         inner_training = training if kwargs.get("training") is None else kwargs["training"]
-        made = self._add_model(node.operation, inner, f"{prefix}{node.operation.name}/", inner_training)
-        return {id(tensor): number for tensor, number in zip(node.outputs, made, strict=True)}
+        outputs = self._add_model(node.operation, inner, f"{prefix}{node.operation.name}/", inner_training)
+        return {id(tensor): number for tensor, number in zip(node.outputs, outputs, strict=True)}
 
     def _add_node(self, node: Any, numbers: dict[int, int], prefix: str, training: bool | None) -> None:
         operation = node.operation
@@ -198,7 +198,7 @@ class Graph:
             return keras.tree.flatten(operation(*args, **(kwargs | settings)))
 
         if views.keys() - self.views.keys():
-            self._look_on(path, inputs, run, views)
+            self._observe_inputs(path, inputs, run, views)
         outputs = tuple(self._new_tensor(tensor) for tensor in node.outputs)
         numbers |= {id(tensor): number for tensor, number in zip(node.outputs, outputs, strict=True)}
         self.calls.append(Call(path, WHOLE, operation, inputs, outputs, run, tuple(views)))
@@ -225,7 +225,7 @@ class Graph:
         self.calls.append(Call(path, ACTIVATION, layer, (source,), (activated,), activate))
         numbers[id(result)] = activated
 
-    def _look_on(self, path: str, inputs: tuple[int, ...], run: Run, views: dict[str, KernelView]) -> list[Any]:
+    def _observe_inputs(self, path: str, inputs: tuple[int, ...], run: Run, views: dict[str, KernelView]) -> list[Any]:
         """Notes the order in which a call's inner layers are called, and which of them cannot be seen."""
         called: list[int] = []
         hidden: set[int] = set()

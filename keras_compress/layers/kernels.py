@@ -26,10 +26,10 @@ def named_views(path: str, layer: Any) -> dict[str, KernelView]:
 
 def views_by_path(model: keras.Model) -> dict[str, KernelView]:
     """All kernels that we know in a model, also those of layers within other layers."""
-    found: dict[str, KernelView] = {}
+    views: dict[str, KernelView] = {}
     for path, layer in all_layers_by_path(model).items():
-        found |= named_views(path, layer)
-    return found
+        views |= named_views(path, layer)
+    return views
 
 
 def refusal(layer: keras.Layer) -> str:

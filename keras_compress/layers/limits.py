@@ -52,7 +52,7 @@ def limits(folded: keras.Model, factors: Mapping[str, np.ndarray], scales: Mappi
     """
     graph = Graph(folded)
     largest = _largest_scales(graph, factors, scales)
-    found = []
+    operator_limits = []
     for call in graph.calls:
         operator = operator_of(graph, call.inputs[0]) if isinstance(call.operation, QuantizeActivation) else None
         factor = None if operator is None else _factor(operator, largest)
@@ -60,8 +60,8 @@ def limits(folded: keras.Model, factors: Mapping[str, np.ndarray], scales: Mappi
             continue
         roundings = [rounding_of(graph, tensor) for tensor in operator.inputs]
         if inputs := tuple(each.path for each in roundings if each is not None):
-            found.append(Limit(operator.path, inputs, call.path, factor))
-    return found
+            operator_limits.append(Limit(operator.path, inputs, call.path, factor))
+    return operator_limits
 
 
 def _largest_scales(

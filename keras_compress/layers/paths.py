@@ -68,7 +68,7 @@ class ModelInputs:
     Attributes:
         names: of the inputs; the keys where they are a dictionary.
         tensors: their shapes, batch axis first, and types.
-        structure: nested as the model wants them; a dictionary of arguments where there are several.
+        structure: nested as the model expects them; a dictionary of arguments where there are several.
         several_arguments: whether `call` takes the inputs as arguments of their own.
     """
 
@@ -176,11 +176,11 @@ def all_layers_by_path(model: keras.Model) -> dict[str, keras.Layer]:
     """
     if not is_graph(model):
         return held_layers(model)
-    found: dict[str, keras.Layer] = {}
+    layers: dict[str, keras.Layer] = {}
     for path, layer in layers_by_path(model).items():
-        found[path] = layer
-        found |= {f"{path}/{name}": inner for name, inner in held_layers(layer).items()}
-    return found
+        layers[path] = layer
+        layers |= {f"{path}/{name}": inner for name, inner in held_layers(layer).items()}
+    return layers
 
 
 def held_layers(holder: keras.Layer) -> dict[str, keras.Layer]:

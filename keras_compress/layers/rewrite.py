@@ -297,7 +297,7 @@ def _write(old: keras.Layer, new: keras.Layer, weights: Mapping[str, np.ndarray]
 
 
 def _copy_state(old: keras.Layer, new: keras.Layer) -> None:
-    """Weights, seeds, and what a layer keeps beside its variables (statistics, vocabularies)."""
+    """Weights, seeds, and what a layer keeps in addition to its variables (statistics, vocabularies)."""
     if [variable.shape for variable in old.variables] != [variable.shape for variable in new.variables]:
         raise InputError(
             f"Layer {old.name!r} ({type(old).__name__}) has other weights when it is rebuilt from its configuration: "

@@ -1,8 +1,8 @@
-"""Which tensors a full-integer network rounds, and on which of them it must use the same letters.
+"""Which tensors a full-integer network rounds, and on which of them it must use the same alphabet.
 
 What is written here is what TFLite's converter does to a Keras model (docs/decisions.md, 45): a product with its bias,
-the BatchNormalization that can be folded into it and the ReLU behind it are one operation with one rounded output;
-pooling, reshaping and joining pass on the letters of their inputs.
+the BatchNormalization that can be folded into it and the ReLU behind it are one operation with one quantized output;
+pooling, reshaping and joining keep the alphabet of their inputs.
 """
 
 import collections
@@ -20,8 +20,8 @@ from keras_compress.layers.operations import Role, kind_of
 
 L = keras.layers
 
-MOVES = (Role.MOVE, Role.POOL)  # the outputs have the letters of the inputs, without another rounding
-# Functions whose values TFLite gives letters that do not depend on data: name, least and largest value.
+MOVES = (Role.MOVE, Role.POOL)  # the outputs have the alphabet of the inputs, without another rounding
+# Functions whose alphabet in TFLite does not depend on data: name, least and largest value.
 FUNCTIONS = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "log_softmax": (-16.0, 0.0)}
 
 
@@ -34,10 +34,10 @@ class RoundedTensor:
         tensors: its numbers in the graph; several where a nested model is called more than once.
         path: of the layer or operation that makes it, or name of the input.
         kind: class of that layer.
-        group: tensors of one group have the same letters.
-        function: least and largest value of a function that has letters of its own; `None` where data decides.
-        range_of: numbers of the tensors whose values the group's letters are to hold: what is joined, as it leaves the
-            join, else what is rounded for the first time.
+        group: tensors of one group have the same alphabet.
+        function: least and largest value of a function that has an alphabet of its own; `None` where data decides.
+        range_of: numbers of the tensors whose values the group's alphabet must cover: what is joined, as it leaves
+            the join, else what is rounded for the first time.
     """
 
     symbol: keras.KerasTensor
@@ -75,7 +75,7 @@ class _Plan:
         self.roundings: dict[int, _Rounding] = {}
         self.product: set[int] = set()  # tensors that a BatchNormalization behind them would become part of
         self.open: set[int] = set()  # tensors that a ReLU behind them would become part of
-        self.pooled: set[int] = set()  # the same for pooling, which leaves the letters as they are
+        self.pooled: set[int] = set()  # the same for pooling, which leaves the alphabet as it is
         self.same: dict[int, int] = {}  # tensor -> the one that it equals in inference
         self.parents: list[int] = []  # group -> group that it went into
         self.group: dict[int, int] = {}  # tensor -> group; none for what is not floating point
@@ -106,14 +106,14 @@ class _Plan:
         for tensors in rounded:
             if any(not self.roundings[tensor].again for tensor in self.roundings.keys() & tensors):
                 new[self._root(tensors[0])] += tensors
-        found = []
+        result = []
         for tensors in rounded:
             first = self.roundings[min(self.roundings.keys() & tensors)]
             group, symbol = self._root(tensors[0]), self.graph.symbols[tensors[0]]
             range_of = tuple(joined.get(group) or new[group])
             function = self.functions.get(group)
-            found.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, group, function, range_of))
-        return found
+            result.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, group, function, range_of))
+        return result
 
     def _readers(self) -> collections.Counter[int]:
         """How many calls read each tensor; leaving the model counts as one."""
@@ -137,28 +137,28 @@ class _Plan:
             folded = alone and sources[0] in self.product
             if folded:
                 self.roundings.pop(sources[0], None)
-            self._made(call, product=folded, opened=True)
+            self._round_outputs(call, product=folded, opened=True)
         elif is_relu(operation) and alone and sources[0] in self.open:
             self.roundings.pop(sources[0], None)
-            self._made(call)
+            self._round_outputs(call)
         elif is_relu(operation) and alone and sources[0] in self.pooled:
             self.roundings.pop(sources[0], None)
-            self._made(call, group=self._group(sources[0]), again=True)
+            self._round_outputs(call, group=self._group(sources[0]), again=True)
         elif kind.role is Role.JOIN and len(sources) > 1:
             self._join(call, sources)
         elif kind.role in MOVES and _is_exact(operation) and len(sources) == 1:
             self.group |= {tensor: self.group[sources[0]] for tensor in call.outputs if sources[0] in self.group}
             self.pooled.update(call.outputs if kind.role is Role.POOL else ())
         elif kind.role in (Role.MEAN, *MOVES) and len(sources) == 1:
-            self._made(call, group=self._group(sources[0]), again=True)
+            self._round_outputs(call, group=self._group(sources[0]), again=True)
             self.pooled.update(call.outputs if kind.role is Role.MEAN else ())
         else:
             linear = kind.role is Role.PRODUCT and is_linear(operation)
-            self._made(call, product=linear and bool(kind.folds), opened=linear or kind.role is Role.SUM)
+            self._round_outputs(call, product=linear and bool(kind.folds), opened=linear or kind.role is Role.SUM)
             if name := _function(operation):
                 self.functions |= {self.group[tensor]: FUNCTIONS[name] for tensor in call.outputs}
 
-    def _made(
+    def _round_outputs(
         self,
         call: Call,
         *,
@@ -167,14 +167,14 @@ class _Plan:
         group: int | None = None,
         again: bool = False,
     ) -> None:
-        """Rounds what a call makes, with letters of its own or with those of a group."""
+        """Rounds the outputs of a call, with an alphabet of their own or with that of a group."""
         for tensor in call.outputs:
             self._round(tensor, call.path, type(call.operation).__name__, group, again)
         self.product.update(call.outputs if product else ())
         self.open.update(call.outputs if opened else ())
 
     def _join(self, call: Call, sources: list[int]) -> None:
-        """All inputs get the letters of the output, but those that a function has fixed: these are rounded again."""
+        """All inputs get the alphabet of the output, except those of a function: these are rounded again."""
         free = [tensor for tensor in sources if tensor in self.group and self._root(tensor) not in self.functions]
         for tensor in free[1:]:
             self._unite(free[0], tensor)
@@ -182,7 +182,7 @@ class _Plan:
         if len(free) == len(sources):
             self.group |= dict.fromkeys(call.outputs, self.group[free[0]])
         else:
-            self._made(call, group=group)
+            self._round_outputs(call, group=group)
         self.joined += [tensor for tensor in call.outputs if tensor in self.group]
 
     def _round(self, tensor: int, path: str, kind: str, group: int | None = None, again: bool = False) -> None:
@@ -229,13 +229,13 @@ class Names:
 
     def new(self, path: str, ending: str) -> str:
         """The name of the layer at `path` with an ending, and a number if need be."""
-        first = wanted = f"{path}_{ending}"
+        first = name = f"{path}_{ending}"
         number = 1
-        while wanted in self.taken:
+        while name in self.taken:
             number += 1
-            wanted = f"{first}_{number}"
-        self.taken.add(wanted)
-        return wanted.rpartition("/")[2]
+            name = f"{first}_{number}"
+        self.taken.add(name)
+        return name.rpartition("/")[2]
 
 
 def keeps_alphabet(operation: Any) -> bool:

@@ -15,8 +15,8 @@ class KernelView(abc.ABC):
         weight: name of the kernel among the layer's attributes; a layer with several kernels has a view of each.
         groups: matrices that see other inputs each.
         solved_together: whether groups are many and small, and go through a solver together.
-        memoryless: why each weight is rounded alone: nothing is known of the inputs, or one input has no share in what
-            another does. Empty where codes follow the inputs.
+        memoryless: why each weight is rounded alone: nothing is known of the inputs, or they do not act together.
+            Empty where codes follow the inputs.
     """
 
     weight = "kernel"
@@ -78,7 +78,7 @@ class KernelView(abc.ABC):
         if not layer.built:
             return "it is not built"
         if cls(layer).variable.dtype != "float32":
-            return f"its kernel is {cls(layer).variable.dtype}, and float32 is wanted"
+            return f"its kernel is {cls(layer).variable.dtype}, and float32 is expected"
         return None
 
 

@@ -160,7 +160,7 @@ def compare_sizes(**models_or_results: Any) -> Sizes:
         InputError: none at all, or what `measure` does not take.
     """
     if not models_or_results:
-        raise InputError("compare_sizes wants models or results by name, such as float=model. Received: none.")
+        raise InputError("Expected models or results by name, such as compare_sizes(float=model). Received: none.")
     return Sizes({name: measure(each) for name, each in models_or_results.items()})
 
 
@@ -203,9 +203,9 @@ def _macs_by_path(model: keras.Model, layers: dict[str, keras.Layer]) -> dict[st
         keras.KerasTensor((tensor.shape[0] or 1, *tensor.shape[1:]), dtype=tensor.dtype, sparse=tensor.sparse)
         for tensor in graph.inputs
     ]
-    for layer, called_on, made in _calls(graph, inputs):
+    for layer, called_on, result in _calls(graph, inputs):
         path = paths[id(layer)]
-        known, call = macs[path], _macs_of_call(layer, called_on.shape, made.shape)
+        known, call = macs[path], _macs_of_call(layer, called_on.shape, result.shape)
         macs[path] = None if known is None or call is None else known + call
     return {path: number if number is None else number // batch for path, number in macs.items()}
 

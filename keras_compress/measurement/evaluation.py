@@ -90,13 +90,13 @@ def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
             f"The model has {len(graph.inputs)} inputs ({', '.join(names)}). Received: {len(arrays)} arrays."
         )
     for name, tensor, array in zip(names, graph.inputs, arrays, strict=True):
-        wanted = tuple(tensor.shape)
-        fits = len(wanted) == array.ndim and all(
-            length in (None, received) for length, received in zip(wanted[1:], array.shape[1:], strict=True)
+        expected_shape = tuple(tensor.shape)
+        fits = len(expected_shape) == array.ndim and all(
+            length in (None, received) for length, received in zip(expected_shape[1:], array.shape[1:], strict=True)
         )
         if not fits or len(array) == 0:
             raise InputError(
-                f"Input {name!r} must have the shape {('n', *wanted[1:])} with n of at least 1. "
+                f"Input {name!r} must have the shape {('n', *expected_shape[1:])} with n of at least 1. "
                 f"Received: {array.shape}. Preprocess the samples as for training."
             )
         if array.dtype.kind not in "biuf" and tensor.dtype != "string":

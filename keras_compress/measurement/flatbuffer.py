@@ -76,8 +76,8 @@ def serialize(model: Any) -> bytes:
 class _Builder(flatbuffers.Builder):
     """Writes equal vectors once, such as the zero points of all channels, and aligns the numbers of tensors.
 
-    The schema wants 16 bytes (`force_align`), which Python's code for it leaves out; a microcontroller that cannot read
-    across words needs it.
+    The schema requires 16 bytes (`force_align`), which Python's code for it leaves out; a microcontroller that cannot
+    read across words needs it.
     """
 
     def __init__(self, size: int):
@@ -109,12 +109,12 @@ def scale_bytes(content: bytes) -> int:
     file = schema.Model.GetRootAs(content)
     graphs = [file.Subgraphs(index) for index in range(file.SubgraphsLength())]
     tensors = [graph.Tensors(index) for graph in graphs for index in range(graph.TensorsLength())]
-    found = {}
+    vector_bytes = {}
     for table in filter(None, (tensor.Quantization() for tensor in tensors)):
         for field, size in ((8, 4), (10, 8)):  # float32 scales, int64 zero points
             start, length = _vector(table, field)
-            found[start] = size * length
-    return sum(found.values())
+            vector_bytes[start] = size * length
+    return sum(vector_bytes.values())
 
 
 def _vector(table: Any, field: int) -> tuple[int, int]:

@@ -27,7 +27,7 @@ class TensorRow:
         shape: of the tensor.
         num_scales: scales, each with a zero point.
         bytes: of its numbers; 0 for one that shares those of an earlier tensor.
-        zeros: share of numbers that are zero, or None for texts.
+        zeros: fraction of numbers that are zero, or None for texts.
         readers: names of the operators that read it.
     """
 
@@ -71,8 +71,8 @@ class Inspection:
         for tensor in self.tensors:
             parts[tensor.type] += tensor.bytes
         parts["scales"] = self.scale_bytes
-        found = {name: size for name, size in parts.most_common() if size}
-        return found | {"graph": self.bytes - sum(found.values())}
+        sizes = {name: size for name, size in parts.most_common() if size}
+        return sizes | {"graph": self.bytes - sum(sizes.values())}
 
     def __str__(self) -> str:
         cells = [HEADINGS]
@@ -91,7 +91,7 @@ class Inspection:
             )
         lines = aligned(cells, LEFT)
         operators = ", ".join(f"{count} {name}" for name, count in self.operators.items())
-        shares = ", ".join(f"{name} {size:,} ({size / self.bytes:.1%})" for name, size in self.parts.items())
+        fractions = ", ".join(f"{name} {size:,} ({size / self.bytes:.1%})" for name, size in self.parts.items())
         return "\n".join(
             [
                 *lines,
@@ -99,7 +99,7 @@ class Inspection:
                 f"operators: {operators}",
                 f"inputs: {', '.join(self.inputs)}; outputs: {', '.join(self.outputs)}",
                 f"bytes: {self.bytes:,}; gzipped {self.gzipped_bytes:,}",
-                f"where they are: {shares}",
+                f"where they are: {fractions}",
             ]
         )
 

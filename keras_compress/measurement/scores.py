@@ -120,14 +120,14 @@ class PixelCounter(Counter):
 
     def __init__(self, y: np.ndarray, num_classes: int):
         super().__init__(y)
-        self._counts = np.zeros((3, num_classes), np.int64)  # pixels that are right, labelled, found, of each class
+        self._counts = np.zeros((3, num_classes), np.int64)  # pixels that are right, labelled, predicted, of each class
         self._losses: list[np.ndarray] = []
         self._probable = True
 
     def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
-        found = np.where(np.isnan(outputs).any(axis=-1), -1, outputs.argmax(axis=-1))
+        predicted = np.where(np.isnan(outputs).any(axis=-1), -1, outputs.argmax(axis=-1))
         size = self._counts.shape[1]
-        for index, values in enumerate((labels[labels == found], labels, found[found >= 0])):
+        for index, values in enumerate((labels[labels == predicted], labels, predicted[predicted >= 0])):
             self._counts[index] += np.bincount(values.ravel(), minlength=size)
         own = np.take_along_axis(outputs, labels[..., np.newaxis], axis=-1)
         losses = -np.log(np.clip(own, SMALLEST_PROBABILITY, 1.0))
@@ -135,8 +135,8 @@ class PixelCounter(Counter):
         self._probable &= _are_probabilities(outputs.reshape(-1, outputs.shape[-1]))
 
     def evaluation(self) -> Evaluation:
-        right, labelled, found = self._counts
-        union = labelled + found - right
+        right, labelled, predicted = self._counts
+        union = labelled + predicted - right
         metrics = {
             "pixel accuracy": float(right.sum() / labelled.sum()),
             "mean IoU": float(np.mean(right[union > 0] / union[union > 0])),
@@ -244,7 +244,7 @@ def integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndar
     """(n,) integer labels, each a class of the model."""
     if y.ndim not in (1, 2) or len(y) != num_samples:
         raise InputError(
-            f"Wanted is one label for each sample: shape ({num_samples},), or one-hot ({num_samples}, {num_classes}). "
+            f"Expected one label for each sample: shape ({num_samples},), or one-hot ({num_samples}, {num_classes}). "
             f"Received: {y.shape}."
         )
     if y.dtype.kind not in "biuf" or (y.dtype.kind == "f" and not np.array_equal(y, np.floor(y))):
@@ -256,7 +256,7 @@ def integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndar
                 "Is it the model of another data set?"
             )
         if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise InputError("One-hot labels must have a single 1 in each row and zeros beside it.")
+            raise InputError("One-hot labels must have a single 1 in each row and zeros elsewhere.")
         return y.argmax(axis=1)
     labels = y.reshape(-1).astype(np.int64)
     if labels.min() < 0 or labels.max() >= num_classes:

@@ -26,7 +26,7 @@ class Comparison:
     Attributes:
         largest_difference: of two outputs, absolute.
         relative_difference: norm of the differences over the norm of the outputs of the first file.
-        agreement: share of samples with the same highest output, of the first output of the model.
+        agreement: fraction of samples with the same highest output, of the first output of the model.
         num_samples: number of samples.
     """
 
@@ -175,9 +175,9 @@ class Runner:
         for entry, shape in zip(self.inputs, shapes, strict=True):
             signature = tuple(int(size) for size in entry["shape_signature"])
             if len(signature) != len(shape) or any(
-                size not in (-1, given) for size, given in zip(signature, shape, strict=True)
+                size not in (-1, length) for size, length in zip(signature, shape, strict=True)
             ):
-                raise InputError(f"{self.name!r} wants inputs of shape {signature}. Received: {shape}.")
+                raise InputError(f"{self.name!r} expects inputs of shape {signature}. Received: {shape}.")
             self._interpreter.resize_tensor_input(entry["index"], shape)
         self._interpreter.allocate_tensors()
         self._shapes = shapes
@@ -188,10 +188,10 @@ class Runner:
         parts = []
         for start in range(0, len(arrays[0]), size):
             batch = [array[start : start + size] for array in arrays]
-            missing = 0 if self.batched else size - len(batch[0])
-            if missing:
-                batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
-            parts.append([output[: size - missing] for output in self.run(batch)])
+            num_padded = 0 if self.batched else size - len(batch[0])
+            if num_padded:
+                batch = [np.concatenate([array, np.repeat(array[-1:], num_padded, axis=0)]) for array in batch]
+            parts.append([output[: size - num_padded] for output in self.run(batch)])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -269,14 +269,14 @@ def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) 
     shapes = [[output.shape for output in outputs] for outputs in both]
     if shapes[0] != shapes[1]:
         raise InputError(f"The outputs of the two files have other shapes: {shapes[0]} and {shapes[1]}.")
-    ours, theirs = ([output.astype(np.float64) for output in outputs] for outputs in both)
-    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
-    norm = sum(float(np.square(output).sum()) for output in ours)
-    missing = sum(float(np.square(difference).sum()) for difference in differences)
-    first, second = (outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1) for outputs in (ours, theirs))
+    outputs_a, outputs_b = ([output.astype(np.float64) for output in outputs] for outputs in both)
+    differences = [a - b for a, b in zip(outputs_a, outputs_b, strict=True)]
+    norm = sum(float(np.square(output).sum()) for output in outputs_a)
+    error = sum(float(np.square(difference).sum()) for difference in differences)
+    first, second = (outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1) for outputs in (outputs_a, outputs_b))
     return Comparison(
         largest_difference=max(float(np.abs(difference).max()) for difference in differences),
-        relative_difference=float(np.sqrt(missing / norm)) if norm > 0 else float(missing > 0),
+        relative_difference=float(np.sqrt(error / norm)) if norm > 0 else float(error > 0),
         agreement=float(np.mean(first == second)),
         num_samples=len(first),
     )
@@ -285,7 +285,7 @@ def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) 
 def benchmark_tflite(
     path: Path, *, against: Path | Sequence[Path] = (), threads: int = 1, rounds: int = 50, seed: int = 0
 ) -> list[Timing]:
-    """Latency of a TFLite file beside others, which take turns with it, one sample at a time.
+    """Latency of a TFLite file next to others, which take turns with it, one sample at a time.
 
     Args:
         path: of the file.
@@ -320,7 +320,7 @@ def benchmark_tflite(
                 series.append(1000 * (time.perf_counter() - started))
     timings = []
     for runner, series in zip(runners, times, strict=True):
-        ratios = [mine / first for mine, first in zip(series, times[0], strict=True)]
+        ratios = [duration / first for duration, first in zip(series, times[0], strict=True)]
         low, high = np.quantile(series, [0.25, 0.75])
         timings.append(
             Timing(runner.name, statistics.median(series), (float(low), float(high)), statistics.median(ratios))

@@ -54,7 +54,7 @@ def prune_magnitude(
     checkpoint: str | os.PathLike[str] | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Result:
-    """Trains a model on while its smallest weights become zero, in each kernel for itself (Zhu & Gupta, 2017).
+    """Fine-tunes a model while its smallest weights become zero, in each kernel for itself (Zhu & Gupta, 2017).
 
     tfmot does the work on a copy in tf_keras; the trained weights come back by layer. The model that is given is not
     written to.
@@ -65,7 +65,7 @@ def prune_magnitude(
         schedule: `PolynomialDecay()` by default, 50 to 80 % zeros.
         epochs: passes over the data.
         layers: which ones, as in `quantize`; None for all that tfmot prunes.
-        m_by_n: (2, 4) for two zeros among four neighbours along the input axis, in place of a share of the kernel.
+        m_by_n: (2, 4) for two zeros among four neighbours along the input axis, in place of a fraction of the kernel.
         block_size: (4, 1) for zeros in blocks of four along the input axis of Dense kernels, which TFLite runs faster;
             other layers are then left alone.
         validation: as `train_data`; evaluated before, after, and after each epoch.
@@ -76,19 +76,19 @@ def prune_magnitude(
 
     Returns:
         The pruned model, of the same class, names and outputs; `masks`, the zeros to keep in later steps; the report
-        with the share of zeros in each layer, wanted and achieved.
+        with the fraction of zeros in each layer, target and achieved.
 
     Raises:
         InputError: a model that tf_keras does not have; settings that contradict each other; a schedule that is longer
             than the training; a checkpoint of another run.
     """
     started = time.perf_counter()
-    given = Result.of(model)
-    functional_graph(given.model)
+    source = Result.of(model)
+    functional_graph(source.model)
     schedule = PolynomialDecay() if schedule is None else schedule
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
     check_settings(schedule, epochs, m_by_n, block_size)
-    chosen, reasons = _chosen(given.model, layers, m_by_n, block_size)
+    chosen, reasons = _chosen(source.model, layers, m_by_n, block_size)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
     steps = epochs * samples.steps
@@ -98,7 +98,7 @@ def prune_magnitude(
         shared["sparsity_m_by_n"] = m_by_n
     if block_size is not None:
         shared["block_size"] = block_size
-    paths = {id(layer): path for path, layer in layers_by_path(given.model).items()}
+    paths = {id(layer): path for path, layer in layers_by_path(source.model).items()}
     sparsity = import_tfmot().sparsity.keras
     wrappers: dict[str, Any] = {}
 
@@ -109,8 +109,8 @@ def prune_magnitude(
         return converted
 
     with scope(strategy):
-        conversion = convert(given.model, wrap)
-        compile_for(conversion.model, given.model, settings, samples.labels, adam)
+        conversion = convert(source.model, wrap)
+        compile_for(conversion.model, source.model, settings, samples.labels, adam)
         figures = training.figures("before", conversion.model, tested)
         training.fit(conversion.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
         for wrapper in wrappers.values():
@@ -118,13 +118,13 @@ def prune_magnitude(
                 weight.assign(weight * mask)
         figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or ask for fewer zeros.")
-    pruned, masks = _returned(given, conversion.pairs, wrappers, paths)
+    pruned, masks = _returned(source, conversion.pairs, wrappers, paths)
     step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}
-    wanted = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]
-    for row in _rows(pruned, chosen, reasons, wanted):
+    target = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]
+    for row in _rows(pruned, chosen, reasons, target):
         step.add(row)
-    sizes = measure(given.model), measure(pruned)
+    sizes = measure(source.model), measure(pruned)
     step.figures = {
         **figures,
         "zeros": 1 - sizes[1].nonzeros / sizes[1].parameters,
@@ -133,7 +133,7 @@ def prune_magnitude(
         "gzipped bytes": sizes[1].gzipped_bytes,
         "seconds": time.perf_counter() - started,
     }
-    return given.after(pruned, step, changed={path: VariableState(mask=mask) for path, mask in masks.items()})
+    return source.after(pruned, step, changed={path: VariableState(mask=mask) for path, mask in masks.items()})
 
 
 def check_settings(
@@ -187,30 +187,30 @@ def _chosen(
 
 
 def _returned(
-    given: Result, pairs: list[tuple[Any, Any]], wrappers: dict[str, Any], paths: dict[int, str]
+    source: Result, pairs: list[tuple[Any, Any]], wrappers: dict[str, Any], paths: dict[int, str]
 ) -> tuple[keras.Model, dict[str, np.ndarray]]:
     """A copy of the model with the trained weights, and the zeros of its kernels, those to keep of before too."""
-    pruned = clone_model(given.model)
+    pruned = clone_model(source.model)
     layers = layers_by_path(pruned)
     kernels = {id(view.variable): (path, view) for path, view in views_by_path(pruned).items()}
-    masks = dict(given.masks)
+    masks = dict(source.masks)
     for layer, converted in pairs:
         path = paths[id(layer)]
         copy_weights(converted, layers[path])
         if path not in wrappers:
             continue
         zeros = {id(weight): mask.numpy() > 0 for weight, mask, _ in wrappers[path].pruning_vars}
-        for theirs, ours in weight_pairs(converted, layers[path]):
-            if id(theirs) in zeros and id(ours) in kernels:
-                name = kernels[id(ours)][0]
-                masks[name] = zeros[id(theirs)] & masks.get(name, True)
+        for trained, weight in weight_pairs(converted, layers[path]):
+            if id(trained) in zeros and id(weight) in kernels:
+                name = kernels[id(weight)][0]
+                masks[name] = zeros[id(trained)] & masks.get(name, True)
     for path, view in kernels.values():
         if path in masks:
             view.variable.assign(view.kernel * masks[path])
     return pruned, masks
 
 
-def _rows(pruned: keras.Model, chosen: set[str], reasons: dict[str, str], wanted: float) -> list[LayerRow]:
+def _rows(pruned: keras.Model, chosen: set[str], reasons: dict[str, str], target: float) -> list[LayerRow]:
     rows = []
     for path, layer in layers_by_path(pruned).items():
         if path not in chosen and path not in reasons:
@@ -222,6 +222,6 @@ def _rows(pruned: keras.Model, chosen: set[str], reasons: dict[str, str], wanted
         if kernels:
             row.zeros = float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0))
         if path in chosen:
-            row.target_zeros = wanted
+            row.target_zeros = target
         rows.append(row)
     return rows

@@ -32,7 +32,7 @@ class PruningSchedule(abc.ABC):
     @property
     @abc.abstractmethod
     def final(self) -> float:
-        """The share of zeros in the end."""
+        """The fraction of zeros in the end."""
 
     @abc.abstractmethod
     def last_step(self, steps: int) -> int:
@@ -77,9 +77,9 @@ class PruningSchedule(abc.ABC):
         return f"{type(self).__name__}({settings})"
 
 
-def _check_share(name: str, value: Any) -> None:
+def _check_fraction(name: str, value: Any) -> None:
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise InputError(f"{name} must be a share of the weights, 0 <= {name} < 1. Received: {value!r}.")
+        raise InputError(f"{name} must be a fraction of the weights, 0 <= {name} < 1. Received: {value!r}.")
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -87,15 +87,15 @@ class PolynomialDecay(PruningSchedule):
     """More and more zeros, quickly at first (Zhu & Gupta, 2017, eq. 1).
 
     Args:
-        initial_sparsity: share of zeros from `begin_step` on.
-        final_sparsity: share of zeros from `end_step` on.
+        initial_sparsity: fraction of zeros from `begin_step` on.
+        final_sparsity: fraction of zeros from `end_step` on.
         begin_step: step of the training, from 0.
         end_step: None for three quarters of the training: the last quarter trains the weights that are left.
         power: of the decay.
         frequency: steps between two updates of the masks; None for a hundred updates or so.
 
     Raises:
-        InputError: shares that are none, or the first above the last.
+        InputError: fractions out of range, or the first above the last.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class PolynomialDecay(PruningSchedule):
         self.power = power
         self.frequency = frequency
         self._check()
-        _check_share("initial_sparsity", initial_sparsity)
-        _check_share("final_sparsity", final_sparsity)
+        _check_fraction("initial_sparsity", initial_sparsity)
+        _check_fraction("final_sparsity", final_sparsity)
         if initial_sparsity > final_sparsity:
             raise InputError(
                 f"initial_sparsity must not exceed final_sparsity. Received: {initial_sparsity} and {final_sparsity}."
@@ -147,16 +147,16 @@ class PolynomialDecay(PruningSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_compress")
 class ConstantSparsity(PruningSchedule):
-    """The same share of zeros from `begin_step` on.
+    """The same fraction of zeros from `begin_step` on.
 
     Args:
-        target_sparsity: share of zeros.
+        target_sparsity: fraction of zeros.
         begin_step: step of the training, from 0.
         end_step: the last step at which the masks may change; None for three quarters of the training.
         frequency: steps between two updates of the masks; None for a hundred updates or so.
 
     Raises:
-        InputError: a share that is none.
+        InputError: a fraction out of range.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ConstantSparsity(PruningSchedule):
         self.end_step = end_step
         self.frequency = frequency
         self._check()
-        _check_share("target_sparsity", target_sparsity)
+        _check_fraction("target_sparsity", target_sparsity)
 
     @property
     def final(self) -> float:

@@ -99,21 +99,21 @@ def compare_exports(
         InputError: samples that do not fit, or a setting out of range.
         StorageError: the folder cannot be written to.
     """
-    wanted: list[tuple[ExportRow, Any]] = []
+    planned: list[tuple[ExportRow, Any]] = []
     if model is not None:
-        wanted += [(ExportRow(WITHOUT, kind), model) for kind in ("float", *FORMATS, "dynamic", "int8")]
+        planned += [(ExportRow(WITHOUT, kind), model) for kind in ("float", *FORMATS, "dynamic", "int8")]
     for name, result in results.items():
-        wanted += [(ExportRow(name, mode, storage), result) for mode in MODES for storage in STORAGES]
-    if not wanted:
+        planned += [(ExportRow(name, mode, storage), result) for mode in MODES for storage in STORAGES]
+    if not planned:
         raise InputError("Nothing to export: pass a model, or results. Received: neither.")
-    for _, given in wanted:
-        samples.check(given.model if isinstance(given, Result) else given, num_samples)
+    for _, source in planned:
+        samples.check(source.model if isinstance(source, Result) else source, num_samples)
     folder = check_writable_folder(folder)
     images = samples.calibration(num_samples, seed)
     rows: dict[tuple[str, str, bytes], ExportRow] = {}
-    with progress_bar.tasks("export", len(wanted), enabled=progress) as done:
-        for row, given in wanted:
-            content = _write(row, given, folder, images)
+    with progress_bar.tasks("export", len(planned), enabled=progress) as done:
+        for row, source in planned:
+            content = _write(row, source, folder, images)
             same = rows.setdefault((row.weights, row.activations, content), row)
             if same is not row:
                 same.storage = f"{same.storage}, {row.storage}"
@@ -132,14 +132,14 @@ def compare_exports(
     return list(rows.values())
 
 
-def _write(row: ExportRow, given: Any, folder: pathlib.Path, images: Any) -> bytes:
+def _write(row: ExportRow, source: Any, folder: pathlib.Path, images: Any) -> bytes:
     """Writes the file of a row and fills in its sizes; the content, or nothing where it cannot be."""
     parts = [row.weights.replace(" ", "_"), row.activations, *filter(None, [row.storage])]
     path = folder / f"{'_'.join(parts)}.tflite"
     try:
-        if isinstance(given, Result) and row.activations == "int8":
-            given = quantize_activations(given, images)
-        export_tflite(given, path, activations=row.activations, storage=row.storage or STORAGES[0], calibration=images)
+        if isinstance(source, Result) and row.activations == "int8":
+            source = quantize_activations(source, images)
+        export_tflite(source, path, activations=row.activations, storage=row.storage or STORAGES[0], calibration=images)
     except InputError as error:
         row.reason = str(error)
         return b""

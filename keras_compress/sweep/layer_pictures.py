@@ -84,7 +84,7 @@ def accuracies_by_layer(
     """Top-1 with no layer quantized, then with the first one, with the first two, ... of `layers`."""
     model = clone_model(start)
     absorbers = mean_absorbers(start, Graph(start))
-    ours, theirs = (
+    mixed, quantized = (
         layers_by_path(network) | {path: view.layer for path, view in views_by_path(network).items()}
         for network in (model, result.model)
     )
@@ -92,7 +92,7 @@ def accuracies_by_layer(
     for path in layers:
         # The bias, or the BatchNorm that stands in for it, changed with the kernel.
         for changed in {path, absorbers[path].path if path in absorbers else path}:
-            ours[changed].set_weights(theirs[changed].get_weights())
+            mixed[changed].set_weights(quantized[changed].get_weights())
         accuracies.append(_top1(model, x, y))
     return accuracies
 
@@ -111,11 +111,11 @@ def _accuracy_by_layer(
     layers = list(results[0][0]["layer_errors"])
     figure, axes = layer_figure(layers, first=["(none)"])
     for row, result in results:
-        shares = 100 * np.asarray(accuracies_by_layer(start, result, x, y, layers))
+        accuracies = 100 * np.asarray(accuracies_by_layer(start, result, x, y, layers))
         method = row["method"]
         axes.plot(
-            shares,
-            range(len(shares)),
+            accuracies,
+            range(len(accuracies)),
             color=style.COLORS[method],
             marker=style.MARKERS[method],
             label=style.LABELS[method],
@@ -151,7 +151,7 @@ def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path)
     for axes in grid.flat[len(layers) :]:
         axes.remove()
     for axes in grid[:, 0]:
-        axes.set_ylabel("share (%)", fontsize=9)
+        axes.set_ylabel("fraction (%)", fontsize=9)
     for axes in grid.flat[max(0, len(layers) - columns) : len(layers)]:
         axes.set_xlabel("weight", fontsize=9)
     more = f", first {len(layers)} of {len(result.kernels)} layers" if len(result.kernels) > len(layers) else ""

@@ -36,9 +36,9 @@ def draw(rows: Sequence[Row], folder: str | os.PathLike[str]) -> list[pathlib.Pa
     folder = check_writable_folder(folder)
     paths = []
     for alphabet in dict.fromkeys(row["alphabet"] for row in rows):
-        ours = [row for row in rows if row["alphabet"] == alphabet]
-        paths += _by_scalar(ours, folder, alphabet)
-        paths += _by_samples(ours, folder, alphabet)
+        of_alphabet = [row for row in rows if row["alphabet"] == alphabet]
+        paths += _by_scalar(of_alphabet, folder, alphabet)
+        paths += _by_samples(of_alphabet, folder, alphabet)
     if rows:
         paths.append(_layer_errors(rows, folder))
         paths.append(_methods(rows, folder))
@@ -88,12 +88,12 @@ def _by_samples(rows: list[Row], folder: pathlib.Path, alphabet: str) -> list[pa
         return []
     chosen = []
     for width in dict.fromkeys(map(style.width_of, rows)):
-        ours = [row for row in rows if style.width_of(row) == width]
+        of_width = [row for row in rows if style.width_of(row) == width]
         # With several scalars: those that do best with the most samples.
-        for method, best in best_rows(row for row in ours if row["samples"] == counts[-1]).items():
+        for method, best in best_rows(row for row in of_width if row["samples"] == counts[-1]).items():
             chosen += [
                 row
-                for row in ours
+                for row in of_width
                 if row["method"] == method and all(row[name] == best[name] for name in ("scalar", "dense_scalar"))
             ]
 
@@ -127,9 +127,9 @@ def _panels(
     figure = Figure(figsize=(max(PANEL[0] * columns, 6.0), PANEL[1] * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, name in zip(grid.flat, names, strict=False):
-        ours = [row for row in rows if panel(row) == name]
-        for method in style.in_order([row["method"] for row in ours]):
-            points = sorted((x(row), 100 * row["top1"]) for row in ours if row["method"] == method)
+        in_panel = [row for row in rows if panel(row) == name]
+        for method in style.in_order([row["method"] for row in in_panel]):
+            points = sorted((x(row), 100 * row["top1"]) for row in in_panel if row["method"] == method)
             axes.plot(
                 *zip(*points, strict=True),
                 color=style.COLORS[method],

@@ -54,7 +54,7 @@ COLUMNS: dict[str, Column] = {
     "test_samples": Column(int, "samples behind top-1 and top-5"),
     "layer_error": Column(float, "mean of layer_errors"),
     "layer_errors": Column(dict, "relative error of each quantized layer's outputs, as JSON"),
-    "zeros": Column(float, "share of quantized weights that are zero"),
+    "zeros": Column(float, "fraction of quantized weights that are zero"),
     "parameters": Column(int, "numbers in all weights"),
     "nonzeros": Column(int, "those that are not zero"),
     "macs": Column(int, "multiplications for one sample"),
@@ -65,11 +65,11 @@ COLUMNS: dict[str, Column] = {
     "peak_memory_mb": Column(float, "largest resident memory of the process meanwhile, 10^6 bytes"),
     "file": Column(str, "NAME of NAME.keras, NAME.codes.npz, NAME.json; empty: not saved"),
     "regularizer": Column(str, "l0 or l1; empty: does not apply", True),
-    "lambda": Column(float, "price of a letter that is not zero, in units of weights; empty: does not apply", True),
+    "lambda": Column(float, "price of a level that is not zero, in units of weights; empty: does not apply", True),
     "tflite_top1": Column(dict, "top-1 of each .tflite file on the test samples, as JSON; null: it cannot be exported"),
     "tflite_bytes": Column(dict, "bytes of each .tflite file, as JSON"),
 }  # new columns go to the end: a file that lacks the last ones is one of an older program
-FILE_NAMES = ("file",)  # names of files beside the records: never a path
+FILE_NAMES = ("file",)  # names of files next to the records: never a path
 LONGEST_SHOWN = 80  # characters of a cell in a message
 SETTINGS = tuple(name for name, column in COLUMNS.items() if column.is_setting)
 

@@ -278,7 +278,7 @@ class _Job:
 
     def _exported(self, result: Result, num_samples: int, file: str) -> dict[str, tuple[float | None, int | None]]:
         """Top-1 and bytes of each TFLite file; None of those that this result cannot become."""
-        found: dict[str, tuple[float | None, int | None]] = {}
+        exported: dict[str, tuple[float | None, int | None]] = {}
         images = self.samples.calibration(num_samples, self.seed) if self.exports else None
         rounded: Result | None = None
         with tempfile.TemporaryDirectory() as folder:
@@ -288,13 +288,13 @@ class _Job:
                 try:
                     if activations == "int8" and rounded is None:
                         rounded = quantize_activations(result, images)
-                    given = rounded if activations == "int8" else result
-                    export_tflite(given, path, activations=activations, storage=storage, calibration=images)
-                    found[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
+                    source = rounded if activations == "int8" else result
+                    export_tflite(source, path, activations=activations, storage=storage, calibration=images)
+                    exported[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
                 except InputError as error:
                     logger.warning("no TFLite file %s: %s", export, error)
-                    found[export] = None, None
-        return found
+                    exported[export] = None, None
+        return exported
 
     def _evaluate(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> Evaluation:
         return evaluate(model, x, y)

@@ -58,7 +58,7 @@ class Samples:
         return self.preprocess(self.x_test), self.y_test
 
     def check(self, model: keras.Model, num_samples: int) -> None:
-        """Compares the samples with the model and with the number of calibration samples that is wanted.
+        """Compares the samples with the model and with the number of calibration samples that is asked for.
 
         Raises:
             InputError: they do not fit.
@@ -66,18 +66,18 @@ class Samples:
         graph = functional_graph(model)
         if len(graph.inputs) != 1 or len(graph.outputs) != 1 or len(graph.outputs[0].shape) != 2:
             raise InputError(
-                "A classifier with one input and one output (n, classes) is wanted. Received: model "
+                "A classifier with one input and one output (n, classes) is expected. Received: model "
                 f"{model.name!r} with inputs {_shapes(graph.inputs)} and outputs {_shapes(graph.outputs)}."
             )
-        wanted, num_classes = tuple(graph.inputs[0].shape), graph.outputs[0].shape[1]
+        expected, num_classes = tuple(graph.inputs[0].shape), graph.outputs[0].shape[1]
         for part, x in (("training", self.x_train), ("test", self.x_test)):
             received = self.preprocess(x[:1]).shape
-            if len(received) != len(wanted) or any(
-                length not in (None, size) for length, size in zip(wanted[1:], received[1:], strict=True)
+            if len(received) != len(expected) or any(
+                length not in (None, size) for length, size in zip(expected[1:], received[1:], strict=True)
             ):
                 raise InputError(
-                    f"The model wants samples of shape {wanted[1:]}. Received: {part} samples of shape {received[1:]} "
-                    "after preprocessing. Is it the model of another data set?"
+                    f"The model expects samples of shape {expected[1:]}. Received: {part} samples of shape "
+                    f"{received[1:]} after preprocessing. Is it the model of another data set?"
                 )
         if self.num_classes not in (None, num_classes):
             raise InputError(
@@ -97,7 +97,7 @@ class Samples:
             )
 
     def fingerprint(self, model: keras.Model, num_samples: int, seed: int) -> str:
-        """Twelve letters that change with the weights, the calibration samples and the test samples."""
+        """Twelve characters that change with the weights, the calibration samples and the test samples."""
         digest = hashlib.sha256()
         for path, layer in layers_by_path(model).items():
             digest.update(f"{path} {type(layer).__name__}".encode())

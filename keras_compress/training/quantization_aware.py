@@ -75,7 +75,7 @@ def quantization_aware_training(
     strategy: tf.distribute.Strategy | None = None,
     tflite: str | os.PathLike[str] | None = None,
 ) -> Result:
-    """Trains a model on while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
+    """Fine-tunes a model while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
 
     Kernels are rounded to 2^bits - 1 levels, activations to 8 bits with moving averages as ranges; what tfmot cannot
     round stays in floating point. Zeros and clusters that a result keeps stay. BatchNorm normalizes while the model is
@@ -103,13 +103,13 @@ def quantization_aware_training(
             of another run.
     """
     started = time.perf_counter()
-    given = Result.of(model)
-    functional_graph(given.model)
+    source = Result.of(model)
+    functional_graph(source.model)
     check_integer("epochs", epochs, 1)
     check_bits(bits)
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    base, folds, _ = fold(given.model, FOLDED_FIRST)
-    clusters = {path: numbers for path, numbers in given.clusters.items() if path not in folds}
+    base, folds, _ = fold(source.model, FOLDED_FIRST)
+    clusters = {path: numbers for path, numbers in source.clusters.items() if path not in folds}
     chosen, reasons = _chosen(base, layers)
     samples = Samples.of(train_data, "train_data", batch_size)
     tested = None if validation is None else Samples.of(validation, "validation", batch_size)
@@ -127,13 +127,13 @@ def quantization_aware_training(
 
     with scope(strategy):
         conversion, left = fake_quantized()
-        compile_for(conversion.model, given.model, settings, samples.labels)
-        figures = training.figures_before(given.model, settings, samples, tested)
-        kept = _kept(conversion, given.masks, clusters)
+        compile_for(conversion.model, source.model, settings, samples.labels)
+        figures = training.figures_before(source.model, settings, samples, tested)
+        kept = _kept(conversion, source.masks, clusters)
         training.fit(conversion.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
         figures |= training.figures("after", conversion.model, tested)
     training.warn_of_lost_accuracy(figures, "Train for more epochs, or with more bits.")
-    if strategy is not None:  # the converter wants variables that belong to none
+    if strategy is not None:  # the converter needs variables that belong to none
         weights = conversion.model.get_weights()
         conversion, _ = fake_quantized()
         conversion.model.set_weights(weights)
@@ -142,7 +142,7 @@ def quantization_aware_training(
     assert kernels.keys() == chosen
     step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
     changed = {path: VariableState(kernel) for path, kernel in kernels.items()}
-    result = given.after(trained, step, changed=changed).folded()[0].without_broken(step)
+    result = source.after(trained, step, changed=changed).folded()[0].without_broken(step)
     if tflite is not None:
         with replacing(tflite) as part:
             part.write_bytes(_converted(conversion.model))
@@ -155,7 +155,7 @@ def quantization_aware_training(
                 row.num_levels, row.bits = len(kernels[path].levels), kernels[path].bits
                 row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
             step.add(row)
-    sizes = measure(given.model), measure(result)
+    sizes = measure(source.model), measure(result)
     step.figures = {
         **step.figures,
         **figures,
@@ -286,8 +286,8 @@ def _fake_quantized(
             converted = quantization.quantize_apply(annotated.model, ways.scheme, quantized_layer_name_prefix="")
     except (RuntimeError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"tfmot cannot train model {model.name!r} with rounding ({' '.join(str(error).split())[:200]}). Replace "
-            "operations between layers by layers, or choose fewer layers."
+            f"tfmot cannot train model {model.name!r} with fake quantization ({' '.join(str(error).split())[:200]}). "
+            "Replace operations between layers by layers, or choose fewer layers."
         ) from error
     restore_states(converted)
     with without_rounding():

@@ -43,7 +43,7 @@ def split(x: Any, y: Any, validation_split: float) -> tuple[tuple[Any, Any], tup
     return (x[:at], y[:at]), (x[at:], y[at:])
 
 
-def wanted(value: Any, method: str) -> Any:
+def required(value: Any, method: str) -> Any:
     """The value.
 
     Raises:

@@ -11,7 +11,7 @@ from keras_compress.measurement.evaluation import evaluate
 from keras_compress.pruning.magnitude import prune_magnitude
 from keras_compress.pruning.schedules import PolynomialDecay
 from keras_compress.result import Result
-from keras_compress.workflows.network import small_network, split, wanted
+from keras_compress.workflows.network import required, small_network, split
 
 
 class ModelPruning:
@@ -22,7 +22,7 @@ class ModelPruning:
         num_classes: of the labels, which are integers.
         epochs: of both trainings.
         batch_size: samples in a step.
-        validation_split: share of the training samples, the last ones, that are evaluated after each epoch.
+        validation_split: fraction of the training samples, the last ones, that are evaluated after each epoch.
 
     Attributes:
         model: the network; trained once `train_baseline_model` was called.
@@ -66,12 +66,12 @@ class ModelPruning:
         self.schedule = PolynomialDecay(initial_sparsity=0.5, final_sparsity=0.8)
 
     def train_pruned_model(self, train_images: Any, train_labels: Any) -> None:
-        """Trains the network on while its weights become zero; the baseline stays as it is."""
+        """Fine-tunes the network while its weights become zero; the baseline stays as it is."""
         samples, tested = split(train_images, train_labels, self.validation_split)
         self.pruned = prune_magnitude(
             self.model,
             samples,
-            schedule=wanted(self.schedule, "apply_pruning"),
+            schedule=required(self.schedule, "apply_pruning"),
             epochs=self.epochs,
             batch_size=self.batch_size,
             validation=tested,
@@ -79,7 +79,7 @@ class ModelPruning:
 
     def evaluate_pruned_model(self, test_images: Any, test_labels: Any) -> float:
         """Prints the accuracy of the pruned network and both sizes after gzip; returns the accuracy."""
-        pruned = wanted(self.pruned, "train_pruned_model").model
+        pruned = required(self.pruned, "train_pruned_model").model
         accuracy = evaluate(pruned, test_images, test_labels).top1
         before, after = measure(self.model).gzipped_bytes, measure(pruned).gzipped_bytes
         print(f"Pruned test accuracy: {accuracy:.4f}")

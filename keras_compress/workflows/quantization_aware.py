@@ -1,4 +1,4 @@
-"""`QuantizationAwareTraining`: train a small network, train it on with rounding, compare with rounding afterwards."""
+"""`QuantizationAwareTraining`: train a small network, fine-tune it with fake quantization, compare with rounding."""
 
 import pathlib
 import tempfile
@@ -11,7 +11,7 @@ from keras_compress.export.tflite import export_tflite
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.result import Result
 from keras_compress.training.quantization_aware import quantization_aware_training
-from keras_compress.workflows.network import small_network, split, wanted
+from keras_compress.workflows.network import required, small_network, split
 
 MEGABYTE = 1e6
 PATIENCE = 3  # epochs without a lower loss on the validation samples
@@ -61,8 +61,8 @@ class QuantizationAwareTraining:
         epochs: int = 10,
         validation_split: float = 0.1,
     ) -> None:
-        """Trains the network on with rounding; the original stays as it is."""
-        wanted(self.applied, "apply_quantization_aware_training")
+        """Fine-tunes the network with fake quantization; the original stays as it is."""
+        required(self.applied, "apply_quantization_aware_training")
         samples, tested = split(train_data, train_labels, validation_split)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "q_aware.tflite"
@@ -78,16 +78,16 @@ class QuantizationAwareTraining:
             self._file = path.read_bytes()
 
     def evaluate(self, test_data: Any, test_labels: Any) -> tuple[float, float]:
-        """Prints and returns the accuracies of the network before and after training with rounding."""
-        q_aware = wanted(self.q_aware, "train_q_aware_model").model
+        """Prints and returns the accuracies of the network before and after quantization-aware training."""
+        q_aware = required(self.q_aware, "train_q_aware_model").model
         accuracies = tuple(evaluate(model, test_data, test_labels).top1 for model in (self.model, q_aware))
         print(f"Original test accuracy: {accuracies[0]:.4f}")
         print(f"Quantization-aware test accuracy: {accuracies[1]:.4f}")
         return accuracies[0], accuracies[1]
 
     def convert_to_tflite(self) -> bytes:
-        """The TFLite file of the network that was trained with rounding; prints its size."""
-        content: bytes = wanted(self._file, "train_q_aware_model")
+        """The TFLite file of the network after quantization-aware training; prints its size."""
+        content: bytes = required(self._file, "train_q_aware_model")
         self._print_size("Quantization-aware", content)
         return content
 

@@ -182,11 +182,11 @@ def build_architecture(
         raise InputError(f"Unknown architecture {name!r}. Known: {', '.join(ARCHITECTURES)}.")
     if name != "mlp" and len(input_shape) != 3:
         raise InputError(
-            f"Architecture {name!r} wants images of shape (height, width, channels). Received samples of shape "
+            f"Architecture {name!r} expects images of shape (height, width, channels). Received samples of shape "
             f"{tuple(input_shape)}. Use architecture 'mlp'."
         )
     if num_classes < 2:
-        raise InputError(f"A classifier wants at least 2 classes. Received: {num_classes}.")
+        raise InputError(f"A classifier needs at least 2 classes. Received: {num_classes}.")
     if not width_multiplier > 0:
         raise InputError(f"width_multiplier must be above 0. Received: {width_multiplier}.")
     if not 0 <= dropout_scale <= 1:

@@ -18,7 +18,7 @@ from keras_compress.zoo.preprocessing import Preprocessing, fit_preprocessing
 from keras_compress.zoo.samples import Dataset, split_by_class
 
 SCHEDULES = ("one_cycle", "constant")
-WARMUP = 0.2  # share of the steps in which the learning rate rises
+WARMUP = 0.2  # fraction of the steps in which the learning rate rises
 EVALUATION_BATCH = 256
 
 
@@ -84,7 +84,7 @@ class TrainedNetwork(NamedTuple):
 
     def __str__(self) -> str:
         card, name = self.card, self.path.stem
-        figures = "   ".join(f"{split} {share:.4f}" for split, share in card.accuracy.items())
+        figures = "   ".join(f"{split} {value:.4f}" for split, value in card.accuracy.items())
         return (
             f"{name}: {card.architecture} with {self.model.count_params():,} parameters on {self.dataset}\n"
             f"accuracy: {figures}\n"
@@ -191,7 +191,9 @@ def train(
         UserError: the loss became NaN.
     """
     if recipe.augment != "none" and dataset.kind != "image":
-        raise InputError(f"augment={recipe.augment!r} wants images; {dataset.name!r} is a table. Use augment='none'.")
+        raise InputError(
+            f"augment={recipe.augment!r} needs images. Received: {dataset.name!r}, a table. Use augment='none'."
+        )
     x, y = dataset.x_train, dataset.y_train
     training, validation = split_by_class(y, recipe.validation_fraction, recipe.seed, names=dataset.class_names)
     batches = Batches(

@@ -10,10 +10,10 @@ from keras_compress.zoo.preprocessing import Preprocessing
 AUGMENTATIONS = ("none", "shift", "flip_shift")
 
 
-def augmentation_for(dataset: str, wanted: str = "auto") -> str:
-    """What is wanted; for "auto" what is usual for a data set: mirroring and shifting for cifar10, otherwise none."""
-    if wanted != "auto":
-        return wanted
+def augmentation_for(dataset: str, augment: str = "auto") -> str:
+    """The augmentation; for "auto" what is usual for a data set: mirroring and shifting for cifar10, otherwise none."""
+    if augment != "auto":
+        return augment
     return "flip_shift" if dataset == "cifar10" else "none"
 
 

@@ -1,4 +1,4 @@
-"""The model card: NAME.json beside NAME.keras, which says how the network was made and how to feed it."""
+"""The model card: NAME.json next to NAME.keras, which says how the network was made and how to feed it."""
 
 import dataclasses
 import json

@@ -65,7 +65,7 @@ def load_dataset(
         label_column: for a `.csv`: the column of the labels. None takes the column named label, target or class, or
             the last.
         image_size: for a folder: height and width to which images are resized. None wants images of one size.
-        test_fraction: share of the samples that become test samples, where the source has no split.
+        test_fraction: fraction of the samples that become test samples, where the source has no split.
 
     Raises:
         InputError: the data set is unknown, cannot be had, or cannot be used.
@@ -106,18 +106,18 @@ def read_npz(path: pathlib.Path, *, max_value: float | None = None) -> Dataset:
             whole = zipfile.is_zipfile(file)
         if not whole:
             raise InputError(f"{str(path)!r} is not an .npz file, or only a part of one.")
-        found = foreign.read_npz(path, "data set")
+        stored = foreign.read_npz(path, "data set")
     except (InputError, StorageError):
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{str(path)!r} cannot be read as an .npz file: {error or type(error).__name__}.") from error
-    missing = [key for key in KEYS if key not in found]
+    missing = [key for key in KEYS if key not in stored]
     if missing:
         raise InputError(
-            f"{str(path)!r} lacks {', '.join(missing)}. Wanted: {', '.join(KEYS)}. "
-            f"Received: {', '.join(found) or 'nothing'}."
+            f"{str(path)!r} lacks {', '.join(missing)}. Expected: {', '.join(KEYS)}. "
+            f"Received: {', '.join(stored) or 'nothing'}."
         )
-    arrays = {key: found[key] for key in KEYS}
+    arrays = {key: stored[key] for key in KEYS}
     dataset = check_dataset(path.stem, arrays, repr(str(path)), max_value=max_value)
     names = CLASS_NAMES.get(dataset.name, [])
     return dataclasses.replace(dataset, class_names=names) if len(names) == dataset.num_classes else dataset

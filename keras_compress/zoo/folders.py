@@ -26,7 +26,7 @@ def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_f
             others) these hold the classes, and otherwise the images are split class by class.
         seed: of the split.
         image_size: height and width to which images are resized; None wants images of one size.
-        test_fraction: share of the images that become test images, where there is no folder `test`.
+        test_fraction: fraction of the images that become test images, where there is no folder `test`.
 
     Raises:
         InputError: there are no classes or images, they cannot be read, their sizes differ and `image_size` is None,
@@ -64,12 +64,12 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _paths(root: pathlib.Path, class_names: list[str]) -> tuple[list[pathlib.Path], np.ndarray]:
-    found = [folder.name for folder in _folders(root)]
-    if found != class_names or len(found) < 2:
-        wanted = f": {', '.join(class_names)}" if len(class_names) > 1 else ", at least two"
+    names = [folder.name for folder in _folders(root)]
+    if names != class_names or len(names) < 2:
+        expected = f": {', '.join(class_names)}" if len(class_names) > 1 else ", at least two"
         raise InputError(
-            f"{str(root)!r} must hold one folder of images for each class{wanted}. "
-            f"Received the folders: {', '.join(found) or 'none'}."
+            f"{str(root)!r} must hold one folder of images for each class{expected}. "
+            f"Received the folders: {', '.join(names) or 'none'}."
         )
     paths: list[pathlib.Path] = []
     labels: list[int] = []

@@ -1,4 +1,4 @@
-"""A data set as a picture: samples of each class beside the class counts, or a summary of the columns of a table."""
+"""A data set as a picture: samples of each class next to the class counts, or a summary of the columns of a table."""
 
 import os
 import pathlib
@@ -76,9 +76,9 @@ def _two_axes(left_width: float, height: float, *, margin: float, gap: float) ->
     top, bottom = 0.75, 0.4
     figure = Figure(figsize=(margin + left_width + gap + COUNTS_WIDTH + 0.2, bottom + height + top))
     width, total = figure.get_size_inches()
-    y, share = bottom / total, height / total
-    left = figure.add_axes((margin / width, y, left_width / width, share))
-    right = figure.add_axes(((margin + left_width + gap) / width, y, COUNTS_WIDTH / width, share))
+    y, fraction = bottom / total, height / total
+    left = figure.add_axes((margin / width, y, left_width / width, fraction))
+    right = figure.add_axes(((margin + left_width + gap) / width, y, COUNTS_WIDTH / width, fraction))
     return figure, left, right
 
 
@@ -98,7 +98,7 @@ def _draw_samples(axes: Axes, dataset: Dataset, num_rows: int, num_samples: int,
             image = x[index].reshape(height, width, -1)[..., :channels]
             top, left = label * pitch_y + edge, column * pitch_x + edge
             mosaic[top : top + height, left : left + width] = (image - low) / (dataset.max_value - low)
-    # One unit of the y axis is one class, as in the counts beside it.
+    # One unit of the y axis is one class, as in the counts next to it.
     axes.imshow(
         np.clip(mosaic if channels == 3 else mosaic[..., 0], 0.0, 1.0),
         cmap="gray",
@@ -137,9 +137,11 @@ def _column_lines(dataset: Dataset) -> list[tuple[str, str, str]]:
     lines, start = [], 0
     for column in dataset.table.columns:
         if column.categories:
-            shares = x[:, start : start + len(column.categories)].mean(axis=0)
-            order = np.argsort(-shares, kind="stable")[:4]
-            parts = [f"{_shorten(column.categories[index] or '(missing)', 14)} {shares[index]:.0%}" for index in order]
+            fractions = x[:, start : start + len(column.categories)].mean(axis=0)
+            order = np.argsort(-fractions, kind="stable")[:4]
+            parts = [
+                f"{_shorten(column.categories[index] or '(missing)', 14)} {fractions[index]:.0%}" for index in order
+            ]
             more = len(column.categories) - len(order)
             summary = ", ".join(parts) + (f", {more} more" if more else "")
             lines.append((column.name, f"{len(column.categories)} categories", summary))

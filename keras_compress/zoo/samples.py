@@ -108,7 +108,7 @@ def split_by_class(
         members = generator.permutation(np.flatnonzero(y == label))
         if len(members) < 2:
             raise InputError(
-                f"Class {names[label] if names else label!r} has one sample; splitting it wants at least 2. "
+                f"Class {names[label] if names else label!r} has one sample; splitting it needs at least 2. "
                 "Add samples of this class or remove it."
             )
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
@@ -144,7 +144,7 @@ def _check_labels(y: np.ndarray, num_samples: int, split: str, source: str) -> n
         raise InputError(f"{source} has {num_samples:,} samples in x_{split} but {len(y):,} labels in {key}.")
     y = y.astype(np.int64)
     if y.min() < 0:
-        raise InputError(f"Labels in {key} of {source} are out of range: wanted 0 and up, received {y.min()}.")
+        raise InputError(f"Labels in {key} of {source} are out of range: expected 0 and up, received {y.min()}.")
     return y
 
 

@@ -21,7 +21,7 @@ def read_csv(path: pathlib.Path, *, seed: int, label_column: str | None, test_fr
         path: UTF-8 text; the first line names the columns; commas, semicolons or tabs between them.
         seed: of the split.
         label_column: None takes the column named label, target or class, or the last one.
-        test_fraction: share of the rows that become test rows.
+        test_fraction: fraction of the rows that become test rows.
 
     Raises:
         InputError: the table cannot be read or holds nothing to learn from.
@@ -35,7 +35,7 @@ def read_csv(path: pathlib.Path, *, seed: int, label_column: str | None, test_fr
     class_names = _sorted_classes(set(texts))
     if len(class_names) > MAX_CATEGORIES:
         raise InputError(
-            f"The label column {label_column!r} of {str(path)!r} has {len(class_names):,} different values; wanted are "
+            f"The label column {label_column!r} of {str(path)!r} has {len(class_names):,} different values. Expected: "
             f"classes, at most {MAX_CATEGORIES}. Name another column with --label_column: {', '.join(header)}."
         )
     positions = {name: index for index, name in enumerate(class_names)}
@@ -80,11 +80,11 @@ def read_rows(path: pathlib.Path) -> tuple[list[str], list[dict[str, str]], list
     return header, rows, [line for _, line in numbered[1:]]
 
 
-def _find_label_column(header: list[str], wanted: str | None, path: pathlib.Path) -> str:
-    if wanted is not None:
-        if wanted not in header:
-            raise InputError(f"{str(path)!r} has no column {wanted!r}. It has: {', '.join(header)}.")
-        return wanted
+def _find_label_column(header: list[str], label_column: str | None, path: pathlib.Path) -> str:
+    if label_column is not None:
+        if label_column not in header:
+            raise InputError(f"{str(path)!r} has no column {label_column!r}. It has: {', '.join(header)}.")
+        return label_column
     named = [name for label in LABEL_NAMES for name in header if name.lower() == label]
     return named[0] if named else header[-1]
 
@@ -97,7 +97,7 @@ def _describe(name: str, rows: list[dict[str, str]], training: np.ndarray, path:
     categories = sorted({cells[index] for index in training})
     if len(categories) > MAX_CATEGORIES:
         raise InputError(
-            f"Column {name!r} of {str(path)!r} has {len(categories):,} different texts; wanted are numbers, or at most "
+            f"Column {name!r} of {str(path)!r} has {len(categories):,} different texts. Expected: numbers, or at most "
             f"{MAX_CATEGORIES} categories. Remove the column, or group its values."
         )
     return Column(name, tuple(categories))

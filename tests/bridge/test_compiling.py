@@ -46,13 +46,13 @@ def check_one_step(model, labels):
     other = converted(model, labels)
     before = model.get_weights()
     for _ in range(2):
-        ours = model.train_on_batch(X, labels, return_dict=True)
-        theirs = other.train_on_batch(X, labels, return_dict=True)
+        losses = model.train_on_batch(X, labels, return_dict=True)
+        converted_losses = other.train_on_batch(X, labels, return_dict=True)
     for one, two, first in zip(model.get_weights(), other.get_weights(), before, strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
         assert not np.array_equal(one, first)
-    ours, theirs = model.evaluate(X, labels, verbose=0), other.evaluate(X, labels, verbose=0)
-    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    losses, converted_losses = model.evaluate(X, labels, verbose=0), other.evaluate(X, labels, verbose=0)
+    np.testing.assert_allclose(converted_losses, losses, rtol=1e-4)
 
 
 DECAY = {"initial_learning_rate": 0.1, "decay_steps": 1, "decay_rate": 0.5}

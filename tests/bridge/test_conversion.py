@@ -1,4 +1,4 @@
-"""The bridge is a law: what crosses it computes the same, has the same weights, and comes back as it was."""
+"""The bridge is exact: a converted model computes the same, has the same weights, and comes back as it was."""
 
 import os
 import subprocess
@@ -168,7 +168,7 @@ def test_every_row_has_an_example():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer_crosses_both_ways(name):
+def test_every_layer_converts_both_ways(name):
     """The conversion itself compares the outputs; here that weights, names and settings are there again."""
     keras.utils.set_random_seed(0)
     model = randomized(EXAMPLES[name]())
@@ -180,8 +180,8 @@ def test_every_layer_crosses_both_ways(name):
     assert [each.name for each in back.layers] == [each.name for each in model.layers]
     for same in (there, back, model):
         assert len(same.weights) == len(before)
-        for weight, wanted in zip(same.weights, before, strict=True):
-            np.testing.assert_array_equal(weight.numpy(), wanted)
+        for weight, expected in zip(same.weights, before, strict=True):
+            np.testing.assert_array_equal(weight.numpy(), expected)
 
 
 OFFSETS = np.array([1.0, 2.0, 4.0], "float32")
@@ -243,7 +243,7 @@ def test_every_operation_has_an_example():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_crosses_both_ways(name):
+def test_every_operation_converts_both_ways(name):
     model = two_inputs(OPERATIONS[name])
     assert name in {type(node.operation).__name__ for nodes in model._nodes_by_depth.values() for node in nodes}
     back = kc.from_tf_keras(kc.to_tf_keras(model))
@@ -332,7 +332,7 @@ ARCHITECTURES = [residual, several_inputs, transformer, explicit_mask, mixed, an
 
 @pytest.mark.slow
 @pytest.mark.parametrize("build", ARCHITECTURES)
-def test_architectures_cross_both_ways(build):
+def test_architectures_convert_both_ways(build):
     keras.utils.set_random_seed(0)
     model = randomized(build())
     there = kc.to_tf_keras(model)
@@ -340,9 +340,9 @@ def test_architectures_cross_both_ways(build):
     assert back.count_params() == model.count_params() == there.count_params()
     structures = [keras.tree.map_structure(lambda each: None, functional_graph(each).output) for each in (back, model)]
     assert structures[0] == structures[1]
-    for ours, theirs in zip(back.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-        assert ours.trainable == theirs.trainable
+    for weight, original in zip(back.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), original.numpy())
+        assert weight.trainable == original.trainable
 
 
 def test_shared_layers_stay_shared():
@@ -357,8 +357,8 @@ def test_a_frozen_layer_keeps_its_statistics_in_training():
     arrays = {"words": np.ones((8, 5), "int32"), "image": np.random.default_rng(0).normal(size=(8, 8, 8, 1))}
     before = [weight.numpy() for weight in there.get_layer("frozen").weights]
     there(arrays, training=True)
-    for weight, wanted in zip(there.get_layer("frozen").weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), wanted)
+    for weight, expected in zip(there.get_layer("frozen").weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
 
 
 def test_a_slash_in_a_name_becomes_an_underscore():
@@ -388,7 +388,7 @@ def compiled(**settings):
 
 
 @pytest.mark.slow
-def test_the_compile_state_crosses():
+def test_the_compile_state_is_converted():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 100, 0.9)
     model = compiled(
         optimizer=keras.optimizers.Adam(schedule, beta_1=0.8),
@@ -409,7 +409,7 @@ def test_the_compile_state_crosses():
 
 
 def test_a_loss_of_ones_own_leaves_the_model_uncompiled():
-    model = compiled(optimizer="sgd", loss=lambda wanted, given: keras.ops.mean(given))
+    model = compiled(optimizer="sgd", loss=lambda expected, received: keras.ops.mean(received))
     assert not getattr(kc.to_tf_keras(model), "optimizer", None)
 
 
@@ -441,7 +441,7 @@ class Subclassed(keras.Model):
         ),
         (lambda: L.Dense(2, "celu"), r"has the activation 'celu'"),
         (lambda: L.Dense(2, activation=L.LeakyReLU(0.1)), "has the activation"),
-        (lambda: L.SpectralNormalization(L.Dense(2)), "does not run beside Keras 3"),
+        (lambda: L.SpectralNormalization(L.Dense(2)), "does not run next to Keras 3"),
         (lambda: L.Reshape((4, 1)), None),
     ],
 )
@@ -482,7 +482,7 @@ def test_models_of_the_other_kind_and_subclassed_ones_are_refused():
         kc.to_tf_keras(Subclassed())
     with pytest.raises(kc.InputError, match=r"A keras.Model is expected. Received: tf_keras.*kc.from_tf_keras\("):
         kc.to_tf_keras(tf_keras.Sequential())
-    with pytest.raises(kc.InputError, match=r"A tf_keras.Model is wanted. Received: keras"):
+    with pytest.raises(kc.InputError, match=r"A tf_keras.Model is expected. Received: keras"):
         kc.from_tf_keras(keras.Sequential())
     with pytest.raises(kc.InputError, match="is subclassed or not built"):
         kc.from_tf_keras(tf_keras.Sequential([tf_keras.layers.Dense(2)]))
@@ -515,21 +515,21 @@ def test_the_users_tf_keras_and_environment_stay():
 @pytest.mark.parametrize("name", FORMULAS)
 def test_activations_that_tf_keras_lacks_are_written_out(name, tmp_path):
     model = keras.Sequential([keras.Input((50,)), L.Dense(50, name), L.Activation(name)])
-    twin = kc.to_tf_keras(model)
+    converted = kc.to_tf_keras(model)
     x = np.random.default_rng(0).normal(scale=4, size=(20, 50)).astype("float32")
-    np.testing.assert_allclose(twin(x).numpy(), model(x).numpy(), atol=1e-6)
-    twin.save(tmp_path / "twin.keras")
-    back = kc.from_tf_keras(import_tf_keras().models.load_model(tmp_path / "twin.keras"))
+    np.testing.assert_allclose(converted(x).numpy(), model(x).numpy(), atol=1e-6)
+    converted.save(tmp_path / "converted.keras")
+    back = kc.from_tf_keras(import_tf_keras().models.load_model(tmp_path / "converted.keras"))
     assert [layer.activation for layer in back.layers] == [layer.activation for layer in model.layers]
     np.testing.assert_allclose(back(x).numpy(), model(x).numpy(), atol=1e-6)
 
 
 def test_the_hard_sigmoid_of_tf_keras_is_another_one():
-    twin = import_tf_keras().Sequential(
+    model = import_tf_keras().Sequential(
         [import_tf_keras().Input((3,)), import_tf_keras().layers.Dense(2, "hard_sigmoid")]
     )
     with pytest.raises(kc.InputError, match="has the activation 'hard_sigmoid'"):
-        kc.from_tf_keras(twin)
+        kc.from_tf_keras(model)
 
 
 APPLICATIONS = {
@@ -545,7 +545,7 @@ APPLICATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_applications_cross_both_ways(name):
+def test_applications_convert_both_ways(name):
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, classes=10, **APPLICATIONS[name])
     rng = np.random.default_rng(0)
@@ -562,12 +562,12 @@ def test_applications_cross_both_ways(name):
             )
     back = kc.from_tf_keras(kc.to_tf_keras(model))
     x = rng.normal(size=(2, *APPLICATIONS[name]["input_shape"])).astype("float32")
-    wanted = model(x, training=False).numpy()
-    np.testing.assert_allclose(back(x, training=False).numpy(), wanted, atol=1e-6)
+    expected = model(x, training=False).numpy()
+    np.testing.assert_allclose(back(x, training=False).numpy(), expected, atol=1e-6)
     if name != "MobileNetV3Small":  # its x + 3 come back as layers
         assert [layer.name for layer in back.layers] == [layer.name for layer in model.layers]
-    for ours, theirs in zip(back.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, original in zip(back.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), original.numpy())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tf_keras adapts by a function that NumPy warns of

@@ -120,11 +120,11 @@ def test_a_folder(tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
-def test_a_truncated_file(tmp_path, suffix, share):
+@pytest.mark.parametrize("fraction", [0.02, 0.5, 0.99])
+def test_a_truncated_file(tmp_path, suffix, fraction):
     path = save(network(), tmp_path / f"model{suffix}")
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    path.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(InputError, match=r"damaged or cut off|cannot be loaded"):
         load_model(path)
 
@@ -224,7 +224,7 @@ def test_a_layer_is_no_model(tmp_path):
     layer = json.dumps(keras.saving.serialize_keras_object(L.Flatten()))
     with zipfile.ZipFile(path) as archive:
         whole = archive.read("config.json").decode()
-    with pytest.raises(InputError, match=r"holds a Flatten, and a keras\.Model is wanted"):
+    with pytest.raises(InputError, match=r"holds a Flatten, and a keras\.Model is expected"):
         load_model(edit_configuration(path, {whole: layer}))
 
 
@@ -260,8 +260,8 @@ def test_what_keras_2_wrote_becomes_a_keras_3_model(tmp_path, name):
     loaded = load_model(save_2(model, tmp_path / name))
     assert isinstance(loaded, keras.Model) and loaded.name == "network" and not loaded.compiled
     assert [each.name for each in loaded.layers][:2] == ["image_raw", "block_depthwise"]
-    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, original in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), original.numpy())
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(loaded(x).numpy(), model(x).numpy(), atol=1e-5)
     loaded.save(tmp_path / "again.keras")

@@ -56,18 +56,18 @@ def rewrite(source: pathlib.Path, target: pathlib.Path, change: Callable[[str], 
         for name in archive.namelist():
             content = archive.read(name)
             if name.endswith(".h5"):
-                made = io.BytesIO()
-                with h5py.File(io.BytesIO(content)) as old, h5py.File(made, "w") as new:
+                buffer = io.BytesIO()
+                with h5py.File(io.BytesIO(content)) as old, h5py.File(buffer, "w") as new:
                     for place, values in datasets(old):
                         new.create_dataset(change(place), data=values)
-                content = made.getvalue()
+                content = buffer.getvalue()
             copy.writestr(name, content)
 
 
 def datasets(file: h5py.File) -> list[tuple[str, np.ndarray]]:
-    found = []
-    file.visititems(lambda name, place: found.append((name, place[()])) if isinstance(place, h5py.Dataset) else None)
-    return found
+    arrays = []
+    file.visititems(lambda name, place: arrays.append((name, place[()])) if isinstance(place, h5py.Dataset) else None)
+    return arrays
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_keras_files_of_keras_2_12_to_2_15(tmp_path, change):
     loaded = load_model(tmp_path / "old.keras")
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_allclose(loaded(x).numpy(), model(x).numpy(), atol=1e-5)
-    for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for weight, original in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, original)
 
 
 def test_a_layer_without_weights_counts_once_in_keras_2_13():

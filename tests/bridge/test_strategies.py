@@ -47,7 +47,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path):
         np.testing.assert_array_equal(first[name], second[name])
     for number in range(6):  # pruned: sums in another order
         np.testing.assert_allclose(first[f"arr_{number}"], single[f"arr_{number}"], rtol=0, atol=1e-5)
-    # trained with rounding: ranges of activations are means of both halves of a batch
+    # quantization-aware training: ranges of activations are means of both halves of a batch
     assert (np.abs(first["losses"] - single["losses"]) <= [1e-5, 0.02]).all()
     assert all((first[f"arr_{number}"] == 0).mean() >= 0.5 for number in (6, 8, 10))
     sizes = [(tmp_path / f"{name}.tflite").stat().st_size for name in ("worker0", "worker1", "alone")]
@@ -59,7 +59,7 @@ def test_workers_without_tf_config_are_refused(monkeypatch):
         monkeypatch.delenv("TF_CONFIG", raising=False)
         if value is not None:
             monkeypatch.setenv("TF_CONFIG", value)
-        with pytest.raises(kc.InputError, match="wants the variable TF_CONFIG"):
+        with pytest.raises(kc.InputError, match="needs the variable TF_CONFIG"):
             strategy_of("multiworker")
     with pytest.raises(kc.InputError, match="strategy must be one of none, mirrored, multiworker"):
         strategy_of("many")

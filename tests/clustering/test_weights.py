@@ -1,4 +1,4 @@
-"""Clustered kernels: a few shared values, that stay few while the model is trained on with rounding."""
+"""Clustered kernels: a few shared values, that stay few in quantization-aware training."""
 
 import gzip
 
@@ -45,8 +45,8 @@ def cluster(model, data, **settings):
 def test_kernels_have_a_few_values_and_the_model_is_the_same_otherwise(model, data, tmp_path):
     before = [weight.numpy() for weight in model.weights]
     result = cluster(model, data, validation=data, optimizer=keras.optimizers.Adam(0.01), epochs=8)
-    for weight, wanted in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), wanted)
+    for weight, expected in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
     assert type(result.model) is type(model) and result.model.output_names == model.output_names
     assert set(result.clusters) == {"first", "inner/depthwise", "inner/pointwise", "hidden", "head"}
     for path, view in views_by_path(result.model).items():
@@ -73,10 +73,10 @@ def test_one_shared_value_takes_the_mean_step(data):
     result = cluster(model, data, loss=loss, batch_size=200, epochs=1, optimizer=keras.optimizers.SGD(0.5))
     inputs = data[0].reshape(200, 36)
     scores = np.exp(inputs @ np.full((36, 4), 0.1))
-    shares = scores / scores.sum(axis=1, keepdims=True) - np.eye(4)[data[1]]
-    gradient = inputs.T @ shares / 200
-    wanted = 0.1 - 0.5 * gradient.mean()
-    np.testing.assert_allclose(result.model.get_layer("head").kernel.numpy(), wanted, rtol=1e-5)
+    errors = scores / scores.sum(axis=1, keepdims=True) - np.eye(4)[data[1]]
+    gradient = inputs.T @ errors / 200
+    expected = 0.1 - 0.5 * gradient.mean()
+    np.testing.assert_allclose(result.model.get_layer("head").kernel.numpy(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -112,8 +112,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
     with pytest.raises(Killed):
         cluster(model, data, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
     resumed = cluster(model, data, checkpoint=tmp_path / "state")
-    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
 
 
 def test_small_kernels_and_others_are_left_alone(model, data):

@@ -82,7 +82,7 @@ def networks(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def call(command, networks, tmp_path, monkeypatch, capfd):
-    """Runs the module's `command` in this process, in an empty folder beside serialized_models."""
+    """Runs the module's `command` in this process, in an empty folder next to serialized_models."""
     monkeypatch.chdir(tmp_path)
     os.symlink(networks, tmp_path / "serialized_models")
 

@@ -76,8 +76,8 @@ def test_a_network_without_a_card_gets_its_preprocessing_from_flags(call, tmp_pa
     few = ("--methods=msq", "--levels=3", "--num_samples=20", "--nosave_models")
     assert call("-model=tiny", *few).code == 0
     assert call("serialized_models/bare.keras", "-ds", "digits", "--scale=0.0625", *few).code == 0
-    (ours,), (bare,) = (Records(tmp_path / f"model_metrics/{name}.csv").rows for name in ("tiny", "bare"))
-    assert bare["fingerprint"] == ours["fingerprint"]  # the same weights and the same samples
+    (tiny,), (bare,) = (Records(tmp_path / f"model_metrics/{name}.csv").rows for name in ("tiny", "bare"))
+    assert bare["fingerprint"] == tiny["fingerprint"]  # the same weights and the same samples
     assert not (tmp_path / "quantized_models").exists()
     assert call("bare", "--dataset=digits", "--scale=0.0625", "--mean=0.5", "--std=0.25", *few).code == 0
     shifted = Records(tmp_path / "model_metrics/bare.csv").rows[1]
@@ -117,7 +117,7 @@ def test_bits_and_levels_of_the_flags(command, arguments, bits, levels):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "received", "shape"),
+    ("expected", "received", "shape"),
     [
         ((28, 28, 1), (28, 28), (28, 28, 1)),
         ((784,), (28, 28), (784,)),
@@ -127,8 +127,8 @@ def test_bits_and_levels_of_the_flags(command, arguments, bits, levels):
         ((100,), (28, 28), None),
     ],
 )
-def test_samples_are_reshaped_where_that_cannot_be_wrong(wanted, received, shape):
-    assert input_shape(types.SimpleNamespace(input_shape=(None, *wanted)), received) == shape
+def test_samples_are_reshaped_where_that_cannot_be_wrong(expected, received, shape):
+    assert input_shape(types.SimpleNamespace(input_shape=(None, *expected)), received) == shape
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_samples_are_reshaped_where_that_cannot_be_wrong(wanted, received, shape
         (("bare",), "There is no model card 'serialized_models/bare.json'. Name the data set with --dataset"),
         (("bare", "-ds", "imagenet"), "Unknown data set 'imagenet'. Known: digits"),
         (("three", "-ds", "digits"), "The model has 3 classes. Received: a data set with 10."),
-        (("nine", "-ds", "digits"), "wants samples of shape (9,). Received: training samples of shape (8, 8)"),
-        (("two", "-ds", "digits"), "A classifier with one input and one output (n, classes) is wanted."),
+        (("nine", "-ds", "digits"), "expects samples of shape (9,). Received: training samples of shape (8, 8)"),
+        (("two", "-ds", "digits"), "A classifier with one input and one output (n, classes) is expected."),
         (("tiny", "--scale=2"), "card 'serialized_models/tiny.json' holds the preprocessing. Leave out --scale."),
         (("bare", "-ds", "digits", "--mean=1,2"), "--mean takes one number, or 8. Received: 2 numbers."),
         (("bare", "-ds", "digits", "--std=0"), "--std divides and must not be 0."),
@@ -215,9 +215,9 @@ def test_a_command_that_was_killed_goes_on_where_it_stopped(networks, tmp_path):
     whole = run_command(tmp_path / "whole", *arguments)
     table, err = whole.communicate()
     assert whole.returncode == 0, err
-    ours, theirs = Records(path).rows, Records(tmp_path / "whole" / "model_metrics" / "tiny.csv").rows
-    assert lasting(ours) == lasting(theirs)
-    assert ours[: len(known)] == known
+    rows, whole_rows = Records(path).rows, Records(tmp_path / "whole" / "model_metrics" / "tiny.csv").rows
+    assert lasting(rows) == lasting(whole_rows)
+    assert rows[: len(known)] == known
     assert len(out.splitlines()) == len(table.splitlines())
 
 

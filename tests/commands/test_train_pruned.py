@@ -73,14 +73,14 @@ def test_two_workers_write_once(command, networks, tmp_path):
 def test_bad_flags_are_one_line(call, tmp_path):
     for arguments, message in (
         (("tiny", "--m_by_n=2"), "m_by_n must be a tuple of two integers"),
-        (("tiny", "--final_sparsity=1"), "final_sparsity must be a share"),
+        (("tiny", "--final_sparsity=1"), "final_sparsity must be a fraction"),
         (("tiny", "--learning_rate=0"), "--learning_rate must be above 0"),
         (("three",), "There is no model card"),
         (("tiny", "--augment=blur"), "--augment takes auto, none, shift, flip_shift"),
         (("--architecture=cnm", "--dataset=digits"), "architecture"),
         (("--architecture=cnn", "--strategy=multiworker"), "trained by one process"),
-        (("tiny", "--strategy=multiworker"), "wants the variable TF_CONFIG"),
-        (("--architecture=mlp", "--final_sparsity=1", "--models_dir=made"), "final_sparsity must be a share"),
+        (("tiny", "--strategy=multiworker"), "needs the variable TF_CONFIG"),
+        (("--architecture=mlp", "--final_sparsity=1", "--models_dir=made"), "final_sparsity must be a fraction"),
         (("--architecture=mlp", "--m_by_n=2", "--models_dir=made"), "m_by_n must be a tuple of two integers"),
     ):
         done = call(*arguments)

@@ -15,7 +15,7 @@ def command(load):
 
 
 @pytest.mark.slow
-def test_a_network_is_trained_with_rounding_and_recorded(call, tmp_path):
+def test_a_network_is_trained_quantization_aware_and_recorded(call, tmp_path):
     done = call("tiny", "--epochs=2", "--bits=4")
     assert done.code == 0, done.err
     result = kc.load_result(tmp_path / "quantized_models" / "tiny_qat4")

@@ -99,7 +99,7 @@ def excitation(x):
     return L.Multiply(name="multiply")([x, gate])
 
 
-# The letters of the inputs
+# The alphabet of the inputs
 
 
 def moved(x):
@@ -164,7 +164,7 @@ def joined_sigmoids(x):
     return L.Concatenate(name="join")(parts)
 
 
-# Functions with letters of their own
+# Functions with an alphabet of their own
 
 
 def classifier(x):
@@ -194,7 +194,7 @@ def a_layer_as_activation(x):
     return L.Conv2D(3, 1, activation=L.LeakyReLU(), name="conv")(x)
 
 
-# Families of tensors with the same letters; "by" names what tells their range, where it is not all of them.
+# Groups of tensors with the same alphabet; "by" names what tells their range, where it is not all of them.
 EXPECTED = {
     kernel_norm_relu: ["image", "relu"],
     depthwise_norm_relu6: ["image", "relu"],

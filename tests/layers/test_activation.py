@@ -35,17 +35,17 @@ def values(rng):
 
 
 @pytest.fixture
-def near_letters(rng, settings):
-    """Values inside and beyond the letters, none halfway between two: float32 may take another one there."""
+def near_levels(rng, settings):
+    """Values inside and beyond the range, none halfway between two levels: float32 may take another one there."""
     steps = rng.integers(-1.2 * 2 ** settings["bits"], 1.2 * 2 ** settings["bits"], (40, 5))
     return ((steps + rng.uniform(-0.45, 0.45, steps.shape)) * settings["scale"]).astype(np.float32)
 
 
-def test_each_value_becomes_what_the_specification_says(settings, near_letters):
-    ours = np.asarray(QuantizeActivation(**settings)(near_letters))
+def test_each_value_becomes_what_the_specification_says(settings, near_levels):
+    outputs = np.asarray(QuantizeActivation(**settings)(near_levels))
     complete = {"zero_point": 0} | settings | {"scale": float(np.float32(settings["scale"]))}
-    expected = np.reshape(reference.rounded(near_letters.ravel().tolist(), **complete), ours.shape)
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    expected = np.reshape(reference.rounded(near_levels.ravel().tolist(), **complete), outputs.shape)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6)
 
 
 def test_the_outputs_are_codes_times_the_scale_bit_for_bit(settings, values):
@@ -57,16 +57,16 @@ def test_the_outputs_are_codes_times_the_scale_bit_for_bit(settings, values):
     np.testing.assert_array_equal(np.asarray(layer(outputs)), outputs)
 
 
-def test_it_agrees_with_the_numerics(settings, near_letters):
-    ours = np.asarray(QuantizeActivation(**settings)(near_letters))
-    np.testing.assert_allclose(ours, TensorAlphabet(**settings).nearest(near_letters), rtol=1e-6)
+def test_it_agrees_with_the_numerics(settings, near_levels):
+    outputs = np.asarray(QuantizeActivation(**settings)(near_levels))
+    np.testing.assert_allclose(outputs, TensorAlphabet(**settings).nearest(near_levels), rtol=1e-6)
 
 
 def test_it_agrees_with_tensorflow_s_fake_quantization(values):
     layer = QuantizeActivation(8, 0.05, -40)
     ends = ((layer.lowest + 40) * layer.scale, (layer.highest + 40) * layer.scale)
-    theirs = np.asarray(tf.quantization.fake_quant_with_min_max_args(values, *ends, num_bits=8))
-    np.testing.assert_allclose(np.asarray(layer(values)), theirs, atol=1e-5)
+    expected = np.asarray(tf.quantization.fake_quant_with_min_max_args(values, *ends, num_bits=8))
+    np.testing.assert_allclose(np.asarray(layer(values)), expected, atol=1e-5)
 
 
 def test_zero_stays_zero_and_ties_go_to_the_even_step():
@@ -89,7 +89,7 @@ def test_the_gradient_is_one_inside_and_zero_beyond():
     with tf.GradientTape() as tape:
         tape.watch(values)
         outputs = layer(values)
-    # as tf.quantization.fake_quant_with_min_max_args: the letters end at -0.8 and 0.7
+    # as tf.quantization.fake_quant_with_min_max_args: the values end at -0.8 and 0.7
     np.testing.assert_allclose(tape.gradient(outputs, values), [0, 1, 1, 0, 0], atol=1e-6)
 
 
@@ -119,21 +119,21 @@ def test_outputs_have_the_type_of_the_inputs(values, dtype):
 def test_the_config_rebuilds_it(settings, values):
     layer = QuantizeActivation(**settings, name="rounded")
     config = json.loads(json.dumps(layer.get_config()))
-    twin = QuantizeActivation.from_config(config)
-    assert twin.get_config() == layer.get_config()
+    copy = QuantizeActivation.from_config(config)
+    assert copy.get_config() == layer.get_config()
     assert {name: config[name] for name in settings} == settings | {"scale": float(np.float32(settings["scale"]))}
-    np.testing.assert_array_equal(np.asarray(twin(values)), np.asarray(layer(values)))
+    np.testing.assert_array_equal(np.asarray(copy(values)), np.asarray(layer(values)))
 
 
 def test_keras_saves_and_clones_it(settings, values, tmp_path):
     model = keras.Sequential([keras.Input((5,)), QuantizeActivation(**settings, name="rounded"), L.Dense(2)])
     model.save(tmp_path / "model.keras")
-    for twin in (
+    for copy in (
         keras.saving.load_model(tmp_path / "model.keras"),
         clone_model(model),
     ):
-        assert twin.get_layer("rounded").get_config() == model.get_layer("rounded").get_config()
-        np.testing.assert_array_equal(np.asarray(twin(values)), np.asarray(model(values)))
+        assert copy.get_layer("rounded").get_config() == model.get_layer("rounded").get_config()
+        np.testing.assert_array_equal(np.asarray(copy(values)), np.asarray(model(values)))
 
 
 def test_it_has_no_weights():

@@ -50,5 +50,5 @@ def test_outputs_are_those_of_the_layer(rng, kind, shape):
 )
 def test_what_is_one_operator_or_no_such_thing_stays(layer):
     inputs = keras.Input((5, 6, 4))
-    found = affine_layers(Graph(keras.Model(inputs, layer()(inputs))))
-    assert set(found) <= {"one"}  # one mean for all channels is a mean for each
+    replacements = affine_layers(Graph(keras.Model(inputs, layer()(inputs))))
+    assert set(replacements) <= {"one"}  # one mean for all channels is a mean for each

@@ -41,11 +41,11 @@ def test_shapes_are_those_of_the_tensors(model):
 
 def test_every_call_reads_what_was_made_before(model):
     graph = Graph(model)
-    made = set(graph.inputs)
+    available = set(graph.inputs)
     for call in graph.calls:
-        assert made.issuperset(call.inputs)
-        assert made.isdisjoint(call.outputs)
-        made.update(call.outputs)
+        assert available.issuperset(call.inputs)
+        assert available.isdisjoint(call.outputs)
+        available.update(call.outputs)
 
 
 def test_last_uses_agree_with_the_calls(model):
@@ -209,8 +209,8 @@ def added(kind):
     if kind == "relu":
         return keras.Model(inputs, L.Conv2D(3, 3, padding="same", activation="relu", name="conv")(inputs) + inputs)
     if kind == "read_twice":
-        made = L.Conv2D(3, 3, padding="same", name="conv")(inputs)
-        return keras.Model(inputs, [made + inputs, L.ReLU()(made)])
+        hidden = L.Conv2D(3, 3, padding="same", name="conv")(inputs)
+        return keras.Model(inputs, [hidden + inputs, L.ReLU()(hidden)])
     if kind == "broadcast":
         return keras.Model(inputs, L.Conv2D(1, 3, padding="same", name="conv")(inputs) + inputs)
     first = L.Conv2D(3, 1, name="shortcut")(inputs)
@@ -220,7 +220,7 @@ def added(kind):
 
 
 @pytest.mark.parametrize("kind", ["layer", "operation", "relu", "read_twice", "broadcast"])
-def test_other_summands_are_those_that_are_there_before(kind):
+def test_skip_inputs_are_those_that_are_there_before(kind):
     graph = Graph(added(kind))
     if kind in ("layer", "operation"):
         order = [path for path in graph.views if graph.skip_inputs(path)]

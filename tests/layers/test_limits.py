@@ -72,11 +72,11 @@ def test_what_is_within_the_limit_runs_and_what_is_well_beyond_does_not(tmp_path
     ("kind", "most"), [*((kind, PRODUCT_STEPS) for kind in PRODUCTS), ("Add", SUM_STEPS), ("hard swish", 127.0)]
 )
 def test_limits_name_the_operator_and_the_roundings_on_both_sides(kind, most):
-    (found,) = limits(*fold_all(network(kind, 1.0)), {})
-    assert found.path == "made"
-    assert found.inputs == (("in0", "in1") if kind == "Add" else ("in0",))
-    assert found.output == "out"
-    np.testing.assert_allclose(found.factor, 1 / most, rtol=1e-6)
+    (limit,) = limits(*fold_all(network(kind, 1.0)), {})
+    assert limit.path == "made"
+    assert limit.inputs == (("in0", "in1") if kind == "Add" else ("in0",))
+    assert limit.output == "out"
+    np.testing.assert_allclose(limit.factor, 1 / most, rtol=1e-6)
 
 
 def test_codes_and_batch_normalization_count_with_their_scales():
@@ -87,16 +87,16 @@ def test_codes_and_batch_normalization_count_with_their_scales():
     gamma, _, _, variance = model.get_layer("norm").weights
     gamma.assign([1.0, -50.0, 1.0])
     variance.assign(np.ones(3) - model.get_layer("norm").epsilon)
-    (found,) = limits(*fold_all(model), {"made": np.array([[2.0, 3.0, 4.0]])})
-    np.testing.assert_allclose(found.factor, 150 / PRODUCT_STEPS, rtol=1e-5)
+    (limit,) = limits(*fold_all(model), {"made": np.array([[2.0, 3.0, 4.0]])})
+    np.testing.assert_allclose(limit.factor, 150 / PRODUCT_STEPS, rtol=1e-5)
 
 
 def with_outlier(*, joined=False):
     """A weight of 10^5 for an input that the calibration data do not use."""
     inputs = keras.Input((4, 4, 2), name="x")
     x = L.Conv2D(2, 1, name="first")(inputs)
-    made = L.Conv2D(2, 1, name="large")(x)
-    x = L.Concatenate()([x, made]) if joined else made
+    large = L.Conv2D(2, 1, name="large")(x)
+    x = L.Concatenate()([x, large]) if joined else large
     model = keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)))
     model.get_layer("large").kernel.assign(np.array([[1.0, 1e5], [0.5, 1.0]]).reshape(1, 1, 2, 2))
     model.get_layer("first").kernel.assign(np.array([[0.0, 1e-4], [0.0, 1.0]]).reshape(1, 1, 2, 2))
@@ -110,9 +110,9 @@ def test_scales_are_raised_until_the_file_runs(tmp_path, rng, bits):
     rounded = kc.quantize_activations(result, x)
     path = tmp_path / "net.tflite"
     kc.export_tflite(rounded, path, activations="int8")
-    given = Runner(path.read_bytes()).outputs([x])[0]
+    outputs = Runner(path.read_bytes()).outputs([x])[0]
     expected = rounded.model.predict(x, verbose=0)
-    assert np.linalg.norm(given - expected) <= 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(outputs - expected) <= 0.02 * np.linalg.norm(expected)
 
 
 def test_a_scale_that_would_rise_without_end_is_refused_by_name(rng):

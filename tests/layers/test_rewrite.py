@@ -175,7 +175,7 @@ def test_a_clone_of_a_clone_can_be_saved(build, tmp_path):
     assert_equal_outputs(model(inputs_for(model)), loaded(inputs_for(model)))
 
 
-def test_vocabularies_cross():
+def test_vocabularies_are_copied():
     lookup = L.StringLookup(output_mode="one_hot")
     lookup.adapt(np.array([["red"], ["blue"], ["red"]]))
     inputs = keras.Input((1,), dtype="string")
@@ -194,7 +194,7 @@ def test_lambda_has_the_same_function():
     assert clone.layers[1].activation is never_serialized
 
 
-def test_trainable_flags_cross():
+def test_trainable_flags_are_copied():
     model = shared()
     model.trainable = False
     model.layers[-1].trainable = True
@@ -205,7 +205,7 @@ def test_trainable_flags_cross():
 
 
 @pytest.mark.slow
-def test_compile_state_crosses_and_the_clone_trains_alone():
+def test_compile_state_is_copied_and_the_clone_trains_alone():
     model = deferred()
     model.compile(keras.optimizers.SGD(0.25, momentum=0.5), "mse", metrics=["mae"])
     weights = model.get_weights()

@@ -16,7 +16,7 @@ L = keras.layers
 
 
 def described(model):
-    """A line for each group: the tensors that have the same letters; what tells their range, if it is not all of them,
+    """A line for each group: the tensors that have the same alphabet; what tells their range, if it is not all of them,
     or a function's values."""
     graph = Graph(split_layers(model).model)
     groups = {}
@@ -90,13 +90,13 @@ def model(request):
 def test_a_split_model_computes_the_same(model):
     inputs = architectures.samples(model, 5)
     before = [weight.numpy().copy() for weight in model.weights]
-    twin = split_layers(model).model
-    for ours, theirs in zip(
-        keras.tree.flatten(twin(inputs)), keras.tree.flatten(model(inputs, training=False)), strict=True
+    split = split_layers(model).model
+    for output, expected in zip(
+        keras.tree.flatten(split(inputs)), keras.tree.flatten(model(inputs, training=False)), strict=True
     ):
-        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
-    assert type(twin) is type(model) and twin.name == model.name
-    assert set(layers_by_path(model)) <= set(layers_by_path(twin))
+        np.testing.assert_array_equal(np.asarray(output), np.asarray(expected))
+    assert type(split) is type(model) and split.name == model.name
+    assert set(layers_by_path(model)) <= set(layers_by_path(split))
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
 
@@ -107,34 +107,34 @@ def test_functions_of_products_become_layers_and_relus_stay():
     outputs = L.Dense(3, "softmax", name="predictions")(L.Flatten(name="flat")(hidden))
     model = keras.Model(image, outputs)
     model.get_layer("one").trainable = False
-    twin = split_layers(model).model
+    split = split_layers(model).model
     names = ["image", "relu", "one", "one_tanh", "flat", "predictions", "predictions_softmax"]
-    assert [layer.name for layer in twin.layers] == names
-    assert twin.get_layer("relu").activation is keras.activations.relu
-    assert twin.get_layer("one").activation is keras.activations.linear
-    assert not twin.get_layer("one").trainable and twin.get_layer("relu").trainable
+    assert [layer.name for layer in split.layers] == names
+    assert split.get_layer("relu").activation is keras.activations.relu
+    assert split.get_layer("one").activation is keras.activations.linear
+    assert not split.get_layer("one").trainable and split.get_layer("relu").trainable
 
 
 def test_new_names_make_room_for_names_that_are_there():
     table = keras.Input((6,), name="table")
     dense = L.Dense(6, "tanh", name="dense")
     hidden = L.Activation("relu", name="dense_tanh")(dense(dense(table)))
-    twin = split_layers(keras.Model(table, hidden)).model
-    assert [layer.name for layer in twin.layers] == ["table", "dense", "dense_tanh_2", "dense_tanh_3", "dense_tanh"]
+    split = split_layers(keras.Model(table, hidden)).model
+    assert [layer.name for layer in split.layers] == ["table", "dense", "dense_tanh_2", "dense_tanh_3", "dense_tanh"]
 
 
 def test_a_sequential_model_stays_one():
     model = keras.Sequential([keras.Input((6,)), L.Dense(4, "tanh", name="one"), L.Dense(3, "softmax", name="two")])
-    twin = split_layers(model).model
-    assert type(twin) is keras.Sequential
-    assert [layer.name for layer in twin.layers] == ["one", "one_tanh", "two", "two_softmax"]
+    split = split_layers(model).model
+    assert type(split) is keras.Sequential
+    assert [layer.name for layer in split.layers] == ["one", "one_tanh", "two", "two_softmax"]
 
 
 # Layers put between
 
 
 def test_inserted_layers_stand_behind_their_tensors(model):
-    """Every rounded tensor doubled, in the rebuilt model and in a run of the flat graph."""
+    """Every quantized tensor doubled, in the rebuilt model and in a run of the flat graph."""
     inputs = architectures.samples(model, 4)
     graph = Graph(model)
     doubled = {tensor.path for tensor in rounded_tensors(graph)}
@@ -142,10 +142,10 @@ def test_inserted_layers_stand_behind_their_tensors(model):
     rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0)] if id(tensor) in chosen else []).model
     values = dict(zip(graph.inputs, [2.0 * np.asarray(array) for array in keras.tree.flatten(inputs)], strict=True))
     for call in graph.calls:
-        made = call.run(values)
+        outputs = call.run(values)
         values |= {
             number: 2.0 * value if id(graph.symbols[number]) in chosen else value
-            for number, value in zip(call.outputs, made, strict=True)
+            for number, value in zip(call.outputs, outputs, strict=True)
         }
     assert doubled and type(rebuilt) is type(model)
     for number, output in zip(graph.outputs, keras.tree.flatten(rebuilt(inputs)), strict=True):

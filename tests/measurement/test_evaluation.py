@@ -16,35 +16,35 @@ def scores_as_they_are(num_classes: int) -> keras.Model:
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_accuracy_is_counted_over_all_samples(rng, batch_size):
     scores, labels = rng.normal(size=(100, 10)), rng.integers(0, 10, 100)
-    found = evaluate(scores_as_they_are(10), scores, labels, batch_size=batch_size)
+    evaluation = evaluate(scores_as_they_are(10), scores, labels, batch_size=batch_size)
     ranked = np.argsort(-scores, axis=1)
-    assert found.top1 == np.mean(ranked[:, 0] == labels)
-    assert found.top5 == np.mean((ranked[:, :5] == labels[:, None]).any(axis=1))
-    assert found.num_samples == 100
+    assert evaluation.top1 == np.mean(ranked[:, 0] == labels)
+    assert evaluation.top5 == np.mean((ranked[:, :5] == labels[:, None]).any(axis=1))
+    assert evaluation.num_samples == 100
 
 
 def test_of_equal_scores_the_first_class_is_higher():
     scores = np.zeros((8, 8))
-    found = evaluate(scores_as_they_are(8), scores, np.arange(8))
-    assert (found.top1, found.top5) == (1 / 8, 5 / 8)
-    assert found.top1 == np.mean(scores.argmax(axis=1) == np.arange(8))
+    evaluation = evaluate(scores_as_they_are(8), scores, np.arange(8))
+    assert (evaluation.top1, evaluation.top5) == (1 / 8, 5 / 8)
+    assert evaluation.top1 == np.mean(scores.argmax(axis=1) == np.arange(8))
 
 
 def test_nan_is_wrong():
     scores = np.eye(6)
     scores[2] = np.nan
     scores[3, 0] = np.nan
-    found = evaluate(scores_as_they_are(6), scores, np.arange(6))
-    assert (found.top1, found.top5, found.loss) == (4 / 6, 4 / 6, None)
+    evaluation = evaluate(scores_as_they_are(6), scores, np.arange(6))
+    assert (evaluation.top1, evaluation.top5, evaluation.loss) == (4 / 6, 4 / 6, None)
 
 
 def test_loss_is_keras_cross_entropy_of_probabilities(rng):
     logits, labels = rng.normal(size=(50, 4)), rng.integers(0, 4, 50)
     model = keras.Sequential([keras.Input((4,)), L.Softmax()])
-    found = evaluate(model, logits, labels, batch_size=16)
+    evaluation = evaluate(model, logits, labels, batch_size=16)
     expected = keras.losses.SparseCategoricalCrossentropy()(labels, model(logits))
-    assert found.loss == pytest.approx(float(expected), rel=1e-5)
-    assert found.top5 is None
+    assert evaluation.loss == pytest.approx(float(expected), rel=1e-5)
+    assert evaluation.top5 is None
     assert evaluate(scores_as_they_are(4), logits, labels).loss is None
 
 
@@ -91,8 +91,8 @@ def test_integers_in_bytes_are_inputs_too():
 
 
 def test_it_reads_as_a_line(rng):
-    found = evaluate(scores_as_they_are(6), np.eye(6), np.arange(6))
-    assert str(found) == "top-1 100.00%, top-5 100.00%, loss 0.0000 on 6 samples"
+    evaluation = evaluate(scores_as_they_are(6), np.eye(6), np.arange(6))
+    assert str(evaluation) == "top-1 100.00%, top-5 100.00%, loss 0.0000 on 6 samples"
     assert str(evaluate(scores_as_they_are(2), -np.eye(2), np.arange(2))) == "top-1 0.00% on 2 samples"
 
 
@@ -143,10 +143,10 @@ def test_several_outputs_need_the_metrics_that_the_model_was_compiled_with(rng):
         evaluate(model, X, labels, task="compiled")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", [loss, "mse"], metrics=[["accuracy"], ["mae"]])
-    found = evaluate(model, X, labels, task="compiled")
+    evaluation = evaluate(model, X, labels, task="compiled")
     expected = model.evaluate(X, labels, verbose=0, return_dict=True)
-    assert found.task == "compiled" and found.num_samples == 6
-    assert found.metrics == pytest.approx(expected) and list(found.metrics)[-1].endswith("loss")
+    assert evaluation.task == "compiled" and evaluation.num_samples == 6
+    assert evaluation.metrics == pytest.approx(expected) and list(evaluation.metrics)[-1].endswith("loss")
 
 
 def as_they_are(*shape):
@@ -157,14 +157,16 @@ def as_they_are(*shape):
 @pytest.mark.parametrize("shape", [(20,), (20, 1)])
 def test_one_probability_is_a_binary_classifier(rng, shape, batch_size):
     outputs, labels = rng.uniform(size=(20, 1)), rng.integers(0, 2, shape)
-    found = evaluate(as_they_are(1), outputs, labels, batch_size=batch_size)
-    assert found.task == "binary" and found.top1 == found.score == np.mean((outputs > 0.5).ravel() == labels.ravel())
+    evaluation = evaluate(as_they_are(1), outputs, labels, batch_size=batch_size)
+    assert evaluation.task == "binary" and evaluation.top1 == evaluation.score == np.mean(
+        (outputs > 0.5).ravel() == labels.ravel()
+    )
     expected = keras.losses.BinaryCrossentropy()(labels.reshape(20, 1).astype("float32"), outputs.astype("float32"))
-    assert found.loss == pytest.approx(float(expected), rel=1e-5)
-    assert str(found).startswith("accuracy ") and "loss" in str(found)
+    assert evaluation.loss == pytest.approx(float(expected), rel=1e-5)
+    assert str(evaluation).startswith("accuracy ") and "loss" in str(evaluation)
     masks = rng.uniform(size=(5, 4, 4, 1))
-    found = evaluate(as_they_are(4, 4, 1), masks, (masks > 0.5)[..., 0], batch_size=batch_size)
-    assert (found.task, found.top1) == ("binary", 1.0)
+    evaluation = evaluate(as_they_are(4, 4, 1), masks, (masks > 0.5)[..., 0], batch_size=batch_size)
+    assert (evaluation.task, evaluation.top1) == ("binary", 1.0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -172,18 +174,18 @@ def test_one_probability_is_a_binary_classifier(rng, shape, batch_size):
 def test_numbers_are_a_regression(rng, shape, batch_size):
     labels = rng.normal(2.0, 3.0, (30, *shape))
     outputs = labels + rng.normal(size=labels.shape)
-    found = evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=batch_size)
-    assert found.task == "regression"
+    evaluation = evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=batch_size)
+    assert evaluation.task == "regression"
     error = outputs.astype("float32") - labels
     expected = {"R2": 1 - np.mean(error**2) / np.mean((labels - labels.mean(axis=0)) ** 2)}
     expected |= {"MSE": np.mean(error**2), "MAE": np.mean(np.abs(error))}
-    assert found.metrics == pytest.approx(expected)
-    assert found == evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=7)
+    assert evaluation.metrics == pytest.approx(expected)
+    assert evaluation == evaluate(as_they_are(*shape), outputs.astype("float32"), labels, batch_size=7)
     with pytest.raises(AttributeError, match="regression has no top-1, but R2, MSE, MAE"):
-        _ = found.top1
+        _ = evaluation.top1
 
 
-def test_zeros_and_ones_beside_outputs_that_are_no_probabilities_are_a_regression(rng):
+def test_zeros_and_ones_with_outputs_that_are_no_probabilities_are_a_regression(rng):
     outputs, labels = rng.normal(size=(20, 1)), rng.integers(0, 2, 20)
     assert evaluate(as_they_are(1), outputs, labels).task == "regression"
     assert evaluate(as_they_are(1), outputs, labels, task="binary").task == "binary"
@@ -195,18 +197,18 @@ def test_zeros_and_ones_beside_outputs_that_are_no_probabilities_are_a_regressio
 @pytest.mark.parametrize("form", ["integers", "a column", "one-hot"])
 def test_scores_of_pixels_are_a_segmentation(rng, form, batch_size):
     scores, labels = rng.normal(size=(6, 5, 4, 3)).astype("float32"), rng.integers(0, 2, (6, 5, 4))  # class 2 is absent
-    given = {"integers": labels, "a column": labels[..., None], "one-hot": np.eye(3)[labels]}[form]
+    y = {"integers": labels, "a column": labels[..., None], "one-hot": np.eye(3)[labels]}[form]
     model = keras.Sequential([keras.Input((5, 4, 3)), L.Softmax()])
-    found = evaluate(model, scores, given, batch_size=batch_size)
+    evaluation = evaluate(model, scores, y, batch_size=batch_size)
     classes = scores.argmax(axis=-1)
     iou = keras.metrics.MeanIoU(3)
     iou.update_state(labels, classes)
-    assert found.task == "segmentation" and found.num_samples == 6
-    assert found.metrics["pixel accuracy"] == np.mean(classes == labels)
-    assert found.metrics["mean IoU"] == pytest.approx(float(iou.result()))
+    assert evaluation.task == "segmentation" and evaluation.num_samples == 6
+    assert evaluation.metrics["pixel accuracy"] == np.mean(classes == labels)
+    assert evaluation.metrics["mean IoU"] == pytest.approx(float(iou.result()))
     expected = keras.losses.SparseCategoricalCrossentropy()(labels, model(scores))
-    assert found.loss == pytest.approx(float(expected), rel=1e-5)
-    assert found == evaluate(model, scores, given, batch_size=2)
+    assert evaluation.loss == pytest.approx(float(expected), rel=1e-5)
+    assert evaluation == evaluate(model, scores, y, batch_size=2)
 
 
 @pytest.mark.parametrize(
@@ -235,5 +237,5 @@ def test_other_bad_arguments():
 def test_the_accuracy_of_a_network_of_others(data_file):
     model = keras.saving.load_model(data_file("models/mlperf_ic_resnet8.h5"), compile=False)
     with np.load(data_file("cifar10.npz")) as arrays:
-        found = evaluate(model, arrays["x_test"], arrays["y_test"])
-    assert found.top1 == 0.8719
+        evaluation = evaluate(model, arrays["x_test"], arrays["y_test"])
+    assert evaluation.top1 == 0.8719

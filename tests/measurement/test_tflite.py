@@ -45,10 +45,10 @@ def files(model, samples, tmp_path_factory):
 @pytest.mark.parametrize("name", ["float", "one"])
 def test_accuracy_is_that_of_the_keras_model(model, samples, files, name):
     x, y = samples
-    ours = kc.evaluate_tflite(files / f"{name}.tflite", x, y, batch_size=32)
-    theirs = kc.evaluate(model, x, y)
-    assert (ours.top1, ours.top5, ours.num_samples) == (theirs.top1, theirs.top5, theirs.num_samples)
-    assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+    in_file = kc.evaluate_tflite(files / f"{name}.tflite", x, y, batch_size=32)
+    expected = kc.evaluate(model, x, y)
+    assert (in_file.top1, in_file.top5, in_file.num_samples) == (expected.top1, expected.top5, expected.num_samples)
+    assert in_file.loss == pytest.approx(expected.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_a_file_of_another_kind(tmp_path):
         kc.evaluate_tflite(tmp_path / "net.tflite", np.zeros((1, 2)), [0])
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_that_is_cut_short(files, tmp_path, share):
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9, 0.99])
+def test_a_file_that_is_cut_short(files, tmp_path, fraction):
     content = (files / "codes.tflite").read_bytes()
-    (tmp_path / "net.tflite").write_bytes(content[: int(share * len(content))])
+    (tmp_path / "net.tflite").write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(kc.InputError, match=r"is damaged|refuses"):
         kc.evaluate_tflite(tmp_path / "net.tflite", np.zeros((1, 6, 6, 2), np.float32), [0])
 
@@ -136,7 +136,7 @@ def test_damaged_bytes_are_read_or_refused_in_one_line(files):
 @pytest.mark.parametrize(
     "x, y, message",
     [
-        (np.zeros((3, 6, 6, 1)), [0, 1, 2], r"wants inputs of shape \(-1, 6, 6, 2\). Received: \(3, 6, 6, 1\)"),
+        (np.zeros((3, 6, 6, 1)), [0, 1, 2], r"expects inputs of shape \(-1, 6, 6, 2\). Received: \(3, 6, 6, 1\)"),
         (np.zeros((3, 6, 6, 2)), [0, 1], "one label for each sample"),
         (np.zeros((3, 6, 6, 2)), [0, 1, 7], "Labels must lie in 0 to 6"),
         ([np.zeros((3, 6, 6, 2))] * 2, [0, 1, 2], "has 1 inputs. Received: 2 arrays"),

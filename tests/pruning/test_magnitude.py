@@ -44,8 +44,8 @@ def prune(model, data, **settings):
 def test_the_smallest_weights_are_zero_and_the_model_is_the_same_otherwise(model, data):
     before = [weight.numpy() for weight in model.weights]
     result = prune(model, data, validation=data)
-    for weight, wanted in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), wanted)
+    for weight, expected in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
     assert type(result.model) is type(model) and result.model.name == model.name
     assert list(layers_by_path(result.model)) == list(layers_by_path(model))
     assert result.model.output_names == model.output_names
@@ -88,8 +88,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path, epoch, 
         prune(model, data, **settings, checkpoint=folder, callbacks=[Kill(epoch, batch)])
     assert folder.exists()
     resumed = prune(model, data, **settings, checkpoint=folder)
-    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     assert not folder.exists()
 
 
@@ -98,8 +98,8 @@ def test_batches_of_a_pydataset_go_on_with_the_epoch(model, data, tmp_path):
     with pytest.raises(Killed):
         prune(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 3)])
     resumed = prune(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", validation=Mirrored(data))
-    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     plain = prune(model, data, epochs=3)
     assert not np.array_equal(plain.model.weights[0].numpy(), whole.model.weights[0].numpy())
 

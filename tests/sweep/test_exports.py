@@ -26,5 +26,5 @@ def test_the_table_names_two_kinds_of_operators_in_floating_point_and_counts_the
 def test_the_file_names_all_of_them(tmp_path):
     write_exports(ROWS, tmp_path / "exports.csv")
     with (tmp_path / "exports.csv").open(newline="") as file:
-        found = [row["floats"] for row in csv.DictReader(file)]
-    assert found == ["all", "0", "7 MUL, 7 ADD, 2 ELU, 1 SELU", ""]
+        floats = [row["floats"] for row in csv.DictReader(file)]
+    assert floats == ["all", "0", "7 MUL, 7 ADD, 2 ELU, 1 SELU", ""]

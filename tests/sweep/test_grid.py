@@ -12,15 +12,15 @@ def test_a_grid_is_the_product_of_its_lists_each_configuration_once():
         methods=["gpfq", "msq", "msq"], bits=[2, 4], levels=[3, 5], alphabets=["integer", "equispaced"],
         scalars=[1, 2.5], num_samples=[10, 20],
     )  # fmt: skip
-    found = [(c.method, c.bits, c.levels, c.alphabet, c.scalar, c.num_samples) for c in grid]
+    settings = [(c.method, c.bits, c.levels, c.alphabet, c.scalar, c.num_samples) for c in grid]
     widths = [(2, None), (4, None), (None, 3), (None, 5)]
-    wanted = [
+    expected = [
         (method, *width, alphabet, scalar, count)
         for method, width, alphabet, scalar, count in itertools.product(
             ["gpfq", "msq"], widths, ["integer", "equispaced"], [1.0, 2.5], [10, 20]
         )
     ]
-    assert sorted(map(str, found)) == sorted(map(str, wanted))
+    assert sorted(map(str, settings)) == sorted(map(str, expected))
     assert len(grid) == 64
 
 
@@ -38,8 +38,8 @@ def test_dense_scalars_are_paired_unless_they_are_given():
 
 def test_prices_are_swept_for_the_sparse_method_alone():
     grid = Grid(methods=["gpfq", "sparse_gpfq"], bits=[3], regularizer="l0", regularizations=[0.1, 0.3])
-    found = [(c.method, c.regularizer, c.regularization) for c in grid]
-    assert found == [("gpfq", None, None), ("sparse_gpfq", "l0", 0.1), ("sparse_gpfq", "l0", 0.3)]
+    settings = [(c.method, c.regularizer, c.regularization) for c in grid]
+    assert settings == [("gpfq", None, None), ("sparse_gpfq", "l0", 0.1), ("sparse_gpfq", "l0", 0.3)]
     assert str(list(grid)[1]) == "sparse_gpfq l0 0.1 integer 3 bits C 1 500 samples"
 
 

@@ -38,7 +38,7 @@ def names(paths):
 
 
 @pytest.mark.parametrize(
-    ("lists", "wanted"),
+    ("lists", "expected"),
     [
         ({}, ["layer_errors.png", "methods.png"]),
         ({"scalars": [1, 2]}, ["accuracy_by_scalar_integer.png", "layer_errors.png", "methods.png"]),
@@ -50,9 +50,9 @@ def names(paths):
         ),
     ],
 )
-def test_a_picture_is_made_where_the_grid_has_the_data(tmp_path, lists, wanted):
+def test_a_picture_is_made_where_the_grid_has_the_data(tmp_path, lists, expected):
     paths = sweep.draw(made_up_rows(**lists), tmp_path)
-    assert names(paths) == wanted
+    assert names(paths) == expected
     assert all(matplotlib.image.imread(path)[..., :3].std() > 0.05 for path in paths)
 
 
@@ -77,9 +77,9 @@ def test_one_line_for_each_method_and_one_panel_for_each_width(figures, tmp_path
         lines = {line.get_label(): line for line in axes.get_lines()}
         assert list(lines) == ["GPFQ, centred", "MSQ", "float"]
         assert set(lines["float"].get_ydata()) == {95.0}
-    wanted = [100 * row["top1"] for row in rows if row["method"] == "msq" and row["bits"] == 4]
+    expected = [100 * row["top1"] for row in rows if row["method"] == "msq" and row["bits"] == 4]
     line = next(line for line in panels[2].get_lines() if line.get_label() == "MSQ")
-    np.testing.assert_allclose(line.get_ydata(), wanted)
+    np.testing.assert_allclose(line.get_ydata(), expected)
     assert line.get_xdata().tolist() == [1, 2, 3]
 
 
@@ -124,8 +124,8 @@ def test_methods_are_compared_with_the_settings_of_the_best_gpfq():
     rows = made_up_rows(methods=["gpfq", "msq"], bits=[2, 4], scalars=[1, 2])
     for row in rows:
         row["selection_top1"] = 1.0 if (row["method"], row["bits"], row["scalar"]) == ("gpfq", 2, 2) else 0.5
-    found = [(row["method"], row["bits"], row["scalar"]) for row in reference_rows(rows)]
-    assert found == [("gpfq", 2, 2), ("msq", 2, 2)]
+    compared = [(row["method"], row["bits"], row["scalar"]) for row in reference_rows(rows)]
+    assert compared == [("gpfq", 2, 2), ("msq", 2, 2)]
 
 
 @pytest.mark.parametrize("fold", [False, True])

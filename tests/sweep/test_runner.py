@@ -124,8 +124,8 @@ def test_what_the_grid_shares_is_computed_once(whole):
 
 
 def test_the_rows_are_those_of_the_grid_in_its_order(whole):
-    wanted = [(configuration.num_samples, configuration.bits, configuration.method) for configuration in GRID]
-    assert [(row["samples"], row["bits"], row["method"]) for row in whole.rows] == wanted
+    expected = [(configuration.num_samples, configuration.bits, configuration.method) for configuration in GRID]
+    assert [(row["samples"], row["bits"], row["method"]) for row in whole.rows] == expected
     assert Records(whole.folder / "metrics" / "tiny.csv").rows == whole.rows
 
 
@@ -172,10 +172,12 @@ def test_a_killed_grid_goes_on_and_ends_with_the_same_rows(model, samples, whole
     assert counts["quantize"] == (died_after + 1) + (4 - died_after)
     assert lasting(resumed) == lasting(whole.rows)
     for row in whole.rows:
-        ours, theirs = (kc.load_result(folder / "models" / row["file"]) for folder in (whole.folder, tmp_path))
-        for path, kernel in ours.kernels.items():
-            np.testing.assert_array_equal(kernel.codes, theirs.kernels[path].codes)
-        for before, after in zip(ours.model.get_weights(), theirs.model.get_weights(), strict=True):
+        result, resumed_result = (
+            kc.load_result(folder / "models" / row["file"]) for folder in (whole.folder, tmp_path)
+        )
+        for path, kernel in result.kernels.items():
+            np.testing.assert_array_equal(kernel.codes, resumed_result.kernels[path].codes)
+        for before, after in zip(result.model.get_weights(), resumed_result.model.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
 
 

@@ -18,7 +18,7 @@ TECHNIQUES = {
 
 
 def network(normalized=False):
-    """With a normalization that is folded before training with rounding, if asked for."""
+    """With a normalization that is folded before quantization-aware training, if asked for."""
     front = [L.Reshape((4, 2, 1)), L.Conv2DTranspose(2, 2, name="conv"), L.BatchNormalization(), L.Flatten()]
     layers = [*(front if normalized else []), L.Dense(8, "relu"), L.Dense(3, "softmax", name="head")]
     return keras.Sequential([keras.Input((8,)), *layers])

@@ -57,8 +57,8 @@ def tensors_of(path):
 def test_kernels_lie_on_the_grid(model, data, bits):
     before = [weight.numpy() for weight in model.weights]
     result = train(model, data, bits=bits, validation=data)
-    for weight, wanted in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), wanted)
+    for weight, expected in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
     assert type(result.model) is type(model) and result.model.output_names == model.output_names
     assert set(result.kernels) == {"first", "inner/depthwise", "inner/pointwise", "hidden", "head"}
     largest = 2 ** (bits - 1) - 1
@@ -102,22 +102,22 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
     normalized = any(isinstance(each, L.BatchNormalization) for each in activations)
     assert len(result.model.layers) == 3 + len(activations) - normalized  # all others are there
     content, tensors = tensors_of(tmp_path / "qat.tflite")
-    for path, wanted in (
+    for path, expected in (
         ("conv", np.moveaxis(result.kernels["conv"].codes, 3, 0)),
         ("head", result.kernels["head"].codes.T),
     ):
-        found = [
+        matches = [
             flatbuffer.array_of(content, tensor)
             for tensor in tensors
-            if list(tensor.shape) == list(wanted.shape) and flatbuffer.TYPES[tensor.type] == f"INT{bits}"
+            if list(tensor.shape) == list(expected.shape) and flatbuffer.TYPES[tensor.type] == f"INT{bits}"
         ]
-        assert len(found) == 1
-        np.testing.assert_array_equal(found[0], wanted, err_msg=path)
-    ours, theirs = (
+        assert len(matches) == 1
+        np.testing.assert_array_equal(matches[0], expected, err_msg=path)
+    keras_top1, tflite_top1 = (
         kc.evaluate(result.model, *data).top1,
         kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1,
     )
-    assert abs(ours - theirs) <= 0.03  # activations are rounded in the file only
+    assert abs(keras_top1 - tflite_top1) <= 0.03  # activations are rounded in the file only
     assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
 
 
@@ -158,8 +158,8 @@ def test_ranges_suit_the_data_from_the_first_step_on(data, tmp_path, factor):
     model.get_layer("conv").kernel.assign(model.get_layer("conv").kernel / factor)
     slow = keras.optimizers.SGD(1e-9)
     result = train(model, (x, y), epochs=1, optimizer=slow, tflite=tmp_path / "qat.tflite")
-    wanted = result.model.predict(x, verbose=0)
-    assert kc.evaluate_tflite(tmp_path / "qat.tflite", x, wanted.argmax(axis=1)).top1 > 0.97
+    expected = result.model.predict(x, verbose=0)
+    assert kc.evaluate_tflite(tmp_path / "qat.tflite", x, expected.argmax(axis=1)).top1 > 0.97
     for weight, before in zip(result.model.weights[1::2], model.weights[1::2], strict=True):
         np.testing.assert_allclose(weight.numpy(), before.numpy(), atol=1e-6)  # biases: only ranges were set
 
@@ -201,8 +201,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
     with pytest.raises(Killed):
         train(model, data, bits=4, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
     resumed = train(model, data, bits=4, checkpoint=tmp_path / "state")
-    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     for path, kernel in whole.kernels.items():
         np.testing.assert_array_equal(resumed.kernels[path].codes, kernel.codes)
     assert not (tmp_path / "state").exists()
@@ -214,8 +214,8 @@ def test_a_killed_run_on_batches_that_change_with_the_epoch_goes_on_too(model, d
     with pytest.raises(Killed):
         train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
     resumed = train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state")
-    for ours, theirs in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
 
 
 def test_chosen_layers_only(model, data):

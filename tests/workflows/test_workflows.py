@@ -32,8 +32,8 @@ def test_pruning(data, tmp_path, capsys):
         recipe.evaluate_pruned_model(*data)
     recipe.train_pruned_model(*data)
     assert recipe.evaluate_pruned_model(*data) > 0.7
-    for ours, wanted in zip(recipe.model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(ours, wanted)
+    for weight, expected in zip(recipe.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
     for mask in recipe.pruned.masks.values():
         assert mask.mean() == pytest.approx(0.2, abs=0.01)
     printed = capsys.readouterr().out

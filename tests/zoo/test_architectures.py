@@ -113,7 +113,7 @@ def test_no_two_layers_start_alike():
         (("mlp", (8, 8, 1), 3), {"width_multiplier": 0.0}, "width_multiplier must be above 0"),
         (("mlp", (8, 8, 1), 3), {"width_multiplier": float("nan")}, "width_multiplier must be above 0"),
         (("mlp", (8, 8, 1), 3), {"dropout_scale": 1.5}, "dropout_scale must lie in 0 to 1"),
-        *[((name, (12,), 3), {}, f"'{name}' wants images .* Use architecture 'mlp'") for name in CONVOLUTIONAL],
+        *[((name, (12,), 3), {}, f"'{name}' expects images .* Use architecture 'mlp'") for name in CONVOLUTIONAL],
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments, options, message):

@@ -79,7 +79,7 @@ def test_a_shifted_image_is_a_crop_of_the_padded_one(rng):
     images = rng.random((50, 16, 8, 3), np.float32)
     shifted = augment_images(images, "shift", np.random.default_rng(0))
     padded = np.pad(images, ((0, 0), (2, 2), (1, 1), (0, 0)), mode="edge")
-    found = set()
+    shifts = set()
     for image, candidate in zip(shifted, padded, strict=True):
         places = [
             (row, column)
@@ -88,8 +88,8 @@ def test_a_shifted_image_is_a_crop_of_the_padded_one(rng):
             if np.array_equal(image, candidate[row : row + 16, column : column + 8])
         ]
         assert len(places) == 1
-        found.update(places)
-    assert len(found) > 10  # of the 15 shifts
+        shifts.update(places)
+    assert len(shifts) > 10  # of the 15 shifts
     assert shifted.dtype == np.float32
 
 
@@ -134,13 +134,13 @@ def test_a_trained_network_is_an_ordinary_file(table, tmp_path):
     np.testing.assert_allclose(figures["accuracy"], accuracy["test"], atol=1e-6)
 
 
-def test_a_loss_that_is_no_number_is_the_users_to_mend(table, tmp_path):
+def test_a_loss_that_is_no_number_is_the_users_to_fix(table, tmp_path):
     with pytest.raises(UserError, match=r"became NaN in epoch 1. Use a smaller --learning_rate"):
         train_mlp(table, tmp_path, learning_rate=1e38)
 
 
 def test_a_table_cannot_be_mirrored(table, tmp_path):
-    with pytest.raises(InputError, match="augment='flip_shift' wants images; 'line' is a table"):
+    with pytest.raises(InputError, match=r"augment='flip_shift' needs images\. Received: 'line', a table"):
         train_mlp(table, tmp_path, augment="flip_shift")
 
 

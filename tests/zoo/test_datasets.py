@@ -159,7 +159,7 @@ def write_npy(path: pathlib.Path, images: dict[str, np.ndarray]) -> None:
     [
         (
             write_without_a_key,
-            "lacks y_test. Wanted: x_train, y_train, x_test, y_test. Received: x_train, y_train, x_test",
+            "lacks y_test. Expected: x_train, y_train, x_test, y_test. Received: x_train, y_train, x_test",
         ),
         (write_objects, "cannot be read as an .npz file: Object arrays cannot be loaded"),
         (write_truncated, "is not an .npz file, or only a part of one"),

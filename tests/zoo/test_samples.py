@@ -54,7 +54,7 @@ def test_the_largest_value_is_found_where_the_type_does_not_tell(x_train, max_va
         ({"y_train": np.arange(5)}, "6 samples in x_train but 5 labels in y_train"),
         ({"y_train": np.eye(6)}, "one integer label .* argmax"),
         ({"y_train": np.linspace(0, 1, 6)}, "one integer label .* Received dtype float64"),
-        ({"y_train": np.array([0, 1, 2, 0, 1, -1])}, "out of range: wanted 0 and up, received -1"),
+        ({"y_train": np.array([0, 1, 2, 0, 1, -1])}, "out of range: expected 0 and up, received -1"),
         ({"y_test": np.array([0, 1, 3])}, "Class counts of here do not match: test labels go up to 3"),
         ({"y_train": np.array([1, 2, 3, 1, 2, 3])}, r"Received labels up to 3, without 0\."),
         ({"y_train": np.zeros(6, int), "y_test": np.zeros(3, int)}, "at least two classes"),
@@ -65,7 +65,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(changes, message):
         check_dataset("shapes", arrays(**changes), "here")
 
 
-def test_a_split_takes_the_same_share_of_each_class():
+def test_a_split_takes_the_same_fraction_of_each_class():
     y = np.repeat([0, 1, 2], [100, 50, 10])
     first, second = split_by_class(y, 0.2, seed=0)
     assert np.bincount(y[second]).tolist() == [20, 10, 2]

@@ -46,7 +46,7 @@ def test_labels_follow_their_rows(write):
 
 
 @pytest.mark.parametrize(
-    ("header", "asked", "found"),
+    ("header", "asked", "expected"),
     [
         (["a", "b", "c"], None, "c"),
         (["Target", "b", "c"], None, "Target"),
@@ -54,9 +54,9 @@ def test_labels_follow_their_rows(write):
         (["a", "label", "c"], "a", "a"),
     ],
 )
-def test_the_label_column_is_found(write, header, asked, found):
+def test_the_label_column_is_found(write, header, asked, expected):
     rows = [[str(index % 2)] * 3 for index in range(8)]
-    assert load_dataset(write(rows, header), label_column=asked).table.label_column == found
+    assert load_dataset(write(rows, header), label_column=asked).table.label_column == expected
 
 
 def test_numbers_as_classes_are_in_their_order(write):
@@ -96,7 +96,7 @@ def test_categories_are_those_of_the_training_rows(write):
         (
             [[str(i), "red", str(i)] for i in range(200)],
             HEADER,
-            "has 200 different values; wanted are classes, at most 100",
+            "has 200 different values. Expected: classes, at most 100",
         ),
         ([["1", f"c{i}", "ab"[i % 2]] for i in range(200)], HEADER, "Column 'color' of .* has 160 different texts"),
         ([["1", "red", "oak"]] * 4, HEADER, "at least two classes"),
