@@ -77,9 +77,9 @@ class Reblocked:
 
 def _once_each(columns: list[tuple[Any, ...]], change: Callable[[tuple[Any, ...]], Any]) -> list[Any]:
     """What `change` makes of each column; of equal columns the same object, of columns of None None."""
-    made: dict[tuple[int, ...], Any] = {}
+    results: dict[tuple[int, ...], Any] = {}
     for column in columns:
         key = tuple(map(id, column))
-        if key not in made:
-            made[key] = None if column[0] is None else change(column)
-    return [made[tuple(map(id, column))] for column in columns]
+        if key not in results:
+            results[key] = None if column[0] is None else change(column)
+    return [results[tuple(map(id, column))] for column in columns]

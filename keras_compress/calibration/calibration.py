@@ -167,8 +167,8 @@ def calibrating(
     if isinstance(data, Calibration):
         if data.model is not model:
             raise InputError(
-                f"The Calibration was made for model {data.model.name!r}, and another one ({model.name!r}) is to be "
-                "calibrated. Make a Calibration with the very model that is passed."
+                f"The Calibration was made for model {data.model.name!r}. Received: another model ({model.name!r}). "
+                "Make a Calibration with the very model that is passed."
             )
         data.check_open()
         try:

@@ -2,7 +2,7 @@
 
 At stride 1, the block of X~^T X between two taps d and e of a kernel depends, but for the image's border, only on
 their distance D = e - d: it is S[D] = sum_u x~[u]^T x[u + D]. All S[D] together are one filter gradient. The pixels
-that tap d never reads lie in border rows and columns; their share is measured apart and taken away, so that the result
+that tap d never reads lie in border rows and columns; their part is measured apart and taken away, so that the result
 is exact. Everything is a sum over images, so only these sums are kept, and the matrix is put together once, at the end.
 
 For other strides, each tap's strided window gives one filter gradient with all taps: exact without border terms.

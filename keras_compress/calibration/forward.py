@@ -43,7 +43,7 @@ def visit_tensors(
 
 
 class Stages:
-    """A network whose layers change on the way: a call runs once, when all changes that its inputs hang on are made.
+    """A network whose layers change on the way: a call runs once, when all changes that its inputs depend on are made.
 
     Between two stages the store keeps the tensors that a later call reads.
 
@@ -69,8 +69,8 @@ class Stages:
         self._to_come.difference_update(calls)
         self._to_show.difference_update(tensors)
         later = {tensor for index in self._to_come for tensor in graph.calls[index].inputs} | self._to_show
-        made = {tensor for index in calls for tensor in graph.calls[index].outputs}
-        new = sorted(made & later)
+        outputs = {tensor for index in calls for tensor in graph.calls[index].outputs}
+        new = sorted(outputs & later)
         read = sorted({tensor for index in calls for tensor in graph.calls[index].inputs}.union(tensors) & keys.keys())
         shown = sorted(tensors)
         step = _traced(graph, read, new + shown, [self.store.spec(keys[tensor]) for tensor in read])
@@ -100,15 +100,15 @@ def _num_chunks(calibration: Calibration) -> int:
     return calibration.store.num_chunks
 
 
-def _traced(graph: Graph, given: Iterable[int], wanted: Iterable[int], specs: list[tf.TensorSpec]) -> Any:
+def _traced(graph: Graph, sources: Iterable[int], targets: Iterable[int], specs: list[tf.TensorSpec]) -> Any:
     """A traced function from the values of some tensors, of these types, to those of others."""
-    given, wanted = list(given), list(wanted)
-    calls = graph.needed(wanted, given)
+    sources, targets = list(sources), list(targets)
+    calls = graph.needed(targets, sources)
 
     def step(values: list[Any]) -> list[Any]:
-        known = dict(zip(given, values, strict=True))
+        known = dict(zip(sources, values, strict=True))
         execute(graph, calls, known)
-        return [known[tensor] for tensor in wanted]
+        return [known[tensor] for tensor in targets]
 
     # a call of the function itself, not of the concrete one, would warn of many functions that are alike
     return tf.function(step, input_signature=[specs], autograph=False).get_concrete_function()

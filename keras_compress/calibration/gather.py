@@ -59,7 +59,7 @@ class Gatherer:
         view: the layer.
         gram: whether to sum Gram matrices; else moments alone.
         same: whether both networks give the layer the same inputs.
-        fraction: share of the patches to use, drawn anew for each block without replacement.
+        fraction: of the patches to use, drawn anew for each block without replacement.
         seed: of the draw, together with `name`.
         name: the layer's path.
         method: "correlation", "taps" or "patches"; None chooses the fastest for a convolution.
@@ -97,7 +97,7 @@ class Gatherer:
         Args:
             compressed: inputs in the compressed network.
             analog: inputs in the analog network.
-            mismatch: E, of the shape of the layer's outputs, which the outputs are to have beside XW; None for nothing.
+            mismatch: E, of the shape of the layer's outputs: what they are to have besides XW; None for nothing.
             call: number of the layer's call that has these inputs.
         """
         analog = tf.cast(analog, tf.float32)
@@ -356,7 +356,7 @@ class StoredSamples:
 
 
 def _channels(images: Any, group: int, groups: int) -> Any:
-    """One group's share of the channels."""
+    """The channels of one group."""
     if groups == 1:
         return images
     size = images.shape[-1] // groups

@@ -1,4 +1,4 @@
-"""Alphabets of the tensors that a full-integer network rounds, chosen from the values that they take in the data."""
+"""Alphabets of the quantized tensors of a full-integer network, chosen from the values that they take in the data."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +26,15 @@ LIMITED = 8  # bits of activations whose scales runtimes limit
 
 @dataclasses.dataclass
 class Activation:
-    """A tensor that is to be rounded.
+    """A tensor that is to be quantized.
 
     Attributes:
         tensor: which one.
         bits: of its codes.
-        alphabet: its letters, once they are known.
-        layer: what rounds it.
+        alphabet: of its values, once it is known.
+        layer: what quantizes it.
         squares: sums of squares: of what rounding takes, of the values.
-        clipped, count: how many values lie beyond the letters, of how many.
+        clipped, count: how many values lie beyond the alphabet, of how many.
     """
 
     tensor: RoundedTensor
@@ -78,8 +78,8 @@ def choose_alphabets(
         lows, highs = samples.min(axis=1), samples.max(axis=1)
         if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
             raise InputError(
-                f"What layer {graph.calls[graph.producer[number]].path!r} makes is not finite for some calibration "
-                "samples. Look at the weights of this layer and of those before it."
+                f"The outputs of layer {graph.calls[graph.producer[number]].path!r} must be finite. Received: NaN or "
+                "Inf for some calibration samples. Look at the weights of this layer and of those before it."
             )
         extremes[number].add(lows, highs)
         if ranges == "mse":
@@ -149,7 +149,7 @@ class _Channels:
 def rounded_network(
     network: keras.Model, graph: Graph, chosen: Sequence[Activation], weight_scales: Mapping[str, np.ndarray]
 ) -> keras.Model:
-    """A copy of a network that rounds each chosen tensor, whose alphabet is known.
+    """A copy of a network that quantizes each chosen tensor, whose alphabet is known.
 
     Scales that runtimes would refuse are raised: nothing is lost but steps that are less than 1/255 of those before.
 
@@ -190,8 +190,8 @@ def _raise_scales(rounding: Mapping[str, Activation], bounds: Sequence[Limit]) -
             break
     else:
         raise InputError(
-            f"What layer {beyond[-1].path!r} reads and what it makes have one range, since they are joined, and its "
-            "weights are so large that no step of 8 bits is right for both. Look at the largest of these weights, or "
+            f"The inputs and outputs of layer {beyond[-1].path!r} are in a group with one scale, and its weights are "
+            "so large that no step of 8 bits is right for both. Look at the largest of these weights, or "
             f"leave {beyond[-1].path!r} in floating point (layers=)."
         )
     raised = {group for group, scale in scales.items() if scale > before[group]}
@@ -219,7 +219,7 @@ def _with_layers(network: keras.Model, chosen: Sequence[Activation]) -> keras.Mo
 
 
 def _add_layers(graph: Graph, chosen: Sequence[Activation]) -> None:
-    """Gives each tensor the layer that rounds it to its alphabet."""
+    """Gives each tensor the layer that quantizes it to its alphabet."""
     names = Names(graph)
     for each in chosen:
         alphabet = each.alphabet

@@ -197,7 +197,7 @@ def _remove_leftovers(work_dir: pathlib.Path) -> None:
     """Removes folders of stores whose process is gone: it no longer holds the lock.
 
     `work_dir` may be a place that all users share. So only what is surely a store's goes: a folder of this user, named
-    by `mkdtemp`, whose lock is a regular file with our mark; and of it only the files that a store makes.
+    by `mkdtemp`, whose lock is a regular file with a store's mark; and of it only the files that a store makes.
     """
     for folder in work_dir.glob(PREFIX + "*"):
         if not FOLDER.fullmatch(folder.name):
@@ -213,7 +213,7 @@ def _remove_leftovers(work_dir: pathlib.Path) -> None:
 
 
 def _is_left(folder: int) -> bool:
-    """Whether an open folder has a lock of ours that nobody holds; it is not waited for, nor followed elsewhere."""
+    """Whether an open folder has a store's lock that nobody holds; it is not waited for, nor followed elsewhere."""
     lock = os.open(LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(lock).st_mode) or os.read(lock, len(MARK) + 1) != MARK:

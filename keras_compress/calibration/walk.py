@@ -66,7 +66,7 @@ class Walk:
         assert self.store.num_chunks is not None, "the calibration is open"
         self.num_chunks = self.store.num_chunks
         self._error_stride = max(1, calibration.num_samples // ERROR_SAMPLES)
-        self._looks: dict[tuple[Graph, int, str], Any] = {}  # functions that show what an inner layer is called on
+        self._observers: dict[tuple[Graph, int, str], Any] = {}  # functions that show what an inner layer is called on
         paths = list(paths)
         linear = [self.analog.calls[index] for path in paths for index in self.analog.linear_calls(path)]
         self._to_come = {path: {*self.inputs(path), *(skip_inputs or {}).get(path, ())} for path in paths}
@@ -81,7 +81,7 @@ class Walk:
         return [self.analog.calls[index].inputs[0] for index in self.analog.linear_calls(path)]
 
     def is_inner(self, path: str) -> bool:
-        """Whether a kernel is read within the call of another layer, so that its inputs are seen by looking on."""
+        """Whether a kernel is read within the call of another layer, so that its inputs must be observed."""
         return not self.analog.linear_calls(path)
 
     def same_inputs(self, path: str) -> bool:
@@ -102,7 +102,7 @@ class Walk:
     def advance(self, path: str, visit: Visit, *, keep_inputs: bool = False, skip_inputs: tuple[int, ...] = ()) -> None:
         """Moves both networks to the first call of a layer, and shows the inputs of all of its calls.
 
-        A later call that hangs on this layer's output, or on layers in between, is shown as these layers are now.
+        A later call that depends on this layer's output, or on layers in between, is shown as these layers are now.
 
         Args:
             visit: called for each block with the inputs in the analog and in the compressed network, as tensors; the
@@ -113,21 +113,21 @@ class Walk:
         sources = [*self.inputs(path), *skip_inputs]
         boundary = self.analog.holders(path)[0]
         self._to_come.pop(path, None)
-        shown = self._looking_on(path, sources, visit) if self.is_inner(path) else visit
+        shown = self._observing(path, sources, visit) if self.is_inner(path) else visit
         self._run(self._stage(boundary, sources, self.inputs(path) if keep_inputs else []), shown)
 
-    def _looking_on(self, path: str, sources: list[int], visit: Visit) -> Visit:
+    def _observing(self, path: str, sources: list[int], visit: Visit) -> Visit:
         """A visitor of an outer layer's inputs that passes on those of an inner one."""
         same = self.same_inputs(path)
 
         def outer(analog: list[Any], compressed: list[Any]) -> None:
-            ours = self._inner_inputs(self.analog, path, dict(zip(sources, analog, strict=True)))
-            theirs = (
-                ours
+            analog_inputs = self._inner_inputs(self.analog, path, dict(zip(sources, analog, strict=True)))
+            compressed_inputs = (
+                analog_inputs
                 if same
                 else self._inner_inputs(self.compressed_graph, path, dict(zip(sources, compressed, strict=True)))
             )
-            visit(ours, theirs)
+            visit(analog_inputs, compressed_inputs)
 
         return outer
 
@@ -136,9 +136,9 @@ class Walk:
         for index in graph.holders(path):
             call = graph.calls[index]
             key = (graph, index, path)
-            if key not in self._looks:
-                self._looks[key] = _look(call, graph.views[path].layer, graph)
-            inputs += self._looks[key](*(values[tensor] for tensor in call.inputs))
+            if key not in self._observers:
+                self._observers[key] = _observer(call, graph.views[path].layer, graph)
+            inputs += self._observers[key](*(values[tensor] for tensor in call.inputs))
         return inputs
 
     def finish(self) -> None:
@@ -201,12 +201,12 @@ class Walk:
             call.outputs[0] if call.outputs[0] in stored_analog else call.inputs[0]
             for call in (graph.calls[index] for index in linear)
         }
-        compressed_wanted = compressed_live | differing.intersection(sources) | products
+        compressed_targets = compressed_live | differing.intersection(sources) | products
         same = set(range(len(graph.shapes))) - differing
-        compressed_calls = self.compressed_graph.needed(compressed_wanted, stored_compressed | same)
+        compressed_calls = self.compressed_graph.needed(compressed_targets, stored_compressed | same)
         read_by_compressed = {tensor for index in compressed_calls for tensor in graph.calls[index].inputs}
-        analog_wanted = analog_live | set(sources) | references | (read_by_compressed - differing)
-        analog_calls = graph.needed(analog_wanted, stored_analog)
+        analog_targets = analog_live | set(sources) | references | (read_by_compressed - differing)
+        analog_calls = graph.needed(analog_targets, stored_analog)
         read_by_analog = {tensor for index in analog_calls for tensor in graph.calls[index].inputs}
         shown = set(sources) | products | references
         return _Stage(
@@ -248,7 +248,7 @@ class Walk:
                     if visit is not None:
                         analog, compressed = shown[: len(stage.sources)], shown[len(stage.sources) :]
                         pairs = zip(analog, compressed, differ, strict=True)
-                        visit(analog, [theirs if differs else ours for ours, theirs, differs in pairs])
+                        visit(analog, [copy if differs else original for original, copy, differs in pairs])
                 del read
                 for key, part in zip(keys, parts, strict=True):
                     value = part[0] if len(part) == 1 else tf.concat(part, axis=0)
@@ -312,16 +312,16 @@ class Walk:
         return 2 * tf.nn.l2_loss(error), 2 * tf.nn.l2_loss(output)
 
 
-def _look(call: Call, layer: Any, graph: Graph) -> Any:
+def _observer(call: Call, layer: Any, graph: Graph) -> Any:
     """A traced function of a call's inputs that gives what `layer` is called on meanwhile."""
 
-    def look(*values: Any) -> list[Any]:
+    def observe(*values: Any) -> list[Any]:
         with noted_inputs([layer]) as noted:
             call.run(dict(zip(call.inputs, values, strict=True)))
         return [value for _, value in noted]
 
     specs = [tf.TensorSpec(graph.shapes[tensor], graph.dtypes[tensor]) for tensor in call.inputs]
-    return tf.function(look, input_signature=specs, autograph=False).get_concrete_function()
+    return tf.function(observe, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def execute(graph: Graph, calls: Iterable[int], values: dict[int, Any]) -> None:

@@ -67,8 +67,8 @@ class _Relaxed:
     def least_error(self, budget: np.ndarray) -> np.ndarray:
         """For each budget; infinite where the cheapest widths exceed it."""
         left = budget - self._first_cost
-        found = self._first_error - np.interp(left, self._costs, self._gains)
-        return np.where(left >= 0, found, np.inf)
+        errors = self._first_error - np.interp(left, self._costs, self._gains)
+        return np.where(left >= 0, errors, np.inf)
 
 
 def _hull(errors: np.ndarray, costs: np.ndarray) -> tuple[float, list[tuple[float, float, int]]]:

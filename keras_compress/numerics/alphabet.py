@@ -12,18 +12,18 @@ from keras_compress.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """Letters `scale * level`, for each integer `level` in `levels`, with a scale for each channel or one in all.
+    """Values `scale * level`, for each integer `level` in `levels`, with a scale for each channel or one in all.
 
     Levels are evenly spaced, so rounding is arithmetic and not a search: in steps, a step being the distance of
-    neighbours, a letter is `k + shift` with an integer index `k`. A value halfway between two letters goes to the even
+    neighbours, a value is `k + shift` with an integer index `k`. A number halfway between two values goes to the even
     index, as `np.rint` does (docs/notation.md).
 
     Attributes:
         levels: (num_levels,) integers, strictly increasing, evenly spaced.
         scale: (..., n_out) or (1,) float32, positive; with `group_size` one row for each group: (num_groups, n_out).
             Leading axes are those of a batch of matrices.
-        zero_point: integers like `scale`: letters are `scale * (level - zero_point)`; levels must be 1 apart.
-        gap: float32 like `scale`: letters are `scale * level + sign(level) * gap`, so that a wider gap lies around zero
+        zero_point: integers like `scale`: values are `scale * (level - zero_point)`; levels must be 1 apart.
+        gap: float32 like `scale`: values are `scale * level + sign(level) * gap`, so that a wider gap lies around zero
             (the alphabet of hard thresholding); levels must be 1 apart and symmetric.
         group_size: features that share a row of `scale`; the last group may be smaller. None: all of them.
     """
@@ -81,7 +81,7 @@ class Alphabet:
 
     @property
     def radius(self) -> np.ndarray:
-        """Like `scale`: the largest absolute value of a letter."""
+        """Like `scale`: the largest absolute value of the alphabet."""
         if self.zero_point is not None:
             return self.scale * np.maximum(self.levels[-1] - self.zero_point, self.zero_point - self.levels[0])
         radius = self.scale * np.abs(self.levels).max()
@@ -116,13 +116,13 @@ class Alphabet:
         return self._changed(lambda values: values[..., index])
 
     def scaled(self, factor: np.ndarray | float) -> "Alphabet":
-        """Letters times a positive factor, of the shape of `scale` or one that broadcasts to it."""
+        """Values times a positive factor, of the shape of `scale` or one that broadcasts to it."""
         scale = np.maximum(self.scale * np.asarray(factor), np.finfo(np.float32).tiny)
         gap = None if self.gap is None else (self.gap * np.asarray(factor)).astype(np.float32)
         return dataclasses.replace(self, scale=scale.astype(np.float32), gap=gap)
 
     def side_by_side(self, factors: tuple[float, ...]) -> "Alphabet":
-        """Several copies of all channels, one with the letters times each factor."""
+        """Several copies of all channels, one with the values times each factor."""
         return Alphabet.joined([self.scaled(factor) for factor in factors])
 
     def shaped(self, shape: tuple[int, ...]) -> "Alphabet":
@@ -152,17 +152,17 @@ class Alphabet:
         """`unit` along the features: (..., 1, n_out); of one group, where there are groups."""
         return self.unit[..., None, :]
 
-    def codes_of(self, letters: np.ndarray) -> np.ndarray:
-        """Levels, as integers, of (..., N, n_out) letters in steps; of one group's, where there are groups."""
+    def codes_of(self, values: np.ndarray) -> np.ndarray:
+        """Levels, as integers, of (..., N, n_out) values in steps; of one group's, where there are groups."""
         if self.widening is not None:
-            letters = letters - np.sign(letters) * self.widening[..., None, :]
-        levels = np.rint(self.step * letters)
+            values = values - np.sign(values) * self.widening[..., None, :]
+        levels = np.rint(self.step * values)
         if self.zero_point is not None:
             levels += self.zero_point[..., None, :]
         return levels.astype(code_type(self.levels))
 
-    def letters(self, codes: np.ndarray) -> np.ndarray:
-        """Letters in steps, float64, of codes (..., N, n_out); of one group's, where there are groups."""
+    def values_of(self, codes: np.ndarray) -> np.ndarray:
+        """Values in steps, float64, of codes (..., N, n_out); of one group's, where there are groups."""
         levels = codes.astype(np.float64)
         if self.zero_point is not None:
             levels -= self.zero_point[..., None, :]
@@ -170,9 +170,9 @@ class Alphabet:
         return levels if self.widening is None else levels + np.sign(levels) * self.widening[..., None, :]
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """MSQ: the code of the letter nearest to each of `values` (..., N, n_out).
+        """MSQ: for each of `values` (..., N, n_out), the code of the nearest value of the alphabet.
 
-        Of letters with a gap, hard thresholding: zero up to the first letter beside it, then the nearest one.
+        With a gap, hard thresholding: zero up to the first value next to it, then the nearest one.
         """
         if self.group_size is not None:
             blocks = self.blocks(0, len(values), self.group_size)
@@ -199,11 +199,11 @@ class Alphabet:
 
 
 def beyond_gap(steps: np.ndarray, widening: np.ndarray, largest: Any) -> np.ndarray:
-    """Hard thresholding of numbers of steps: 0 up to the first letter beside zero, then the nearest letter.
+    """Hard thresholding of numbers of steps: 0 up to the first value next to zero, then the nearest value.
 
     Args:
         steps: (..., n_out).
-        widening: what letters beside zero have beyond their level; broadcasts to `steps`.
+        widening: what values other than zero have beyond their level; broadcasts to `steps`.
         largest: level.
     """
     magnitude = np.abs(steps)

@@ -1,13 +1,13 @@
 """Beacon: codes by direction alone, and the scale in closed form (arXiv 2508.20293).
 
 Each channel maximises the cosine of X w and X~ q over unscaled levels q; the best scale is then <Xw, X~q> / ||X~q||^2.
-Everything follows from h = H w and G: with one letter free, the cosine is
+Everything follows from h = H w and G: with one level free, the cosine is
 
     (a + h_t p) / sqrt(d + 2 b p + G_tt p^2),   a = h^T q - h_t q_t,  b = (G q)_t - G_tt q_t,  d = q^T G q without q_t,
 
 which rises up to p = (h_t d - a b) / (a G_tt - h_t b) and falls beyond: one of its neighbours or an end is best.
 
-The paper builds its start letter by letter, and the first letter has cosine 1 whatever it is: chance decides, and 3 and
+The paper builds its start level by level, and the first level has cosine 1 whatever it is: chance decides, and 3 and
 4 bits suffer. Here descent starts from memoryless codes at several radii, and each channel keeps its best.
 """
 
@@ -53,8 +53,8 @@ def beacon(
     if allowed is not None:
         codes = np.where(allowed, codes, alphabets[0].zero_code)
     target = np.tile(statistics.target(matrix), len(starts))  # H w
-    found, cosines = _ascend(codes, target, statistics.gram, alphabets[0], sweeps, allowed, block_size)
-    chosen = np.take_along_axis(found, best_copy(-cosines, len(starts))[..., None, :], axis=-1)
+    candidates, cosines = _ascend(codes, target, statistics.gram, alphabets[0], sweeps, allowed, block_size)
+    chosen = np.take_along_axis(candidates, best_copy(-cosines, len(starts))[..., None, :], axis=-1)
     objective = GramObjective(matrix, statistics).place(alphabets[0].decode(chosen).astype(np.float64))
     return chosen, fit_scale(objective, alphabets[0], chosen)
 
@@ -126,7 +126,7 @@ def _best_level(
     vertex = (slope * d - a * b) / np.where(curvature != 0, curvature, 1.0)
     below = first + step * np.floor((np.clip(vertex, first, last) - first) / step)
     best, highest = old, _height(a, slope, b, d, norm, old)
-    # rounding must not move a letter to and fro; where all levels are zero so far, any other one is better
+    # rounding must not move a level to and fro; where all levels are zero so far, any other one is better
     highest = highest + 1e-12 * np.abs(np.where(np.isfinite(highest), highest, 0.0))
     for candidate in (below, np.minimum(below + step, last), np.full_like(old, first), np.full_like(old, last)):
         height = _height(a, slope, b, d, norm, candidate)

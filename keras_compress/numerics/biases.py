@@ -40,13 +40,13 @@ def fit_biases(
         input_scale: one step of the inputs.
         largest: steps that a bias may have.
     """
-    given = np.asarray(scale, np.float32)
-    usable = given >= np.finfo(np.float32).tiny
+    old = np.asarray(scale, np.float32)
+    usable = old >= np.finfo(np.float32).tiny
     needed = np.abs(np.asarray(bias, np.float64)) / (largest * np.float64(np.float32(input_scale)))
     needed = np.nextafter(needed.astype(np.float32), np.float32(np.inf))  # in float32 still not too small
-    low = ~usable | (given < needed)
-    new = np.where(low, np.maximum(needed, np.where(usable, given, np.float32(LEAST_SCALE))), given)
-    ratio = np.where(usable, given.astype(np.float64), 0.0) / new
+    low = ~usable | (old < needed)
+    new = np.where(low, np.maximum(needed, np.where(usable, old, np.float32(LEAST_SCALE))), old)
+    ratio = np.where(usable, old.astype(np.float64), 0.0) / new
     shape = [-1] + [1] * (codes.ndim - 1)
     fitted = np.where(low.reshape(shape), np.rint(codes * ratio.reshape(shape)), codes).astype(codes.dtype)
     return IntegerChannels(fitted, new, np.rint(bias / bias_step(input_scale, new)).astype(np.int64))

@@ -24,10 +24,10 @@ def k_means(values: np.ndarray, num_clusters: int) -> tuple[np.ndarray, np.ndarr
     cuts = np.zeros(0, np.int64)
     for _ in range(MAX_ROUNDS):
         middles = (centroids[1:] + centroids[:-1]) / 2
-        found = np.concatenate([[0], np.searchsorted(ordered, middles), [len(ordered)]])
-        if np.array_equal(found, cuts):
+        new_cuts = np.concatenate([[0], np.searchsorted(ordered, middles), [len(ordered)]])
+        if np.array_equal(new_cuts, cuts):
             break
-        cuts = found
+        cuts = new_cuts
         counts = np.diff(cuts)
         filled = counts > 0
         centroids[filled] = np.diff(sums[cuts])[filled] / counts[filled]

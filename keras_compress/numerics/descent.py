@@ -1,7 +1,7 @@
 """Refinement of codes: cyclic coordinate descent on ||XW - X~Q||^2 over the alphabet, and the fit of its scales.
 
-With everything else fixed, the error is a parabola in one letter, whose vertex is q_t + (H_t w - G_t q) / G_tt: the
-letter nearest to it is the best one. No step can raise the error. One sweep costs what the greedy solver costs.
+With everything else fixed, the error is a parabola in one value, whose vertex is q_t + (H_t w - G_t q) / G_tt: the
+value nearest to it is the best one. No step can raise the error. One sweep costs what the greedy solver costs.
 """
 
 import numpy as np
@@ -24,8 +24,8 @@ def descend(
 
     Args:
         objective: placed at the weights that `codes` stand for; at those of the new codes afterwards. A feature whose
-            inputs are all zero keeps its letter.
-        alphabet: letters, without a gap.
+            inputs are all zero keeps its value.
+        alphabet: without a gap.
         codes: (..., N, n_out) integers to start from.
         sweeps: passes over all features; it ends before, where a pass changes nothing.
         keep: (..., N, n_out) boolean, false where the weight must be zero.
@@ -42,13 +42,13 @@ def descend(
         for piece in objective.pieces(alphabet, block_size):
             block, scaling = piece.block, inverse[..., piece.block, :]
             part = rounding.block(block)
-            before = part.alphabet.letters(codes[..., block, :])
-            letters = before.copy()
+            before = part.alphabet.values_of(codes[..., block, :])
+            values = before.copy()
             arguments = before + piece.slope * scaling / part.alphabet.column
-            changes = follow(arguments, piece.gram * scaling, part, letters, origin=before)
+            changes = follow(arguments, piece.gram * scaling, part, values, origin=before)
             if changes.any():
                 moved = True
-                codes[..., block, :] = part.alphabet.codes_of(letters)
+                codes[..., block, :] = part.alphabet.codes_of(values)
                 piece.move(changes * part.alphabet.column)
         if not moved:
             break
@@ -63,7 +63,7 @@ def fit_scale(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Al
 
     Args:
         objective: placed at the weights that `codes` stand for; at those with the new scales afterwards.
-        alphabet: letters of `codes`.
+        alphabet: of `codes`.
         codes: (..., N, n_out).
     """
     if alphabet.group_size is not None:
@@ -77,15 +77,15 @@ def fit_scale(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Al
 
 
 def _fit_groups(objective: Objective, alphabet: Alphabet, codes: np.ndarray) -> Alphabet:
-    """One scale after the other, each with the best factor for its share of X~q while the others stay."""
+    """One scale after the other, each with the best factor for its part of X~q while the others stay."""
     factors = np.ones(alphabet.scale.shape)
     assert alphabet.group_size is not None
     for piece in objective.pieces(alphabet, alphabet.group_size):
-        letters = alphabet.features(piece.block)
-        values = letters.letters(codes[piece.block]) * letters.unit
+        part = alphabet.features(piece.block)
+        values = part.values_of(codes[piece.block]) * part.unit
         energy = np.einsum("ij,ij->j", values, piece.gram @ values)
         factor = _positive_quotient(energy + np.einsum("ij,ij->j", values, piece.slope), energy)
-        fitted = letters.scaled(factor).unit / letters.unit  # as float32 scales have it
+        fitted = part.scaled(factor).unit / part.unit  # as float32 scales have it
         factors[piece.block.start // alphabet.group_size] = fitted
         piece.move(values * (fitted - 1.0))
     return alphabet.scaled(factors)

@@ -1,9 +1,9 @@
-"""The loop that the greedy quantizers share: round one feature after the other, and let each hear of those before.
+"""The loop that the greedy quantizers share: round one feature after the other, with feedback from those before.
 
     a_t = b_t - sum_{s<t} F_ts (q_s - o_s),    q_t = Q(a_t)
 
-What differs is the feedback F, the origin o that a letter is compared with, and the rounding Q: GPFQ has o = 0,
-coordinate descent the letter that was there, OPTQ the argument a_s itself.
+What differs is the feedback F, the origin o that a value is compared with, and the rounding Q: GPFQ has o = 0,
+coordinate descent the value that was there, OPTQ the argument a_s itself.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ INNER_SIZE = 16  # features whose feedback is summed by matrix-vector products
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """Q: the nearest letter; with `noise` one of the two neighbours at random; with `threshold` after shrinking.
+    """Q: the nearest value; with `noise` one of the two neighbours at random; with `threshold` after shrinking.
 
-    Letters with a gap around zero are rounded to by hard thresholding: zero up to the first letter, and beyond it the
-    nearest of the others (Zhang, Zhou & Saab, 2023, L0).
+    With a gap around zero, rounding is hard thresholding: zero up to the first value, and beyond it the nearest of
+    the others (Zhang, Zhou & Saab, 2023, L0).
 
     Attributes:
-        alphabet: letters; arguments and letters are in units of its step.
-        keep: (..., N, n_out) boolean, false where the letter must be zero; needs a zero in the alphabet.
+        alphabet: arguments and values are in units of its step.
+        keep: (..., N, n_out) boolean, false where the value must be zero; needs a zero in the alphabet.
         noise: (..., N, n_out) uniform in [0, 1): stochastic rounding, floor(a + noise), whose mean is a (SPFQ).
         threshold: lambda in units of weights: soft thresholding before rounding, sign(a) max(|a| - lambda, 0)
             (Zhang, Zhou & Saab, 2023, L1).
@@ -47,11 +47,11 @@ class Rounding:
         """`threshold` in steps, or None."""
         return None if self.threshold is None else self.threshold / self.alphabet.unit
 
-    def __call__(self, row: np.ndarray, feature: int, letter: np.ndarray) -> None:
-        """Writes the letters of one feature's arguments `row` (..., n_out), which is changed, into `letter`."""
+    def __call__(self, row: np.ndarray, feature: int, values: np.ndarray) -> None:
+        """Writes the values of one feature's arguments `row` (..., n_out), which is changed, into `values`."""
         alphabet = self.alphabet
         if alphabet.gap is not None:
-            self._beyond_the_gap(row, letter)
+            self._beyond_the_gap(row, values)
         else:
             shift = alphabet.shift
             low, high = alphabet.bounds
@@ -65,27 +65,27 @@ class Rounding:
                 row += self.noise[..., feature, :]
                 np.floor(row, out=row)
             np.maximum(row, low, out=row)
-            np.minimum(row, high, out=letter)
+            np.minimum(row, high, out=values)
             if shift:
-                letter += shift
+                values += shift
         if self.keep is not None:
-            letter *= self.keep[..., feature, :]
+            values *= self.keep[..., feature, :]
 
-    def _beyond_the_gap(self, row: np.ndarray, letter: np.ndarray) -> None:
+    def _beyond_the_gap(self, row: np.ndarray, values: np.ndarray) -> None:
         widening = self.alphabet.widening
         assert widening is not None
-        letter[...] = beyond_gap(row, widening, self.alphabet.bounds[1])
+        values[...] = beyond_gap(row, widening, self.alphabet.bounds[1])
 
 
 def follow(
     arguments: np.ndarray,
     feedback: np.ndarray,
     rounding: Rounding,
-    letters: np.ndarray,
+    values: np.ndarray,
     *,
     origin: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fills `letters` (..., b, n_out) feature by feature and returns the deviations q - o.
+    """Fills `values` (..., b, n_out) feature by feature and returns the deviations q - o.
 
     Leading axes are those of a batch of matrices, all of which go through the loop together.
 
@@ -93,16 +93,16 @@ def follow(
         arguments: (..., b, n_out) b_t, what is known before the loop; a_t afterwards.
         feedback: (..., b, b) F, of which the strictly lower triangle is read.
         rounding: Q of these features.
-        letters: (..., b, n_out) q, in units of the alphabet's step.
-        origin: (..., b, n_out) o; `arguments` itself compares each letter with its own argument; None is zero.
+        values: (..., b, n_out) q, in units of the alphabet's step.
+        origin: (..., b, n_out) o; `arguments` itself compares each value with its own argument; None is zero.
     """
-    deviations = letters if origin is None else np.zeros_like(letters)
+    deviations = values if origin is None else np.zeros_like(values)
     if origin is None:
-        letters[:] = 0.0
+        values[:] = 0.0
     num_features = arguments.shape[-2]
     lower = np.tril(feedback, -1)
     row = np.empty((*arguments.shape[:-2], arguments.shape[-1]))
-    arguments_of, letters_of = _by_feature(arguments), _by_feature(letters)
+    arguments_of, values_of = _by_feature(arguments), _by_feature(values)
     origins_of = None if origin is None else _by_feature(origin)
     for start in range(0, num_features, INNER_SIZE):
         inner = slice(start, min(start + INNER_SIZE, num_features))
@@ -119,11 +119,11 @@ def follow(
                 np.matmul(weights[..., None, :], known, out=row[..., None, :])
             np.subtract(arguments_of[feature], row, out=row)
             if origins_of is None:
-                rounding(row, feature, letters_of[feature])
+                rounding(row, feature, values_of[feature])
                 continue
             arguments_of[feature] = row
-            rounding(row, feature, letters_of[feature])
-            np.subtract(letters_of[feature], origins_of[feature], out=known_of[offset])
+            rounding(row, feature, values_of[feature])
+            np.subtract(values_of[feature], origins_of[feature], out=known_of[offset])
     return deviations
 
 

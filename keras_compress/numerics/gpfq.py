@@ -44,10 +44,10 @@ def gpfq(
 
     Args:
         matrix: (..., N, n_out) weights, columns are neurons; leading axes are those of a batch.
-        statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
-        alphabet: letters.
+        statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the value nearest to zero.
+        alphabet: of the codes.
         keep: (N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
-        noise: (N, n_out) uniform in [0, 1), which makes the rounding stochastic; None rounds to the nearest letter.
+        noise: (N, n_out) uniform in [0, 1), which makes the rounding stochastic; None rounds to the nearest value.
         threshold: in units of weights: soft thresholding before rounding.
 
     Returns:
@@ -83,11 +83,11 @@ def gpfq(
             targets += np.tile(statistics.mismatch[block], copies)
         if centered:
             targets -= sums * mean_outputs
-        found, letters = _follow_path(targets, gram_block, rounding.block(block), weights, constant)
-        codes[..., block, :], decoded[..., block, :] = found, letters
+        block_codes, values = _follow_path(targets, gram_block, rounding.block(block), weights, constant)
+        codes[..., block, :], decoded[..., block, :] = block_codes, values
         if centered:
             mean_outputs += analog_sums @ weights / count
-            mean_outputs -= sums.swapaxes(-1, -2) @ letters / count
+            mean_outputs -= sums.swapaxes(-1, -2) @ values / count
     return codes
 
 
@@ -137,8 +137,8 @@ def sample_blocks(
         parts = (slice(first, min(first + block_size, stop)) for first in range(start, stop, block_size))
         for block in parts if alphabet is None else alphabet.blocks(start, stop, block_size):
             columns = slice(block.start - start, block.stop - start)
-            ours = compressed[:, columns].astype(np.float64)
-            yield block, ours if analog is compressed else analog[:, columns].astype(np.float64), ours
+            part = compressed[:, columns].astype(np.float64)
+            yield block, part if analog is compressed else analog[:, columns].astype(np.float64), part
 
 
 def _follow_path(
@@ -147,11 +147,11 @@ def _follow_path(
     """Codes and decoded weights of a block.
 
     Args:
-        targets: (..., b, n_out) <X~_t, u + sum_{s<=t} w_s X_s> without the block's own letters.
+        targets: (..., b, n_out) <X~_t, u + sum_{s<=t} w_s X_s> without the block's own values.
         gram: (..., b, b) products of the block's own columns.
         rounding: of the block.
         weights: (..., b, n_out) w.
-        constant: (..., b) features that stand alone: their letters are those nearest to their weights, since what they
+        constant: (..., b) features that stand alone: their values are those nearest to their weights, since what they
             do to the outputs is constant and the bias takes it. None for none.
     """
     if constant is not None:
@@ -160,7 +160,7 @@ def _follow_path(
     norms = diagonal_of(gram)
     inverse = np.where(norms > 0, 1.0 / np.where(norms > 0, norms, 1.0), 0.0)[..., None]
     alphabet = rounding.alphabet
-    letters = np.empty(targets.shape)
-    # a dead feature's argument becomes 0, whose letter is the one nearest to zero
-    follow(targets * inverse / alphabet.column, gram * inverse, rounding, letters)
-    return alphabet.codes_of(letters), letters * alphabet.column
+    values = np.empty(targets.shape)
+    # a dead feature's argument becomes 0, whose value is the one nearest to zero
+    follow(targets * inverse / alphabet.column, gram * inverse, rounding, values)
+    return alphabet.codes_of(values), values * alphabet.column

@@ -1,4 +1,4 @@
-"""OPTQ and what stands on it: after each letter, the weights that follow make up for its error by least squares.
+"""OPTQ and what stands on it: after each value, the weights that follow make up for its error by least squares.
 
 With U^T U = (X~^T X~)^-1, U upper triangular (Frantar et al., 2023, arXiv 2210.17323, algorithm 1):
 
@@ -33,11 +33,11 @@ def optq(
 
     Args:
         matrix: (..., N, n_out) weights, columns are neurons; leading axes are those of a batch.
-        statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the letter nearest to zero.
-        alphabet: letters, one scale a channel or one in all.
+        statistics: G, H of the layer's inputs. A feature with G_tt = 0 gets the value nearest to zero.
+        alphabet: one scale a channel or one in all.
         target: "weights" aims at X~ w; "corrected" at X w from w*; "qronos" at X w by the first step of Qronos.
-        damping: added to the diagonal of G (and of H, where it is read), as a share of its mean; ten times as much, as
-            often as it takes, where G is so far from positive definite that it has no factor.
+        damping: added to the diagonal of G (and of H, where it is read), as a fraction of its mean; ten times as
+            much, as often as it takes, where G is so far from positive definite that it has no factor.
         keep: (..., N, n_out) boolean, false where the weight must be zero; needs a zero in the alphabet.
 
     Returns:
@@ -61,9 +61,9 @@ def optq(
         part, after = rounding.block(block), slice(block.stop, None)
         arguments = weights[..., block, :] / part.alphabet.column
         feedback = -(inverse[..., block, block] / diagonal[..., block, :]).swapaxes(-1, -2)
-        letters = np.zeros(arguments.shape)
-        deviations = follow(arguments, feedback, part, letters, origin=arguments) * part.alphabet.column
-        codes[..., block, :] = part.alphabet.codes_of(letters)
+        values = np.zeros(arguments.shape)
+        deviations = follow(arguments, feedback, part, values, origin=arguments) * part.alphabet.column
+        codes[..., block, :] = part.alphabet.codes_of(values)
         to_come = inverse[..., block, after].swapaxes(-1, -2)
         weights[..., after, :] += to_come @ (deviations / diagonal[..., block, :])
     return codes
@@ -72,8 +72,8 @@ def optq(
 def damped_inverse_factor(gram: np.ndarray, ridge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """U of `inverse_factor`, and the ridge (..., 1, 1) with which there is one: ten times as much, as often as needed.
 
-    G is made of float32 products: where features have means that are large beside their deviations, what centring
-    leaves can have eigenvalues below -ridge.
+    G is made of float32 products: where the means of features are large compared with their deviations, what
+    centring leaves can have eigenvalues below -ridge.
 
     Raises:
         numpy.linalg.LinAlgError: no ridge up to the largest trace makes G positive definite.
@@ -121,7 +121,7 @@ def corrected_weights(weights: np.ndarray, statistics: LayerStatistics, inverse:
 def _after_first_step(
     weights: np.ndarray, statistics: LayerStatistics, inverse: np.ndarray, ridge: np.ndarray, rounding: Rounding
 ) -> np.ndarray:
-    """The first living feature's letter, rounded towards X w, and for the others the best weights beside it."""
+    """The value of the first feature that is not dead, rounded towards X w, and the best weights of the others."""
     gram = statistics.gram
     first = np.argmax(statistics.diagonal > 0, axis=-1)[..., None, None]
     chosen = (np.arange(gram.shape[-1]) == first[..., 0])[..., None]  # (..., N, 1), true at the first
@@ -129,20 +129,20 @@ def _after_first_step(
     gram_row = np.take_along_axis(gram, first, axis=-2)
     norm = np.take_along_axis(gram_row, first, axis=-1)
     target = statistics.target(weights)
-    wanted = (np.take_along_axis(target, first, axis=-2) - gram_row @ others) / np.where(norm > 0, norm, 1.0)
-    letter = _rounded_at(wanted[..., 0, :], first, rounding)
-    right = np.where(chosen, 0.0, target + ridge * weights - gram_row.swapaxes(-1, -2) * letter)
+    argument = (np.take_along_axis(target, first, axis=-2) - gram_row @ others) / np.where(norm > 0, norm, 1.0)
+    value = _rounded_at(argument[..., 0, :], first, rounding)
+    right = np.where(chosen, 0.0, target + ridge * weights - gram_row.swapaxes(-1, -2) * value)
     rest = np.where(
         chosen, 0.0, inverse
     )  # features before the first are dead, so that this factors the others' inverse
-    return np.where(chosen, letter, rest.swapaxes(-1, -2) @ (rest @ right))
+    return np.where(chosen, value, rest.swapaxes(-1, -2) @ (rest @ right))
 
 
-def _rounded_at(wanted: np.ndarray, first: np.ndarray, rounding: Rounding) -> np.ndarray:
-    """(..., 1, n_out) letters, in units of weights, for the feature at `first` (..., 1, 1)."""
+def _rounded_at(argument: np.ndarray, first: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """(..., 1, n_out) values, in units of weights, for the feature at `first` (..., 1, 1)."""
     keep = None if rounding.keep is None else np.take_along_axis(rounding.keep, first, axis=-2)
     start = int(first.flat[0]) if rounding.alphabet.group_size is not None else 0
     part = Rounding(rounding.alphabet.features(slice(start, start + 1)), keep)
-    letter = np.empty(wanted.shape)
-    part(wanted / part.alphabet.unit, 0, letter)
-    return letter[..., None, :] * part.alphabet.column
+    value = np.empty(argument.shape)
+    part(argument / part.alphabet.unit, 0, value)
+    return value[..., None, :] * part.alphabet.column

@@ -1,4 +1,4 @@
-"""How far an alphabet reaches: rules that choose the radius, the largest absolute value of a letter."""
+"""How far an alphabet reaches: rules that choose the radius, the largest absolute value of an alphabet."""
 
 import numpy as np
 
@@ -50,13 +50,13 @@ def mse_radius(
     per_channel: bool,
     symmetric: bool = True,
 ) -> np.ndarray:
-    """Radius in (0, max|w|] with the least sum_t g_t (w_t - q_t)^2, q the nearest letter, by grid search.
+    """Radius in (0, max|w|] with the least sum_t g_t (w_t - q_t)^2, q the nearest value, by grid search.
 
     Args:
         matrix: (N, n_out).
         levels: (num_levels,) integers.
         weights: (N, 1) or (N, n_out) g, the diagonal of the Gram matrix; ones where there are no statistics.
-        symmetric: False takes the letters of `asymmetric`.
+        symmetric: False takes the values of `asymmetric`.
 
     Returns:
         (n_out,) or (1,).
@@ -101,7 +101,7 @@ def mse_radius(
 def asymmetric(
     matrix: np.ndarray, radius: np.ndarray, levels: np.ndarray, *, per_channel: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point of letters from the least to the largest weight, both cut at `radius`; zero is a letter.
+    """Scale and zero point of values from the least to the largest weight, both cut at `radius`; zero is a value.
 
     Args:
         matrix: (N, n_out).

@@ -1,7 +1,7 @@
-"""Letters of a whole tensor, and ranges for them that calibration data gives.
+"""Alphabets of whole tensors, and ranges for them that calibration data gives.
 
 An integer tensor of TFLite stands for `scale * (code - zero_point)`, with one scale and one zero point for all of it
-(Jacob et al., 2018, equation 1), so that zero is a letter whatever the range.
+(Jacob et al., 2018, equation 1), so that zero is a value whatever the range.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ FINER = (2.0 ** (np.arange(-4, 5) / 16), 2.0 ** (np.arange(-4, 5) / 64))
 
 @dataclasses.dataclass(frozen=True)
 class TensorAlphabet:
-    """Letters `scale * (code - zero_point)` for each integer `code` of `bits` bits.
+    """Values `scale * (code - zero_point)` for each integer `code` of `bits` bits.
 
     Codes run from -2^(b-1) to 2^(b-1) - 1; a symmetric alphabet leaves out the first, and its zero point is 0.
 
@@ -26,7 +26,7 @@ class TensorAlphabet:
         bits: b.
         scale: one step; a float32 number.
         zero_point: code of zero.
-        symmetric: whether there are as many letters below zero as above.
+        symmetric: whether there are as many values below zero as above.
     """
 
     bits: int
@@ -36,7 +36,7 @@ class TensorAlphabet:
 
     @classmethod
     def of_range(cls, low: float, high: float, bits: int, *, symmetric: bool = False) -> "TensorAlphabet":
-        """Letters that span `low` to `high` and zero, as TFLite spaces them.
+        """Values that span `low` to `high` and zero, as TFLite spaces them.
 
         The zero point is rounded, so that both ends may move by half a step. A range that is zero tells nothing: its
         scale is 1.
@@ -52,9 +52,9 @@ class TensorAlphabet:
 
     @classmethod
     def of_function(cls, low: float, high: float, bits: int, *, symmetric: bool = False) -> "TensorAlphabet":
-        """Letters for a function with the values (`low`, `high`), whatever the data: a power of two of them spans it.
+        """The alphabet of a function from `low` to `high`, whatever the data: a power of two of values spans it.
 
-        TFLite prescribes these: for 8 bits 1/256 and the zero point -128 for a softmax, 1/128 and 0 for tanh.
+        TFLite prescribes it: for 8 bits 1/256 and the zero point -128 for a softmax, 1/128 and 0 for tanh.
         """
         lowest, highest = code_bounds(bits, symmetric)
         if symmetric:
@@ -63,7 +63,7 @@ class TensorAlphabet:
         return cls(bits, _float32(scale), int(np.clip(np.rint(lowest - low / scale), lowest, highest)), False)
 
     def with_scale(self, scale: float) -> "TensorAlphabet":
-        """Letters with a larger step, which begin where these begin or, symmetric ones, around zero."""
+        """Values with a larger step, which begin where these begin or, symmetric ones, around zero."""
         lowest, highest = code_bounds(self.bits, self.symmetric)
         low = self.low if not self.symmetric else -scale * highest
         return TensorAlphabet.of_range(low, low + scale * (highest - lowest), self.bits, symmetric=self.symmetric)
@@ -75,7 +75,7 @@ class TensorAlphabet:
 
     @property
     def steps(self) -> tuple[int, int]:
-        """The least and the largest letter, in steps from zero."""
+        """The least and the largest value, in steps from zero."""
         lowest, highest = code_bounds(self.bits, self.symmetric)
         return lowest - self.zero_point, highest - self.zero_point
 
@@ -88,7 +88,7 @@ class TensorAlphabet:
         return self.steps[1] * self.scale
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """The letter nearest to each value, float64; ties go to the even number of steps from zero."""
+        """The alphabet's value nearest to each of `values`, float64; ties go to the even number of steps from zero."""
         return np.clip(np.rint(np.asarray(values, np.float64) / self.scale), *self.steps) * self.scale
 
 
@@ -178,7 +178,7 @@ class Histogram:
 
 
 def mse_range(histogram: Histogram, bits: int, *, symmetric: bool = False) -> tuple[float, float]:
-    """The range whose letters leave the least sum of (x - q)^2, by search over clipped ranges.
+    """The range whose alphabet leaves the least sum of (x - q)^2, by search over clipped ranges.
 
     All pairs of coarsely spaced ends are tried, or all radii of a symmetric range; then both ends together and each end
     alone around the best ones.

@@ -1,4 +1,4 @@
-"""Data alignment: weights that do on the compressed network's inputs what the given ones do on the analog network's.
+"""Data alignment: weights that do on the compressed network's inputs what the analog ones do on the analog network's.
 
 SPFQ (Zhang, Zhou & Saab, 2023, arXiv 2309.10975) aligns first and quantizes the aligned weights v afterwards, with
 stochastic rounding. Its order r is the number of passes over the features; each is cyclic coordinate descent on

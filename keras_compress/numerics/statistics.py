@@ -1,6 +1,6 @@
 """What calibration data says about one matrix: sums over rows of a layer's inputs in both networks.
 
-Letters as in docs/notation.md: rows of X (analog network) and X~ (compressed network), m rows, N features.
+Symbols as in docs/notation.md: rows of X (analog network) and X~ (compressed network), m rows, N features.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# A feature whose variance is below this share of its second moment is constant within the rounding of float32 products.
+# A feature whose variance is below this fraction of its second moment is constant, but for the rounding of float32.
 CONSTANT = 1e-6
 
 
@@ -69,8 +69,8 @@ class LayerStatistics:
     def centered(self) -> "LayerStatistics":
         """The statistics around the means: G - s~ s~^T / m and H - s~ s^T / m for the column sums s~, s of X~, X.
 
-        A feature that did not vary among the samples says nothing of the path, and what its letter does to the outputs
-        is constant, so that a bias can take it: it stands alone, and its letter is the one nearest to its weight.
+        A feature that did not vary among the samples says nothing of the path, and what its value does to the outputs
+        is constant, so that a bias can take it: it stands alone, and its value is the one nearest to its weight.
         """
         sums = self.sum_compressed[..., None]
         gram = self.gram - sums * (self.sum_compressed[..., None, :] / self.count)
@@ -87,7 +87,7 @@ class LayerStatistics:
         return LayerStatistics(self.count, zeros, zeros, gram, cross, mismatch, np.zeros(self.sum_mismatch.shape))
 
     def target(self, matrix: np.ndarray) -> np.ndarray:
-        """(..., N, n_out) X~^T (XW + E): what the compressed network's inputs say of the wanted outputs."""
+        """(..., N, n_out) X~^T (XW + E): what the compressed network's inputs say of the target outputs."""
         target = self.cross @ matrix
         return target if self.mismatch is None else target + _repeated(self.mismatch, matrix)
 

@@ -115,8 +115,8 @@ def test_disk_and_memory_give_the_same_result(wide, tmp_path, monkeypatch, form)
     on_disk = kc.quantize(wide, QUANTIZER, samples, memory_budget="1MB", work_dir=tmp_path, **settings)
     assert written[0], "nothing went to disk: the test must use more samples"
     assert_same_codes(in_memory, on_disk)
-    for ours, theirs in zip(on_disk.model.weights, in_memory.model.weights, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for weight, expected in zip(on_disk.model.weights, in_memory.model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert os.listdir(tmp_path) == []
 
 
@@ -255,8 +255,8 @@ def test_a_shared_calibration_gives_what_separate_ones_give(name, form):
     for quantizer, result in zip(GRID, together, strict=True):
         alone = kc.quantize(model, quantizer, samples, form=form)
         assert_same_codes(alone, result)
-        for ours, theirs in zip(result.model.weights, alone.model.weights, strict=True):
-            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+        for weight, counterpart in zip(result.model.weights, alone.model.weights, strict=True):
+            np.testing.assert_array_equal(weight.numpy(), counterpart.numpy())
         for row, expected in zip(result.report.steps[-1].rows, alone.report.steps[-1].rows, strict=True):
             assert row.relative_error == expected.relative_error
 

@@ -35,10 +35,10 @@ def shown(calibration, graph, tensors, **settings):
     return {tensor: np.concatenate(values) for tensor, values in parts.items()}
 
 
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for tensor, values in ours.items():
-        np.testing.assert_allclose(values, theirs[tensor], rtol=1e-5, atol=1e-5)
+def assert_same(outputs, expected):
+    assert outputs.keys() == expected.keys()
+    for tensor, values in outputs.items():
+        np.testing.assert_allclose(values, expected[tensor], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [None, 7])
@@ -88,9 +88,9 @@ def test_what_no_shown_tensor_needs_does_not_run():
 def stages_of(calibration, graph, tensors):
     stages = Stages(calibration, graph, tensors)
 
-    def show(*wanted):
-        parts = {tensor: [] for tensor in wanted}
-        stages.show(wanted, lambda tensor, values: parts[tensor].append(np.asarray(values)))
+    def show(*targets):
+        parts = {tensor: [] for tensor in targets}
+        stages.show(targets, lambda tensor, values: parts[tensor].append(np.asarray(values)))
         return {tensor: np.concatenate(values) for tensor, values in parts.items()}
 
     return show
@@ -113,16 +113,16 @@ def test_tensors_are_those_of_the_network_stage_by_stage(model, tmp_path, on_dis
 def test_a_changed_layer_is_seen_by_all_that_come_after():
     model = architectures.build("residual")
     samples = architectures.samples(model, 20)
-    twin = clone_model(model)
-    graph = Graph(twin)
+    compressed = clone_model(model)
+    graph = Graph(compressed)
     (first,), (last,) = graph.linear_calls("inner"), graph.linear_calls("logits")
     sources = graph.calls[first].inputs[0], graph.calls[last].inputs[0]
     with kc.Calibration(model, samples, batch_size=7) as calibration:
         show = stages_of(calibration, graph, sources)
         before = show(sources[0])
-        twin.get_layer("inner").kernel.assign(2 * twin.get_layer("inner").kernel.numpy())
+        compressed.get_layer("inner").kernel.assign(2 * compressed.get_layer("inner").kernel.numpy())
         after = show(sources[1])
-    expected = all_tensors(Graph(twin), samples)
+    expected = all_tensors(Graph(compressed), samples)
     assert_same(before | after, {tensor: expected[tensor] for tensor in sources})
 
 

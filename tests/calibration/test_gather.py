@@ -62,9 +62,9 @@ def test_the_statistics_of_a_convolution_are_those_of_its_patches(rng, settings,
     if same:
         compressed = analog
     groups = gathered(convolution(settings), analog, compressed, gram=True, method=method)
-    theirs = patch_reference.patches(analog.astype(np.float64), *settings)
-    ours = theirs if same else patch_reference.patches(compressed.astype(np.float64), *settings)
-    for statistics, rows, analog_rows in zip(groups, ours, theirs, strict=True):
+    analog_patches = patch_reference.patches(analog.astype(np.float64), *settings)
+    patches = analog_patches if same else patch_reference.patches(compressed.astype(np.float64), *settings)
+    for statistics, rows, analog_rows in zip(groups, patches, analog_patches, strict=True):
         assert statistics.count == len(rows)
         assert statistics.same_inputs == same
         np.testing.assert_allclose(statistics.gram, rows.T @ rows, **FLOAT32)
@@ -79,9 +79,9 @@ def test_the_products_are_those_of_the_definition(rng, method):
     settings = ((2, 2), (1, 1), (1, 1), "same", 1)
     analog, compressed = images(rng, 3, 3, 4, channels=2)
     (statistics,) = gathered(convolution(settings, 2), analog, compressed, gram=True, method=method)
-    ours, theirs = (patch_reference.patches(array, *settings)[0] for array in (compressed, analog))
-    np.testing.assert_allclose(statistics.gram, gram_reference.gram(ours, ours), **FLOAT32)
-    np.testing.assert_allclose(statistics.cross, gram_reference.gram(ours, theirs), **FLOAT32)
+    rows, analog_rows = (patch_reference.patches(array, *settings)[0] for array in (compressed, analog))
+    np.testing.assert_allclose(statistics.gram, gram_reference.gram(rows, rows), **FLOAT32)
+    np.testing.assert_allclose(statistics.cross, gram_reference.gram(rows, analog_rows), **FLOAT32)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -95,10 +95,10 @@ def test_correlation_on_images_barely_larger_than_the_kernel(rng, kernel_size, p
     if same:
         compressed = analog
     (statistics,) = gathered(convolution(settings, 2), analog, compressed, gram=True, method="correlation")
-    theirs = patch_reference.patches(analog.astype(np.float64), *settings)[0]
-    ours = theirs if same else patch_reference.patches(compressed.astype(np.float64), *settings)[0]
-    np.testing.assert_allclose(statistics.gram, ours.T @ ours, **FLOAT32)
-    np.testing.assert_allclose(statistics.cross, ours.T @ theirs, **FLOAT32)
+    analog_rows = patch_reference.patches(analog.astype(np.float64), *settings)[0]
+    rows = analog_rows if same else patch_reference.patches(compressed.astype(np.float64), *settings)[0]
+    np.testing.assert_allclose(statistics.gram, rows.T @ rows, **FLOAT32)
+    np.testing.assert_allclose(statistics.cross, rows.T @ analog_rows, **FLOAT32)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2)], ids=str)
@@ -134,10 +134,10 @@ def test_moments_are_those_of_the_statistics(rng, settings):
     analog, compressed = images(rng, 3, 9, 7)
     view = convolution(settings)
     moments = gathered(view, analog, compressed, gram=False)
-    for ours, whole in zip(moments, gathered(view, analog, compressed, gram=True), strict=True):
-        assert ours.count == whole.count
+    for part, whole in zip(moments, gathered(view, analog, compressed, gram=True), strict=True):
+        assert part.count == whole.count
         for field in ("sum_analog", "sum_compressed", "diagonal"):
-            np.testing.assert_allclose(getattr(ours, field), getattr(whole, field), **FLOAT32)
+            np.testing.assert_allclose(getattr(part, field), getattr(whole, field), **FLOAT32)
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6), (3, 2, 6)], ids=str)
@@ -161,10 +161,11 @@ def test_batches_of_any_size_give_the_same_statistics(rng, settings, batches):
     analog, compressed = images(rng, 3, 9, 7)
     view = convolution(settings)
     first = gathered(view, analog, compressed, gram=True, batches=(1, 2))
-    for ours, theirs in zip(gathered(view, analog, compressed, gram=True, batches=batches), first, strict=True):
-        np.testing.assert_allclose(ours.gram, theirs.gram, **FLOAT32)
-        np.testing.assert_allclose(ours.cross, theirs.cross, **FLOAT32)
-        np.testing.assert_allclose(ours.sum_compressed, theirs.sum_compressed, **FLOAT32)
+    again = gathered(view, analog, compressed, gram=True, batches=batches)
+    for statistics, expected in zip(again, first, strict=True):
+        np.testing.assert_allclose(statistics.gram, expected.gram, **FLOAT32)
+        np.testing.assert_allclose(statistics.cross, expected.cross, **FLOAT32)
+        np.testing.assert_allclose(statistics.sum_compressed, expected.sum_compressed, **FLOAT32)
 
 
 def test_a_fraction_of_the_patches_is_rows_of_both_networks_alike(rng):
@@ -177,7 +178,7 @@ def test_a_fraction_of_the_patches_is_rows_of_both_networks_alike(rng):
     np.testing.assert_allclose(statistics.sum_compressed, 2 * statistics.sum_analog, **FLOAT32)
 
 
-def test_the_draw_of_patches_hangs_on_seed_and_layer_alone(rng):
+def test_the_draw_of_patches_depends_on_seed_and_layer_alone(rng):
     analog, _ = images(rng, 3, 9, 7)
     view = convolution(((3, 3), (1, 1), (1, 1), "same", 1))
 
@@ -195,13 +196,14 @@ def test_stored_columns_of_a_convolution_are_those_of_its_patches(rng, settings,
     analog, compressed = images(rng, 3, 9, 7)
     view = convolution(settings)
     moments = gathered(view, analog, compressed, gram=False)
-    theirs, ours = (patch_reference.patches(array, *settings) for array in (analog, compressed))
+    analog_patches, patches = (patch_reference.patches(array, *settings) for array in (analog, compressed))
     with ActivationStore(10**8) as store:
         fill(store, analog, compressed)
         for group in range(view.groups):
             samples = StoredSamples(view, group, moments[group], KEYS, store, 7)
             chosen = samples if index is None else samples.features(np.array(index))
-            assert_columns(chosen, theirs[group][:, index or slice(None)], ours[group][:, index or slice(None)])
+            columns = index or slice(None)
+            assert_columns(chosen, analog_patches[group][:, columns], patches[group][:, columns])
 
 
 @pytest.mark.parametrize("budget", [0, 10**8], ids=["disk", "memory"])
@@ -234,18 +236,18 @@ def fill(store, analog, compressed):
 
 
 def assert_columns(samples, analog, compressed):
-    starts, theirs, ours = zip(*samples.blocks(), strict=True)
-    widths = [part.shape[1] for part in ours]
+    starts, analog_blocks, compressed_blocks = zip(*samples.blocks(), strict=True)
+    widths = [part.shape[1] for part in compressed_blocks]
     assert list(starts) == [sum(widths[:index]) for index in range(len(widths))]
-    np.testing.assert_array_equal(np.concatenate(theirs, axis=1), analog)
-    np.testing.assert_array_equal(np.concatenate(ours, axis=1), compressed)
+    np.testing.assert_array_equal(np.concatenate(analog_blocks, axis=1), analog)
+    np.testing.assert_array_equal(np.concatenate(compressed_blocks, axis=1), compressed)
     assert (samples.count, samples.num_features) == analog.shape
     np.testing.assert_allclose(samples.sum_analog, analog.sum(axis=0), **FLOAT32)
     np.testing.assert_allclose(samples.diagonal, np.square(compressed).sum(axis=0), **FLOAT32)
 
 
 @pytest.mark.parametrize("settings", [case for case in CONVOLUTIONS if case[-1] == 1], ids=str)
-def test_what_outputs_are_to_have_beside_is_met_by_the_patches(rng, settings):
+def test_the_residual_mismatch_is_met_by_the_patches(rng, settings):
     view = convolution(settings)
     compressed = rng.normal(size=(3, 9, 7, 4)).astype(np.float32)
     rows = patch_reference.patches(compressed, *settings)[0]
@@ -260,7 +262,7 @@ def test_what_outputs_are_to_have_beside_is_met_by_the_patches(rng, settings):
     np.testing.assert_allclose(statistics.sum_mismatch, flat.sum(axis=0), **FLOAT32)
 
 
-def test_what_outputs_of_a_dense_layer_are_to_have_beside(rng):
+def test_the_residual_mismatch_of_a_dense_layer_is_met_by_its_inputs(rng):
     layer = L.Dense(3)
     layer.build((None, 4, 6))
     inputs, mismatch = (rng.normal(size=(5, 4, size)).astype(np.float32) for size in (6, 3))

@@ -117,7 +117,7 @@ def test_scales_are_raised_until_the_file_runs(tmp_path, rng, bits):
 
 def test_a_scale_that_would_rise_without_end_is_refused_by_name(rng):
     x = rng.normal(size=(16, 4, 4, 2)).astype(np.float32)
-    with pytest.raises(kc.InputError, match="'large' reads and what it makes have one range"):
+    with pytest.raises(kc.InputError, match="outputs of layer 'large' are in a group with one scale"):
         kc.quantize_activations(with_outlier(joined=True), x)
     kept = kc.quantize_activations(with_outlier(joined=True), x, layers=["x", "head"])
     assert [row.path for row in kept.report.steps[-1].rows] == ["x_quantized", "head_quantized"]

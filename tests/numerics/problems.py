@@ -25,12 +25,12 @@ def inputs(rng, num_rows, num_features, *, noise=0.2, dead=()):
 
 
 def alphabet(levels, num_scales, rng, radius=1.2):
-    """Letters up to about `radius`, with `num_scales` scales."""
+    """Values up to about `radius`, with `num_scales` scales."""
     scale = radius / np.abs(levels).max() * rng.uniform(0.7, 1.3, num_scales)
     return Alphabet(levels, scale)
 
 
-def letters(chosen_alphabet, num_units):
+def values(chosen_alphabet, num_units):
     """(num_units, num_levels) float64: what each neuron may take."""
     scales = np.broadcast_to(chosen_alphabet.scale.astype(np.float64), num_units)
     return scales[:, None] * chosen_alphabet.levels

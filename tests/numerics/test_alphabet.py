@@ -1,4 +1,4 @@
-"""Rounding to an alphabet is the search for the nearest letter, for every alphabet."""
+"""Rounding to an alphabet is the search for the nearest value, for every alphabet."""
 
 import numpy as np
 import pytest
@@ -19,15 +19,16 @@ from tests.numerics import problems
     scale=st.floats(2**-10, 2**10, width=32),
     values=st.lists(st.floats(-50, 50), min_size=1, max_size=20),
 )
-def test_nearest_is_the_search_for_the_nearest_letter(start, step, num_levels, scale, values):
+def test_nearest_is_the_search_for_the_nearest_value(start, step, num_levels, scale, values):
     levels = start + step * np.arange(num_levels)
     alphabet = Alphabet(levels, np.array([scale]))
-    letters = alphabet.scale.astype(np.float64) * levels
+    alphabet_values = alphabet.scale.astype(np.float64) * levels
     values = np.array(values)[:, None] * alphabet.scale.astype(np.float64)
-    distances = np.abs(values - letters)
+    distances = np.abs(values - alphabet_values)
     chosen = np.abs(values[:, 0] - alphabet.scale.astype(np.float64) * alphabet.nearest(values)[:, 0])
-    # Between two letters that are equally near up to rounding, either may be taken.
-    np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-12, atol=1e-12 * np.abs(letters).max())
+    # Between two values that are equally near up to rounding, either may be taken.
+    largest = np.abs(alphabet_values).max()
+    np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-12, atol=1e-12 * largest)
 
 
 def test_a_tie_goes_to_the_even_index():
@@ -43,7 +44,7 @@ def test_a_tie_goes_to_the_even_index_without_a_zero_too():
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
-def test_letters_are_their_own_nearest(rng, levels):
+def test_values_are_their_own_nearest(rng, levels):
     alphabet = problems.alphabet(problems.LEVELS[levels], 5, rng)
     codes = rng.choice(alphabet.levels, (7, 5))
     np.testing.assert_array_equal(alphabet.nearest(alphabet.decode(codes).astype(np.float64)), codes)
@@ -57,7 +58,7 @@ def test_the_zero_code_is_the_level_nearest_to_zero(levels):
     assert alphabet.zero_code == alphabet.nearest(np.zeros((1, 1)))[0, 0]
 
 
-def test_the_zero_code_of_levels_beside_zero_is_their_end():
+def test_the_zero_code_of_levels_on_one_side_of_zero_is_their_end():
     assert Alphabet(np.array([2, 3, 4]), np.ones(1)).zero_code == 2
     assert Alphabet(np.array([-4, -3]), np.ones(1)).zero_code == -3
 
@@ -76,7 +77,7 @@ def test_decoding_is_one_product_in_float32(rng):
     np.testing.assert_array_equal(decoded, codes.astype(np.float32) * alphabet.scale)
 
 
-def test_the_radius_is_the_largest_letter(rng):
+def test_the_radius_is_the_largest_value(rng):
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 4, rng)
     np.testing.assert_array_equal(alphabet.radius, np.abs(alphabet.decode(np.full((1, 4), -8)))[0])
 

@@ -77,10 +77,10 @@ def test_a_batch_is_its_matrices_one_by_one(rng, name, noise, kind):
     if kind == "per_layer":
         scale = np.array([0.3])
     alphabet = Alphabet(LEVELS, scale, zero_points)
-    found = SOLVERS[name](matrices, together, alphabet)
+    results = SOLVERS[name](matrices, together, alphabet)
     for index, statistics in enumerate(each):
         own = alphabet
         if kind != "per_layer":
             own = Alphabet(LEVELS, scale[index], None if zero_points is None else zero_points[index])
         expected = SOLVERS[name](matrices[index], statistics, own)
-        np.testing.assert_allclose(found[index], expected, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(results[index], expected, rtol=1e-6, atol=1e-9)

@@ -18,16 +18,16 @@ def problem(rng, num_features=24, units=5):
 
 
 def cosines(analog, compressed, weights, codes):
-    wanted, got = analog @ weights, compressed @ codes.astype(np.float64)
-    return np.einsum("ij,ij->j", wanted, got) / np.linalg.norm(wanted, axis=0) / np.linalg.norm(got, axis=0)
+    target, outputs = analog @ weights, compressed @ codes.astype(np.float64)
+    return np.einsum("ij,ij->j", target, outputs) / np.linalg.norm(target, axis=0) / np.linalg.norm(outputs, axis=0)
 
 
 def test_the_cosine_is_that_of_the_outputs(rng):
     analog, compressed, weights = problem(rng)
     statistics = statistics_of(analog, compressed)
     codes = rng.integers(-3, 4, weights.shape).astype(float)
-    found = cosine(statistics.cross @ weights, statistics.gram, codes) / np.linalg.norm(analog @ weights, axis=0)
-    np.testing.assert_allclose(found, cosines(analog, compressed, weights, codes), rtol=1e-10)
+    quotient = cosine(statistics.cross @ weights, statistics.gram, codes) / np.linalg.norm(analog @ weights, axis=0)
+    np.testing.assert_allclose(quotient, cosines(analog, compressed, weights, codes), rtol=1e-10)
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
@@ -35,13 +35,13 @@ def test_no_sweep_lowers_a_cosine(rng, levels):
     analog, compressed, weights = problem(rng)
     statistics = statistics_of(analog, compressed)
     levels = problems.LEVELS[levels]
-    found = [
+    by_sweeps = [
         cosines(analog, compressed, weights, beacon(weights, statistics, levels, sweeps=sweeps, starts=(0.8,))[0])
         for sweeps in range(5)
     ]
-    for before, after in itertools.pairwise(found):
+    for before, after in itertools.pairwise(by_sweeps):
         assert (after >= before - 1e-12).all()
-    assert (found[-1] > found[0]).any()
+    assert (by_sweeps[-1] > by_sweeps[0]).any()
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
@@ -112,8 +112,8 @@ def test_its_error_is_below_that_of_gpfq_at_its_best_radius(levels):
 
     radii = np.abs(weights).max(axis=0)
     greedy = [
-        error(problems.decode(letters, gpfq(weights, statistics, letters)))
-        for letters in (
+        error(problems.decode(candidate, gpfq(weights, statistics, candidate)))
+        for candidate in (
             Alphabet(levels, fraction * radii / np.abs(levels).max()) for fraction in (1, 0.8, 0.65, 0.5, 0.35)
         )
     ]

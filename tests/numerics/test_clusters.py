@@ -14,18 +14,18 @@ def test_it_ends_where_scipy_ends(rng, num_clusters, draw):
     centroids, labels = k_means(values, num_clusters)
     assert (np.diff(centroids) > 0).all() and len(centroids) <= num_clusters
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(centroids)))
-    # One more round of SciPy's, from where ours ended, changes nothing.
-    theirs, numbers = kmeans2(values[:, np.newaxis], centroids[:, np.newaxis], iter=1, minit="matrix")
-    np.testing.assert_allclose(theirs.ravel(), centroids, rtol=1e-10)
+    # One more round of SciPy's, from where `k_means` ended, changes nothing.
+    expected, numbers = kmeans2(values[:, np.newaxis], centroids[:, np.newaxis], iter=1, minit="matrix")
+    np.testing.assert_allclose(expected.ravel(), centroids, rtol=1e-10)
     np.testing.assert_array_equal(numbers, labels)
 
 
 def test_from_evenly_spaced_centroids_it_goes_the_way_of_scipy(rng):
     values = rng.uniform(-1, 1, 3000)  # no cluster is ever empty
     start = np.linspace(values.min(), values.max(), 8)
-    theirs, numbers = kmeans2(values[:, np.newaxis], start[:, np.newaxis], iter=300, minit="matrix")
+    expected, numbers = kmeans2(values[:, np.newaxis], start[:, np.newaxis], iter=300, minit="matrix")
     centroids, labels = k_means(values, 8)
-    np.testing.assert_allclose(centroids, theirs.ravel(), rtol=1e-10)
+    np.testing.assert_allclose(centroids, expected.ravel(), rtol=1e-10)
     np.testing.assert_array_equal(labels, numbers)
 
 

@@ -1,4 +1,4 @@
-"""Coordinate descent never raises the error and ends where no single letter can lower it; scales are least squares."""
+"""Coordinate descent never raises the error and ends where no single value can lower it; scales are least squares."""
 
 import itertools
 
@@ -62,7 +62,7 @@ def test_no_sweep_raises_the_error_of_any_channel(seed, num_rows, num_features, 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_ends_where_no_single_letter_helps(rng, form):
+def test_it_ends_where_no_single_value_helps(rng, form):
     analog, compressed = problems.inputs(rng, 60, 20)
     weights = rng.uniform(-1, 1, (20, 3))
     alphabet = problems.alphabet(problems.LEVELS["four"], 3, rng)
@@ -83,13 +83,13 @@ def test_blocks_of_any_size_and_both_forms_give_the_same_codes(rng, sweeps):
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 4, rng)
     start = alphabet.nearest(weights)
 
-    def found(form, size):
+    def descended(form, size):
         return descend(
             at(form(weights, analog, compressed), alphabet, start), alphabet, start, sweeps=sweeps, block_size=size
         )
 
-    first = found(gram, 1)
-    for codes in (found(gram, 16), found(gram, 17), found(gram, 128), found(direct, 128)):
+    first = descended(gram, 1)
+    for codes in (descended(gram, 16), descended(gram, 17), descended(gram, 128), descended(direct, 128)):
         np.testing.assert_array_equal(codes, first)
 
 
@@ -118,8 +118,8 @@ def test_the_scale_is_that_of_least_squares(rng, num_scales, form):
     assert best.scale.shape == (num_scales,)
 
     def error(factor):
-        found = errors(analog, compressed, weights, codes * (best.scale.astype(np.float64) * factor))
-        return found if num_scales > 1 else found.sum()
+        by_channel = errors(analog, compressed, weights, codes * (best.scale.astype(np.float64) * factor))
+        return by_channel if num_scales > 1 else by_channel.sum()
 
     assert (error(1.0) < error(1.01)).all() and (error(1.0) < error(0.99)).all()
     again = form(weights, analog, compressed).place(problems.decode(best, codes))
@@ -157,12 +157,13 @@ def test_constant_features_stand_alone_in_both_forms(rng):
         GramObjective(weights, statistics_of(analog, compressed).centered()),
         DirectObjective(weights, CenteredSamples(ArraySamples(analog, compressed, block_size=6))),
     ]
-    found = []
+    results = []
     for objective in forms:
         at(objective, alphabet, codes)
         fitted = fit_scale(objective, alphabet, codes)
-        found.append((excess(objective), fitted.scale, descend(objective, fitted, codes, sweeps=2), excess(objective)))
-    for one, other in zip(*found, strict=True):
+        before = excess(objective)
+        results.append((before, fitted.scale, descend(objective, fitted, codes, sweeps=2), excess(objective)))
+    for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
@@ -180,5 +181,5 @@ def test_the_excess_is_the_error_without_the_part_that_no_code_changes(rng, form
     analog, compressed = problems.inputs(rng, 30, 6)
     weights, decoded = rng.normal(size=(6, 2)), rng.normal(size=(6, 2))
     norm = np.square(analog.astype(np.float64) @ weights).sum(axis=0)
-    found = excess(form(weights, analog, compressed).place(decoded))
-    np.testing.assert_allclose(found + norm, errors(analog, compressed, weights, decoded), rtol=1e-9)
+    changing = excess(form(weights, analog, compressed).place(decoded))
+    np.testing.assert_allclose(changing + norm, errors(analog, compressed, weights, decoded), rtol=1e-9)

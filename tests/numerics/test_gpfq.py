@@ -16,9 +16,9 @@ CLOSE = 1e-9
 
 
 def assert_all_forms_follow_the_reference(weights, analog, compressed, alphabet):
-    letters = problems.letters(alphabet, weights.shape[1])
+    values = problems.values(alphabet, weights.shape[1])
     expected, residual, closest = reference.gpfq(
-        weights, analog.astype(np.float64), compressed.astype(np.float64), letters
+        weights, analog.astype(np.float64), compressed.astype(np.float64), values
     )
     assert closest > CLOSE, "choose another seed: a decision is too close to compare codes"
     statistics = statistics_of(analog, compressed)
@@ -26,9 +26,9 @@ def assert_all_forms_follow_the_reference(weights, analog, compressed, alphabet)
         codes = gpfq(weights, statistics, alphabet, block_size=block_size)
         np.testing.assert_allclose(problems.decode(alphabet, codes), expected, rtol=0, atol=1e-12)
     for block_size in (3, 128):
-        codes, ours = gpfq_direct(weights, ArraySamples(analog, compressed, block_size), alphabet)
+        codes, direct_residual = gpfq_direct(weights, ArraySamples(analog, compressed, block_size), alphabet)
         np.testing.assert_allclose(problems.decode(alphabet, codes), expected, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(ours, residual, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(direct_residual, residual, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
@@ -66,7 +66,7 @@ def test_a_feature_that_died_in_the_compressed_network_alone(rng):
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
-def test_a_dead_feature_gets_the_letter_nearest_to_zero(rng, levels):
+def test_a_dead_feature_gets_the_value_nearest_to_zero(rng, levels):
     levels = problems.LEVELS[levels]
     analog, compressed = problems.inputs(rng, 20, 8, dead=(2, 7))
     alphabet = problems.alphabet(levels, 4, rng)
@@ -99,7 +99,7 @@ def test_the_centered_direct_form_agrees_with_the_centered_gram_form(rng, noise)
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 6, rng)
     direct, _ = gpfq_direct(weights, CenteredSamples(ArraySamples(analog, compressed, 11)), alphabet)
     means = compressed - compressed.mean(axis=0, dtype=np.float64), analog - analog.mean(axis=0, dtype=np.float64)
-    expected, _, closest = reference.gpfq(weights, means[1], means[0], problems.letters(alphabet, 6))
+    expected, _, closest = reference.gpfq(weights, means[1], means[0], problems.values(alphabet, 6))
     assert closest > CLOSE
     statistics = statistics_of(analog, compressed)
     for block_size in (7, 128):
@@ -274,7 +274,7 @@ def test_the_order_of_rows_does_not_matter(rng, problem):
     )
 
 
-def test_weights_that_are_letters_stay_as_they_are(rng, problem):
+def test_weights_that_are_values_of_the_alphabet_stay_as_they_are(rng, problem):
     _, analog, _, alphabet = problem
     codes = rng.choice(alphabet.levels, (40, 6))
     weights = problems.decode(alphabet, codes)

@@ -1,4 +1,4 @@
-"""Letters with a scale for each group of features, with zero points, and with a gap around zero."""
+"""Alphabets with a scale for each group of features, with zero points, and with a gap around zero."""
 
 import numpy as np
 import pytest
@@ -34,20 +34,20 @@ def with_both(rng):
 KINDS = [grouped, with_zero_points, with_both]
 
 
-def letters_of(alphabet):
+def values_of(alphabet):
     """(N, n_out, num_levels) float64, typed out."""
-    letters = np.empty((FEATURES, UNITS, len(alphabet.levels)))
+    values = np.empty((FEATURES, UNITS, len(alphabet.levels)))
     for feature in range(FEATURES):
         for unit in range(UNITS):
             where = unit if alphabet.group_size is None else (feature // GROUP, unit)
             zero = 0 if alphabet.zero_point is None else int(alphabet.zero_point[where])
-            letters[feature, unit] = float(alphabet.scale[where]) * (alphabet.levels - zero)
-    return letters
+            values[feature, unit] = float(alphabet.scale[where]) * (alphabet.levels - zero)
+    return values
 
 
-def chosen(letters, levels, codes):
+def chosen(values, levels, codes):
     index = np.searchsorted(levels, codes)
-    return np.take_along_axis(letters, index[..., None], axis=-1)[..., 0]
+    return np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
 
 
 @pytest.fixture(params=KINDS)
@@ -61,49 +61,49 @@ def problem(rng):
     return rng.uniform(-1, 1, (FEATURES, UNITS)), analog, compressed
 
 
-def test_nearest_is_the_search_for_the_nearest_letter(problem, alphabet):
-    weights, letters = problem[0], letters_of(alphabet)
-    found = np.abs(chosen(letters, alphabet.levels, alphabet.nearest(weights)) - weights)
-    np.testing.assert_allclose(found, np.abs(letters - weights[..., None]).min(axis=-1), atol=1e-12)
+def test_nearest_is_the_search_for_the_nearest_value(problem, alphabet):
+    weights, values = problem[0], values_of(alphabet)
+    distances = np.abs(chosen(values, alphabet.levels, alphabet.nearest(weights)) - weights)
+    np.testing.assert_allclose(distances, np.abs(values - weights[..., None]).min(axis=-1), atol=1e-12)
 
 
-def test_decoding_gives_the_letters(problem, alphabet):
+def test_decoding_gives_the_values(problem, alphabet):
     codes = alphabet.nearest(problem[0])
-    np.testing.assert_allclose(alphabet.decode(codes), chosen(letters_of(alphabet), alphabet.levels, codes), rtol=1e-6)
+    np.testing.assert_allclose(alphabet.decode(codes), chosen(values_of(alphabet), alphabet.levels, codes), rtol=1e-6)
 
 
-def test_the_radius_is_the_largest_letter(alphabet):
-    letters = np.abs(letters_of(alphabet)).max(axis=-1)
-    expected = letters[::GROUP] if alphabet.group_size else letters[0]
+def test_the_radius_is_the_largest_value(alphabet):
+    values = np.abs(values_of(alphabet)).max(axis=-1)
+    expected = values[::GROUP] if alphabet.group_size else values[0]
     np.testing.assert_allclose(alphabet.radius, expected, rtol=1e-6)
 
 
 def test_both_forms_of_gpfq_are_the_loop_of_the_paper(problem, alphabet):
     weights, analog, compressed = problem
-    letters = letters_of(alphabet)
-    expected, residual, closest = reference.gpfq(weights, analog.astype(float), compressed.astype(float), letters)
+    values = values_of(alphabet)
+    expected, residual, closest = reference.gpfq(weights, analog.astype(float), compressed.astype(float), values)
     assert closest > 1e-9
     for size in (1, 5, 128):
         codes = gpfq(weights, statistics_of(analog, compressed), alphabet, block_size=size)
-        np.testing.assert_allclose(chosen(letters, alphabet.levels, codes), expected, atol=1e-12)
-        direct, ours = gpfq_direct(weights, ArraySamples(analog, compressed, size), alphabet)
+        np.testing.assert_allclose(chosen(values, alphabet.levels, codes), expected, atol=1e-12)
+        direct, direct_residual = gpfq_direct(weights, ArraySamples(analog, compressed, size), alphabet)
         np.testing.assert_array_equal(direct, codes)
-        np.testing.assert_allclose(ours, residual, atol=1e-10)
+        np.testing.assert_allclose(direct_residual, residual, atol=1e-10)
 
 
 @pytest.mark.parametrize("block_size", [3, 128])
 def test_optq_is_its_least_squares_definition(rng, alphabet, block_size):
     _, compressed = problems.inputs(rng, 60, FEATURES)
-    weights, letters = rng.uniform(-1, 1, (FEATURES, UNITS)), letters_of(alphabet)
+    weights, values = rng.uniform(-1, 1, (FEATURES, UNITS)), values_of(alphabet)
     rows = compressed.astype(np.float64)
-    expected, closest = optq_reference.greedy_least_squares(weights, rows @ weights, rows, letters, start=weights)
+    expected, closest = optq_reference.greedy_least_squares(weights, rows @ weights, rows, values, start=weights)
     assert closest > 1e-6
     codes = optq(weights, statistics_of(compressed, compressed), alphabet, damping=1e-12, block_size=block_size)
-    np.testing.assert_allclose(chosen(letters, alphabet.levels, codes), expected, atol=1e-9)
+    np.testing.assert_allclose(chosen(values, alphabet.levels, codes), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("form", ["gram", "direct"])
-def test_descent_ends_where_no_single_letter_helps(problem, alphabet, form):
+def test_descent_ends_where_no_single_value_helps(problem, alphabet, form):
     weights, analog, compressed = problem
     objective = (
         GramObjective(weights, statistics_of(analog, compressed))
@@ -112,13 +112,13 @@ def test_descent_ends_where_no_single_letter_helps(problem, alphabet, form):
     )
     start = alphabet.nearest(weights)
     codes = descend(objective.place(alphabet.decode(start).astype(float)), alphabet, start, sweeps=100)
-    letters = letters_of(alphabet)
-    values = chosen(letters, alphabet.levels, codes)
+    alphabet_values = values_of(alphabet)
+    values = chosen(alphabet_values, alphabet.levels, codes)
     residual = analog.astype(float) @ weights - compressed.astype(float) @ values
     least = np.square(residual).sum(axis=0)
     for feature in range(FEATURES):
         for level in range(len(alphabet.levels)):
-            change = np.outer(compressed[:, feature], letters[feature, :, level] - values[feature])
+            change = np.outer(compressed[:, feature], alphabet_values[feature, :, level] - values[feature])
             assert (np.square(residual - change).sum(axis=0) >= least * (1 - 1e-9)).all()
 
 
@@ -133,12 +133,12 @@ def test_hard_thresholding_is_that_of_the_paper(rng):
     for neuron in range(2):
         residual = np.zeros(50)
         for t in range(20):
-            wanted, column = residual + weights[t, neuron] * analog[:, t], compressed[:, t]
-            argument = column @ wanted / (column @ column) if column.any() else 0.0
+            target, column = residual + weights[t, neuron] * analog[:, t], compressed[:, t]
+            argument = column @ target / (column @ column) if column.any() else 0.0
             if abs(argument) > price:
                 index = min(np.floor((abs(argument) - price) / step + 0.5), largest)
                 expected[t, neuron] = np.sign(argument) * (price + step * index)
-            residual = wanted - expected[t, neuron] * column
+            residual = target - expected[t, neuron] * column
     codes = gpfq(weights, statistics_of(analog, compressed), alphabet)
     np.testing.assert_allclose(alphabet.decode(codes), expected, atol=1e-6)
     assert len(np.unique(codes)) > 5 and np.abs(alphabet.decode(codes)).max() == pytest.approx(radius)
@@ -157,14 +157,14 @@ def test_hard_thresholding_of_single_weights(rng):
     np.testing.assert_allclose(alphabet.decode(alphabet.nearest(weights)), expected, atol=1e-6)
 
 
-def test_asymmetric_letters_reach_from_the_least_to_the_largest_weight(rng):
+def test_asymmetric_values_reach_from_the_least_to_the_largest_weight(rng):
     weights = rng.uniform(-0.2, 1.0, (50, 6))
     scale, zero_point = asymmetric(weights, np.full(6, 10.0), np.arange(16), per_channel=True)
     low, high = -zero_point * scale, (15 - zero_point) * scale
     assert (np.abs(low - weights.min(axis=0)) <= scale / 2 + 1e-7).all()
     assert (np.abs(high - weights.max(axis=0)) <= scale / 2 + 1e-7).all()
     scale, zero_point = asymmetric(np.abs(weights), np.full(6, 10.0), np.arange(16), per_channel=True)
-    assert not zero_point.any()  # zero is a letter, and nothing lies below
+    assert not zero_point.any()  # zero is a value, and nothing lies below
 
 
 def test_an_asymmetric_search_finds_a_smaller_error_than_the_whole_range(rng):
@@ -175,7 +175,7 @@ def test_an_asymmetric_search_finds_a_smaller_error_than_the_whole_range(rng):
         alphabet = Alphabet(levels, *asymmetric(weights, radius, levels, per_channel=True))
         return np.square(weights - alphabet.decode(alphabet.nearest(weights))).sum(axis=0)
 
-    found = error(mse_radius(weights, levels, per_channel=True, symmetric=False))
-    assert (found < error(np.abs(weights).max(axis=0))).all()
+    least = error(mse_radius(weights, levels, per_channel=True, symmetric=False))
+    assert (least < error(np.abs(weights).max(axis=0))).all()
     symmetric = Alphabet(np.arange(-4, 4), mse_radius(weights, np.arange(-4, 4), per_channel=True) / 4)
-    assert found.sum() < np.square(weights - symmetric.decode(symmetric.nearest(weights))).sum()
+    assert least.sum() < np.square(weights - symmetric.decode(symmetric.nearest(weights))).sum()

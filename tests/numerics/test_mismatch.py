@@ -1,4 +1,4 @@
-"""Outputs that are to have something besides XW: each method does as with one more feature that the network lacks."""
+"""The residual mismatch, which outputs are to have besides XW, acts in each method as one more feature would."""
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def squared_error(problem, decoded):
 def test_the_excess_is_the_error_but_for_a_constant(problem, rng):
     analog, compressed, weights, mismatch = problem
     objective = GramObjective(weights, statistics_with(analog, compressed, mismatch))
-    found = [(excess(objective.place(q)), squared_error(problem, q)) for q in rng.normal(size=(2, FEATURES, UNITS))]
-    np.testing.assert_allclose(found[0][0] - found[1][0], found[0][1] - found[1][1], rtol=1e-9)
+    pairs = [(excess(objective.place(q)), squared_error(problem, q)) for q in rng.normal(size=(2, FEATURES, UNITS))]
+    np.testing.assert_allclose(pairs[0][0] - pairs[1][0], pairs[0][1] - pairs[1][1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("centered", [False, True])
@@ -53,15 +53,15 @@ def test_gpfq_starts_its_path_from_the_mismatch(problem, rng, centered):
     alphabet = problems.alphabet(problems.LEVELS["seventeen"], UNITS, rng)
     if centered:
         analog, compressed, mismatch = (part - part.mean(axis=0) for part in (analog, compressed, mismatch))
-    letters = problems.letters(alphabet, UNITS)
+    values = problems.values(alphabet, UNITS)
     expected = np.zeros_like(weights)
     for neuron in range(UNITS):
         u = mismatch[:, neuron].copy()
         for t in range(FEATURES):
-            wanted, column = u + weights[t, neuron] * analog[:, t], compressed[:, t]
+            target, column = u + weights[t, neuron] * analog[:, t], compressed[:, t]
             if column.any():
-                expected[t, neuron] = min(letters[neuron], key=lambda p: np.sum((wanted - p * column) ** 2))
-            u = wanted - expected[t, neuron] * column
+                expected[t, neuron] = min(values[neuron], key=lambda p: np.sum((target - p * column) ** 2))
+            u = target - expected[t, neuron] * column
     analog, compressed, _, mismatch = problem
     codes = gpfq(weights, statistics_with(analog, compressed, mismatch), alphabet, centered=centered, block_size=5)
     np.testing.assert_allclose(problems.decode(alphabet, codes), expected, atol=1e-9)
@@ -70,7 +70,7 @@ def test_gpfq_starts_its_path_from_the_mismatch(problem, rng, centered):
         np.testing.assert_array_equal(again, codes)
 
 
-def test_fine_letters_reach_least_squares(problem):
+def test_fine_alphabets_reach_least_squares(problem):
     """What no grid hinders, the corrected weights and many passes of alignment both bring to the optimum."""
     analog, compressed, weights, mismatch = problem
     statistics = statistics_with(analog, compressed, mismatch)
@@ -84,23 +84,23 @@ def test_fine_letters_reach_least_squares(problem):
 
 
 @pytest.mark.parametrize("method", ["gpfq", "corrected", "qronos", "beacon", "refined"])
-def test_every_method_comes_nearer_to_what_is_wanted(problem, rng, method):
+def test_every_method_comes_nearer_to_the_target(problem, rng, method):
     analog, compressed, weights, mismatch = problem
     alphabet = problems.alphabet(problems.LEVELS["seventeen"], UNITS, rng)
 
     def error(statistics):
         if method == "gpfq":
-            codes, letters = gpfq(weights, statistics, alphabet), alphabet
+            codes, fitted = gpfq(weights, statistics, alphabet), alphabet
         elif method == "beacon":
-            codes, letters = beacon(weights, statistics, alphabet.levels)
+            codes, fitted = beacon(weights, statistics, alphabet.levels)
         elif method == "refined":
             codes = gpfq(weights, statistics, alphabet)
             objective = GramObjective(weights, statistics).place(problems.decode(alphabet, codes))
-            letters = fit_scale(objective, alphabet, codes)
-            codes = descend(objective, letters, codes, sweeps=3)
+            fitted = fit_scale(objective, alphabet, codes)
+            codes = descend(objective, fitted, codes, sweeps=3)
         else:
-            codes, letters = optq(weights, statistics, alphabet, target=method), alphabet
-        return squared_error(problem, problems.decode(letters, codes)).sum()
+            codes, fitted = optq(weights, statistics, alphabet, target=method), alphabet
+        return squared_error(problem, problems.decode(fitted, codes)).sum()
 
     assert error(statistics_with(analog, compressed, mismatch)) < 0.9 * error(statistics_of(analog, compressed))
 
@@ -108,5 +108,5 @@ def test_every_method_comes_nearer_to_what_is_wanted(problem, rng, method):
 def test_the_mean_error_has_the_mean_of_the_mismatch(problem):
     analog, compressed, weights, mismatch = problem
     decoded = np.round(weights, 1)
-    found = mean_error(weights, decoded, statistics_with(analog, compressed, mismatch))
-    np.testing.assert_allclose(found, (analog @ weights + mismatch - compressed @ decoded).mean(axis=0), rtol=1e-6)
+    mean = mean_error(weights, decoded, statistics_with(analog, compressed, mismatch))
+    np.testing.assert_allclose(mean, (analog @ weights + mismatch - compressed @ decoded).mean(axis=0), rtol=1e-6)

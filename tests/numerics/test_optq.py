@@ -21,13 +21,13 @@ def problem(rng, *, noise=0.2, num_rows=80, num_features=23, num_units=4, levels
 
 def definition(target, analog, compressed, weights, alphabet):
     analog, compressed = analog.astype(np.float64), compressed.astype(np.float64)
-    wanted, start = analog @ weights, weights
+    outputs, start = analog @ weights, weights
     if target == "weights":
-        wanted = compressed @ weights
+        outputs = compressed @ weights
     elif target == "corrected":
-        start = np.linalg.lstsq(compressed, wanted, rcond=None)[0]
-    letters = problems.letters(alphabet, weights.shape[1])
-    return greedy_least_squares(weights, wanted, compressed, letters, start=start)
+        start = np.linalg.lstsq(compressed, outputs, rcond=None)[0]
+    values = problems.values(alphabet, weights.shape[1])
+    return greedy_least_squares(weights, outputs, compressed, values, start=start)
 
 
 @pytest.mark.parametrize("levels", problems.LEVELS)
@@ -125,7 +125,7 @@ def test_inputs_whose_means_dwarf_their_deviations_have_codes(rng, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("levels", problems.LEVELS)
-def test_a_dead_feature_gets_the_letter_nearest_to_zero(rng, target, levels):
+def test_a_dead_feature_gets_the_value_nearest_to_zero(rng, target, levels):
     analog, compressed = problems.inputs(rng, 40, 9, dead=(0, 4, 8))
     alphabet = problems.alphabet(problems.LEVELS[levels], 3, rng)
     codes = optq(rng.uniform(-1, 1, (9, 3)), statistics_of(analog, compressed), alphabet, target=target)
@@ -133,7 +133,7 @@ def test_a_dead_feature_gets_the_letter_nearest_to_zero(rng, target, levels):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_inputs_that_are_all_zero_give_the_letters_nearest_to_zero(rng, target):
+def test_inputs_that_are_all_zero_give_the_values_nearest_to_zero(rng, target):
     rows = np.zeros((5, 6))
     alphabet = problems.alphabet(problems.LEVELS["sixteen"], 2, rng)
     assert not optq(rng.normal(size=(6, 2)), statistics_of(rows, rows.copy()), alphabet, target=target).any()
@@ -146,12 +146,12 @@ def test_a_feature_that_died_in_the_compressed_network_alone_is_made_up_for(rng,
     rest = np.delete(np.arange(12), 3)
     codes = optq(weights, statistics_of(analog, compressed), alphabet, target=target, damping=TINY)
     analog, compressed = analog.astype(np.float64), compressed.astype(np.float64)
-    wanted = analog @ weights
+    outputs = analog @ weights
     start = weights[rest]
     if target == "corrected":
-        start = np.linalg.lstsq(compressed[:, rest], wanted, rcond=None)[0]
-    letters = problems.letters(alphabet, 4)
-    expected, closest = greedy_least_squares(weights[rest], wanted, compressed[:, rest], letters, start=start)
+        start = np.linalg.lstsq(compressed[:, rest], outputs, rcond=None)[0]
+    values = problems.values(alphabet, 4)
+    expected, closest = greedy_least_squares(weights[rest], outputs, compressed[:, rest], values, start=start)
     assert closest > CLOSE
     np.testing.assert_allclose(problems.decode(alphabet, codes)[rest], expected, rtol=0, atol=1e-12)
 

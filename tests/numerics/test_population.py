@@ -8,21 +8,21 @@ from tests.reference import activations as reference
 
 
 def population(rows, *cuts):
-    found = Population(rows.shape[1])
+    total = Population(rows.shape[1])
     for part in np.split(rows, cuts):
-        found.add(part)
-    return found
+        total.add(part)
+    return total
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (0, 5, 5, 30)])
 def test_it_is_the_definition(rng, cuts):
     rows = rng.normal(3, 2, (40, 3))
-    found = population(rows, *cuts)
+    total = population(rows, *cuts)
     for column in range(3):
         mean, variance = reference.mean_and_variance(rows[:, column].tolist())
-        assert found.mean[column] == pytest.approx(mean, rel=1e-12)
-        assert found.variance[column] == pytest.approx(variance, rel=1e-12)
-    assert found.count == 40
+        assert total.mean[column] == pytest.approx(mean, rel=1e-12)
+        assert total.variance[column] == pytest.approx(variance, rel=1e-12)
+    assert total.count == 40
 
 
 def test_a_large_mean_takes_no_digits_from_the_variance(rng):
@@ -40,6 +40,6 @@ def test_shifting_and_scaling_rows_shifts_and_scales_it(rng):
 
 
 def test_equal_rows_have_no_variance():
-    found = population(np.full((9, 2), 0.1), 4)
-    np.testing.assert_allclose(found.mean, 0.1)
-    np.testing.assert_allclose(found.variance, 0, atol=1e-30)
+    total = population(np.full((9, 2), 0.1), 4)
+    np.testing.assert_allclose(total.mean, 0.1)
+    np.testing.assert_allclose(total.variance, 0, atol=1e-30)

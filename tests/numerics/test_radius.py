@@ -47,7 +47,7 @@ def test_the_mse_radius_takes_other_weights_for_each_channel(rng, matrix):
         np.testing.assert_allclose(together[channel], alone[0], rtol=1e-6)
 
 
-def test_the_mse_radius_listens_to_the_weights(matrix):
+def test_the_mse_radius_depends_on_the_weights(matrix):
     """Where only the large weights count, the alphabet must reach them."""
     levels = problems.LEVELS["ternary"]
     large = np.abs(matrix[:, :1]) > np.quantile(np.abs(matrix[:, :1]), 0.95)

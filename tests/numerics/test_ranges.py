@@ -1,4 +1,4 @@
-"""Letters of a tensor are TFLite's, and each rule for their range keeps what it promises."""
+"""Alphabets of tensors are TFLite's, and each rule for their range keeps what it promises."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ def values(rng):
     return rng.normal(0.4, 2, 500)
 
 
-# Letters
+# Alphabets
 
 
 @pytest.mark.parametrize("ends", RANGES)
 @pytest.mark.parametrize("bits", BITS)
-def test_asymmetric_letters_are_those_of_the_specification(values, ends, bits):
+def test_asymmetric_values_are_those_of_the_specification(values, ends, bits):
     alphabet = TensorAlphabet.of_range(*ends, bits)
     scale, zero_point = reference.parameters(*ends, bits)
     assert alphabet.scale == pytest.approx(scale, rel=1e-6)
@@ -32,7 +32,7 @@ def test_asymmetric_letters_are_those_of_the_specification(values, ends, bits):
 
 @pytest.mark.parametrize("ends", RANGES)
 @pytest.mark.parametrize("bits", BITS)
-def test_symmetric_letters_are_those_of_the_specification(values, ends, bits):
+def test_symmetric_values_are_those_of_the_specification(values, ends, bits):
     alphabet = TensorAlphabet.of_range(*ends, bits, symmetric=True)
     assert (alphabet.zero_point, alphabet.low) == (0, -alphabet.high)
     assert alphabet.scale == pytest.approx(reference.symmetric_scale(*ends, bits), rel=1e-6)
@@ -42,19 +42,19 @@ def test_symmetric_letters_are_those_of_the_specification(values, ends, bits):
 
 @pytest.mark.parametrize("ends", [(-1.5, 3.0), (0.0, 6.0), (-0.01, 12.0), (-4.0, 0.0)])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_letters_are_those_of_tensorflow_s_fake_quantization(values, ends, bits):
+def test_values_are_those_of_tensorflow_s_fake_quantization(values, ends, bits):
     inputs = values.astype(np.float32)
-    theirs = np.asarray(tf.quantization.fake_quant_with_min_max_args(inputs, *ends, bits))
+    expected = np.asarray(tf.quantization.fake_quant_with_min_max_args(inputs, *ends, bits))
     alphabet = TensorAlphabet.of_range(*ends, bits)
-    ours = alphabet.nearest(inputs)
+    nearest = alphabet.nearest(inputs)
     tie = np.abs(np.abs(inputs / alphabet.scale - np.rint(inputs / alphabet.scale)) - 0.5) < 1e-3  # rounded otherwise
-    np.testing.assert_allclose(ours[~tie], theirs[~tie], rtol=1e-5, atol=1e-5 * alphabet.scale)
+    np.testing.assert_allclose(nearest[~tie], expected[~tie], rtol=1e-5, atol=1e-5 * alphabet.scale)
     assert tie.mean() < 0.05
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_zero_is_a_letter_and_the_letters_hold_the_range(bits, symmetric):
+def test_zero_is_a_value_and_the_alphabet_holds_the_range(bits, symmetric):
     for low, high in RANGES:
         alphabet = TensorAlphabet.of_range(low, high, bits, symmetric=symmetric)
         assert alphabet.nearest(np.zeros(1)) == 0
@@ -74,7 +74,7 @@ def test_rounding_moves_nothing_by_more_than_half_a_step_and_twice_is_once(value
     assert once.min() >= alphabet.low and once.max() <= alphabet.high
 
 
-def test_letters_grow_with_the_range(values):
+def test_values_grow_with_the_range(values):
     for symmetric in (False, True):
         alphabet = TensorAlphabet.of_range(-1.0, 3.0, 4, symmetric=symmetric)
         larger = TensorAlphabet.of_range(-4.0, 12.0, 4, symmetric=symmetric)  # 4 is exact in float32
@@ -90,17 +90,17 @@ def test_letters_grow_with_the_range(values):
         ((0, 1), 4, 1 / 16, -8),
     ],
 )
-def test_letters_of_functions_are_those_that_tflite_prescribes(ends, bits, scale, zero_point):
+def test_alphabets_of_functions_are_those_that_tflite_prescribes(ends, bits, scale, zero_point):
     alphabet = TensorAlphabet.of_function(*ends, bits)
     assert (alphabet.scale, alphabet.zero_point) == (scale, zero_point)
 
 
-def test_symmetric_letters_of_functions_are_those_of_int16_files():
+def test_symmetric_alphabets_of_functions_are_those_of_int16_files():
     assert TensorAlphabet.of_function(0, 1, 16, symmetric=True).scale == 1 / 32768
     assert TensorAlphabet.of_function(-1, 1, 16, symmetric=True).scale == 1 / 32768
 
 
-def test_a_range_of_zero_has_letters_around_zero():
+def test_a_range_of_zero_has_values_around_zero():
     alphabet = TensorAlphabet.of_range(0.0, 0.0, 8)
     assert (alphabet.scale, alphabet.zero_point) == (1.0, 0)
     assert TensorAlphabet.of_range(0.0, 1e-45, 8).scale > 0
@@ -233,7 +233,7 @@ def test_the_mse_range_clips_outliers_and_only_these(rng):
     assert low == pytest.approx(-1, abs=0.1)
 
 
-def test_the_mse_range_of_few_letters_spans_them():
+def test_the_mse_range_of_few_values_spans_them():
     """Raw images hold the numbers 0 to 255, which 8 bits can hold without any error."""
     histogram = Histogram(0.0, 255.0)
     histogram.add(np.arange(256))

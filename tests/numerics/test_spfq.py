@@ -26,18 +26,18 @@ def test_alignment_is_the_loop_of_the_paper(rng):
     residual = np.zeros((40, 3))
     for t in range(15):
         column = compressed[:, t]
-        wanted = residual + np.outer(analog[:, t], weights[t])
-        aligned[t] = column @ wanted / (column @ column) if column.any() else 0
-        residual = wanted - np.outer(column, aligned[t])
+        target = residual + np.outer(analog[:, t], weights[t])
+        aligned[t] = column @ target / (column @ column) if column.any() else 0
+        residual = target - np.outer(column, aligned[t])
     forms = [statistics_of(analog, compressed), ArraySamples(analog, compressed, 4)]
     for statistics in forms:
         np.testing.assert_allclose(aligned_weights(weights, statistics, 1), aligned, atol=1e-10)
     for order in (2, 3):
         for t in range(15):
             column = compressed[:, t]
-            wanted = residual + np.outer(column, aligned[t])
-            aligned[t] = column @ wanted / (column @ column) if column.any() else 0
-            residual = wanted - np.outer(column, aligned[t])
+            target = residual + np.outer(column, aligned[t])
+            aligned[t] = column @ target / (column @ column) if column.any() else 0
+            residual = target - np.outer(column, aligned[t])
         for statistics in forms:
             np.testing.assert_allclose(aligned_weights(weights, statistics, order), aligned, atol=1e-10)
 
@@ -86,12 +86,12 @@ def test_stochastic_rounding_is_right_on_average(rng):
     arguments = rng.uniform(-7, 7, 50)
     draws = 4000
     rounding = Rounding(alphabet, noise=rng.random((draws, 50)))
-    letters = np.empty((draws, 50))
+    values = np.empty((draws, 50))
     for draw in range(draws):
-        rounding(arguments.copy(), draw, letters[draw])
-    assert (np.abs(letters - arguments) < 1).all()
-    # a mean of 4,000 letters of variance at most 1/4: four standard deviations
-    np.testing.assert_allclose(letters.mean(axis=0), arguments, atol=4 * 0.5 / np.sqrt(draws))
+        rounding(arguments.copy(), draw, values[draw])
+    assert (np.abs(values - arguments) < 1).all()
+    # a mean of 4,000 values of variance at most 1/4: four standard deviations
+    np.testing.assert_allclose(values.mean(axis=0), arguments, atol=4 * 0.5 / np.sqrt(draws))
 
 
 def test_the_stochastic_error_keeps_its_bound(rng):
@@ -103,27 +103,27 @@ def test_the_stochastic_error_keeps_its_bound(rng):
     codes = gpfq(weights, statistics_of(rows, rows), alphabet, noise=rng.random(weights.shape))
     error = np.abs(rows @ (weights - problems.decode(alphabet, codes))).max()
     assert error <= step * np.sqrt(4 * np.pi * np.log(num_features)) * np.linalg.norm(rows, axis=0).max()
-    # twice the variance of a step's rounding to the nearest letter
+    # twice the variance of a step's rounding to the nearest value
     growth = num_rows**2 * (1 - (1 - 1 / num_rows) ** num_features)
     squares = np.square(rows @ (weights - problems.decode(alphabet, codes))).sum(axis=0)
     assert squares.mean() == pytest.approx(step**2 / 6 * growth, rel=0.2)
 
 
 @pytest.mark.parametrize("levels", ["ternary", "seventeen"])
-def test_a_soft_threshold_solves_the_problem_with_a_price_on_letters(rng, levels):
-    """p = argmin 1/2 ||u + w X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, letter by letter (Zhang et al., 2023)."""
+def test_a_soft_threshold_solves_the_problem_with_a_price_on_values(rng, levels):
+    """p = argmin 1/2 ||u + w X_t - p X~_t||^2 + lambda ||X~_t||^2 |p|, value by value (Zhang et al., 2023)."""
     analog, compressed = (rows.astype(np.float64) for rows in problems.inputs(rng, 50, 20, dead=(3,)))
     weights = rng.uniform(-1, 1, (20, 2))
     alphabet = problems.alphabet(problems.LEVELS[levels], 2, rng)
     price = 0.15
     expected = np.zeros_like(weights)
-    for neuron, letters in enumerate(problems.letters(alphabet, 2)):
+    for neuron, values in enumerate(problems.values(alphabet, 2)):
         residual = np.zeros(50)
         for t in range(20):
-            wanted, column = residual + weights[t, neuron] * analog[:, t], compressed[:, t]
-            costs = [np.sum((wanted - p * column) ** 2) / 2 + price * np.sum(column**2) * abs(p) for p in letters]
-            expected[t, neuron] = letters[np.argmin(costs)] if column.any() else 0
-            residual = wanted - expected[t, neuron] * column
+            target, column = residual + weights[t, neuron] * analog[:, t], compressed[:, t]
+            costs = [np.sum((target - p * column) ** 2) / 2 + price * np.sum(column**2) * abs(p) for p in values]
+            expected[t, neuron] = values[np.argmin(costs)] if column.any() else 0
+            residual = target - expected[t, neuron] * column
     threshold = price
     codes = gpfq(weights, statistics_of(analog, compressed), alphabet, threshold=threshold)
     np.testing.assert_allclose(problems.decode(alphabet, codes), expected, atol=1e-12)

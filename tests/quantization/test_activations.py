@@ -490,7 +490,7 @@ def test_samples_that_are_not_finite_are_refused(model, samples):
 
 def test_activations_that_are_not_finite_are_refused(model, samples):
     model.get_layer("hidden").bias.assign(np.full(6, np.nan))
-    with pytest.raises(kc.InputError, match="What layer 'hidden' makes is not finite"):
+    with pytest.raises(kc.InputError, match="outputs of layer 'hidden' must be finite"):
         kc.quantize_activations(model, samples)
 
 

@@ -1,4 +1,4 @@
-"""Rounding of activations as TFLite's specification writes it, one number at a time; imports nothing of ours.
+"""Rounding of activations as TFLite's specification writes it, one number at a time; imports nothing of keras_compress.
 
 B. Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
 2018, equations 1 and 12: r = S (q - Z), q = clamp(round(r / S) + Z).

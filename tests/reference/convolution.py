@@ -1,4 +1,4 @@
-"""What the neurons of a convolution see, pixel by pixel; imports nothing of ours."""
+"""What the neurons of a convolution see, pixel by pixel; imports nothing of keras_compress."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""GPFQ of a whole network, the slow way: a whole pass for each layer; imports nothing of ours."""
+"""GPFQ of a whole network, the slow way: a whole pass for each layer; imports nothing of keras_compress."""
 
 import keras
 import numpy as np
@@ -11,30 +11,30 @@ KNOWN = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
 
 def layers(model: keras.Model, prefix: str = "") -> dict[str, keras.Layer]:
     """Layers of `KNOWN` by path."""
-    found: dict[str, keras.Layer] = {}
+    by_path: dict[str, keras.Layer] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found |= layers(layer, f"{prefix}{layer.name}/")
-        elif isinstance(layer, KNOWN) and layer not in found.values():
-            found[prefix + layer.name] = layer
-    return found
+            by_path |= layers(layer, f"{prefix}{layer.name}/")
+        elif isinstance(layer, KNOWN) and layer not in by_path.values():
+            by_path[prefix + layer.name] = layer
+    return by_path
 
 
 def record(model: keras.Model, inputs) -> dict[str, list[np.ndarray]]:
     """What each layer gets in each of its calls, in the order of the first calls."""
     calls: dict[str, list[np.ndarray]] = {}
-    found = layers(model)
-    for path, layer in found.items():
+    by_path = layers(model)
+    for path, layer in by_path.items():
 
-        def call(given, *args, path=path, original=layer.call, **kwargs):
-            calls.setdefault(path, []).append(np.asarray(given))
-            return original(given, *args, **kwargs)
+        def call(tensor, *args, path=path, original=layer.call, **kwargs):
+            calls.setdefault(path, []).append(np.asarray(tensor))
+            return original(tensor, *args, **kwargs)
 
         layer.call = call
     try:
         model(inputs, training=False)
     finally:
-        for layer in found.values():
+        for layer in by_path.values():
             del layer.call
     return calls
 
@@ -68,35 +68,35 @@ def outputs(layer: keras.Layer, calls: list[np.ndarray]) -> np.ndarray:
 
 def quantize(
     model: keras.Model,
-    twin: keras.Model,
+    copy: keras.Model,
     inputs,
-    letters: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
     *,
     centered: bool = False,
     absorbers: dict[str, str] | None = None,
     per_channel: bool = False,
 ) -> tuple[dict[str, np.ndarray], float]:
-    """Quantizes `twin`, a copy of `model`, layer by layer.
+    """Quantizes `copy`, a copy of `model`, layer by layer.
 
     Args:
-        letters: path -> (n_out, num_letters); only these layers are quantized.
+        values: path -> (n_out, num_levels); only these layers are quantized.
         centered: whether each layer works on inputs without their means, and its bias takes the mean error.
         absorbers: path of a layer without a bias -> name of the BatchNormalization that takes its mean error.
         per_channel: whether each input channel of a convolution is quantized alone.
 
     Returns:
-        Path -> (N, n_out) chosen letters, and the closest decision (see `gpfq`).
+        Path -> (N, n_out) chosen values, and the closest decision (see `gpfq`).
     """
     absorbers = absorbers or {}
-    theirs, ours = layers(model), layers(twin)
+    analog_layers, copied_layers = layers(model), layers(copy)
     chosen: dict[str, np.ndarray] = {}
     closest = np.inf
     for path, calls in record(model, inputs).items():
-        if path not in letters:
+        if path not in values:
             continue
-        layer = ours[path]
-        analog = rows(theirs[path], calls)
-        compressed = rows(layer, record(twin, inputs)[path])
+        layer = copied_layers[path]
+        analog = rows(analog_layers[path], calls)
+        compressed = rows(layer, record(copy, inputs)[path])
         weights = matrices(layer)
         center = centered and (layer.use_bias or path in absorbers)
         parts, shifts = [], []
@@ -105,19 +105,19 @@ def quantize(
             if center:
                 x, x_tilde = x - x.mean(axis=0), x_tilde - x_tilde.mean(axis=0)
             units = matrix.shape[1]
-            own = letters[path][group * units : (group + 1) * units]
-            values = np.zeros_like(matrix)
+            own = values[path][group * units : (group + 1) * units]
+            quantized = np.zeros_like(matrix)
             channels = layer.kernel.shape[-2] if per_channel and isinstance(layer, keras.layers.Conv2D) else 1
             for channel in range(channels):  # features lie channel by channel within each tap
                 index = slice(channel, None, channels)
-                values[index], _, margin = gpfq(matrix[index], x[:, index], x_tilde[:, index], own)
+                quantized[index], _, margin = gpfq(matrix[index], x[:, index], x_tilde[:, index], own)
                 closest = min(closest, margin)
-            parts.append(values)
-            shifts.append((analog[group] @ matrix - compressed[group] @ values).mean(axis=0))
+            parts.append(quantized)
+            shifts.append((analog[group] @ matrix - compressed[group] @ quantized).mean(axis=0))
         chosen[path] = np.concatenate(parts, axis=1)
         layer.kernel.assign(chosen[path].reshape(layer.kernel.shape))
         if center and layer.use_bias:
             layer.bias.assign_add(np.concatenate(shifts).astype(np.float32))
         elif center:
-            twin.get_layer(absorbers[path]).moving_mean.assign_sub(np.concatenate(shifts).astype(np.float32))
+            copy.get_layer(absorbers[path]).moving_mean.assign_sub(np.concatenate(shifts).astype(np.float32))
     return chosen, closest

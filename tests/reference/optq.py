@@ -1,4 +1,4 @@
-"""OPTQ and Qronos by their definition: a least-squares problem after every letter; imports nothing of ours.
+"""OPTQ and Qronos by their definition: a least-squares problem after every value; imports nothing of keras_compress.
 
 E. Frantar et al., "OPTQ: Accurate quantization for generative pre-trained transformers", ICLR 2023; S. Zhang et al.,
 "Qronos: correcting the past by shaping the future in post-training quantization", arXiv 2505.11695.
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def greedy_least_squares(
-    weights: np.ndarray, target: np.ndarray, compressed: np.ndarray, letters: np.ndarray, *, start: np.ndarray
+    weights: np.ndarray, target: np.ndarray, compressed: np.ndarray, values: np.ndarray, *, start: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """q_t = argmin_p ||y - X~_{<t} q - p X~_t - X~_{>t} v_{>t}||; v_{>t} = argmin_v ||y - X~_{<=t} q - X~_{>t} v||.
 
@@ -16,15 +16,15 @@ def greedy_least_squares(
         weights: (N, n_out), for the shape.
         target: (m, n_out) y.
         compressed: (m, N) X~.
-        letters: (n_out, num_letters), increasing; (N, n_out, num_letters) where they hang on the feature.
-        start: (N, n_out) v before the first letter.
+        values: (n_out, num_levels), increasing; (N, n_out, num_levels) where they depend on the feature.
+        start: (N, n_out) v before the first value.
 
     Returns:
-        (N, n_out) chosen letters, and the closest decision, in steps of the alphabet.
+        (N, n_out) chosen values, and the closest decision, in steps of the alphabet.
     """
     num_features, num_units = weights.shape
     chosen = np.zeros((num_features, num_units))
-    every = np.broadcast_to(letters, (num_features, num_units, letters.shape[-1]))
+    every = np.broadcast_to(values, (num_features, num_units, values.shape[-1]))
     closest = np.inf
     for neuron in range(num_units):
         v = start[:, neuron].copy()
