@@ -210,6 +210,8 @@ class _Tracer:
         layer = call.operation
         if kind.channels is Channels.FROZEN:
             return kind.reason
+        if kind.role is Role.PRODUCT and call.part != LINEAR:
+            return "its product, bias and activation are one step"
         if any(self.graph.shapes[tensor][-1:] in ((), (None,)) for tensor in (*call.inputs, *call.outputs)):
             return "a tensor's last axis has no size"
         if getattr(layer, "data_format", None) == "channels_first":

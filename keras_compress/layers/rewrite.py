@@ -92,8 +92,8 @@ def rebuild(
     layers, changes = layers_by_path(model), changes or {}
     if unknown := sorted(changes.keys() - layers.keys()):
         raise InputError(f"Expected paths of layers of model {model.name!r}. Received: {unknown}.")
-    paths = {id(layer): path for path, layer in layers.items()}
-    rebuilt = _Rebuild(paths, changes, insert or (lambda tensor: ())).run(model)
+    by_layer = {id(layers[path]): change for path, change in changes.items()}
+    rebuilt = _Rebuild(by_layer, insert or (lambda tensor: ())).run(model)
     moved: dict[str, str | None] = {}
     for path, change in changes.items():
         old, folder = list(named_views(path, layers[path])), path.removesuffix(layers[path].name)
@@ -176,9 +176,8 @@ def _copy_operation(operation: keras.Operation) -> keras.Operation:
 class _Rebuild:
     """One run of `rebuild`: remembers the copies of every layer, so that what was shared stays shared."""
 
-    def __init__(self, paths: dict[int, str], changes: Mapping[str, Change], insert: Inserter):
-        self.paths = paths
-        self.changes = {identity: changes[path] for identity, path in paths.items() if path in changes}
+    def __init__(self, changes: Mapping[int, Change], insert: Inserter):
+        self.changes = changes  # id of a layer -> what takes its place
         self.insert = insert
         self.copies: dict[int, tuple[keras.Operation, list[Any]]] = {}  # id of a layer -> it, and what takes its place
 

@@ -151,7 +151,6 @@ class QuantizedKernel:
         axis %= self.codes.ndim
         if self.group_size is not None and axis == 0:
             raise InputError(f"Groups of {self.group_size} features share scales, so that no feature can be taken out.")
-
         numbers: dict[str, Any] = {"scale": self.scale, "zero_point": self.zero_point, "gap": self.gap}
         if axis in self.axes:
             along = self.axes.index(axis) - len(self.axes)

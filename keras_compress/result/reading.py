@@ -17,7 +17,7 @@ from keras_compress.report import Report
 from keras_compress.result.quantized_kernel import QuantizedKernel
 from keras_compress.result.result import Result
 from keras_compress.result.saving import FORMAT_VERSION, stem_of
-from keras_compress.result.states import VariableState
+from keras_compress.result.states import VariableState, merged
 
 ARRAYS_A_WEIGHT = 6  # codes, mask, clusters, scale, zero point, gap
 LEVELS = 1 << 20  # of all alphabets together
@@ -29,7 +29,7 @@ def load_result(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
 
     Raises:
         StorageError: one of the three files is missing.
-        InputError: a file is damaged, newer than this program, or does not belong to the others.
+        InputError: a file is damaged, of another format, or does not belong to the others.
     """
     from keras_compress.bridge.loading import load_model
 
@@ -86,19 +86,24 @@ def _read(stem: str, most_numbers: int) -> _Read:
         raise InputError(f"Expected format {FORMAT_VERSION}. Received: {stem}.json of format {version}. {what}")
     read = _Read(Report.from_dict(state["report"]))
     fields: dict[str, dict[str, np.ndarray]] = {}
+    masks: dict[str, VariableState] = {}
+    clusters: dict[str, VariableState] = {}
     inputs: dict[str, np.ndarray] = {}
     for name, array in foreign.read_npz(stem + ".codes.npz", "file of codes", most_numbers=most_numbers).items():
         kind, _, rest = name.partition("/")
         if kind == "inputs":
             inputs[rest] = array
+        elif kind == "masks":
+            masks[rest] = VariableState(mask=array)
+        elif kind == "clusters":
+            clusters[rest] = VariableState(clusters=array)
         elif kind == "kernels":
             layer, _, field = rest.rpartition("/")
             fields.setdefault(layer, {})[field] = array
         else:
-            part = {"masks": VariableState(mask=array), "clusters": VariableState(clusters=array)}[kind]
-            read.states[rest] = read.states.get(rest, VariableState()).updated(part)
-    for layer, parts in fields.items():
-        read.states[layer] = read.states.get(layer, VariableState()).updated(VariableState(_kernel_of(parts)))
+            raise KeyError(name)
+    codes = {layer: VariableState(_kernel_of(parts)) for layer, parts in fields.items()}
+    read.states = merged(merged(masks, clusters), codes)
     if inputs:
         samples = tuple(inputs[f"samples/{index}"] for index in range(len(inputs) - 2))
         read.inputs = InputSamples(inputs["low"], inputs["high"], samples)

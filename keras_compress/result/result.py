@@ -17,9 +17,8 @@ from keras_compress.numerics.inputs import InputSamples
 from keras_compress.report import Report, Step
 from keras_compress.result.quantized_kernel import QuantizedKernel
 from keras_compress.result.saving import save
-from keras_compress.result.states import VariableState
+from keras_compress.result.states import VariableState, merged
 
-PARTS = {"codes": "kernels", "masks": "masks", "clusters": "clusters"}  # what it is called: the attribute
 PLURALS = {"codes": "codes", "mask": "masks", "clusters": "clusters"}
 
 
@@ -42,8 +41,8 @@ class Result:
     inputs: InputSamples | None = None
 
     def __repr__(self) -> str:
-        counts = {name: len(getattr(self, attribute)) for name, attribute in PARTS.items()}
-        known = ", ".join(f"{name} of {_counted(count)}" for name, count in counts.items() if count)
+        counts = collections.Counter(part for state in self.states.values() for part in state.parts())
+        known = ", ".join(f"{name} of {_counted(counts[part])}" for part, name in PLURALS.items() if counts[part])
         steps = ", ".join(step.technique for step in self.report.steps)
         return f"Result(model {self.model.name!r}: {known or 'nothing known of its weights'}; steps: {steps or 'none'})"
 
@@ -115,9 +114,7 @@ class Result:
         before = self.states if rewrite is None else rewrite.by_new_paths(self.states)
         if gone := len(self.states) - len(before):
             step.figures["dropped"] = f"states of {_counted(gone)}: their layers are gone"
-        states = dict(before)
-        for path, state in (changed or {}).items():
-            states[path] = states.get(path, VariableState()).updated(state)
+        states = merged(before, changed or {})
         report = self.report.extended(step)
         result = Result(model, states, report, self.inputs if inputs is None else inputs).without_broken(step)
         for path, state in (changed or {}).items():

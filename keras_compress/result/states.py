@@ -1,7 +1,7 @@
 """What is known of the variables of a model, by their paths."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -84,6 +84,11 @@ class VariableState:
         codes = None if self.codes is None else self.codes.taken(positions, axis)
         parts = (None if part is None else np.take(part, positions, axis) for part in (self.mask, self.clusters))
         return VariableState(codes, *parts)
+
+
+def merged(states: Mapping[str, VariableState], others: Mapping[str, VariableState]) -> dict[str, VariableState]:
+    """By path: the parts of both, those of `others` where both have one."""
+    return {**states, **{path: states.get(path, VariableState()).updated(other) for path, other in others.items()}}
 
 
 def _is_clustered(value: np.ndarray, clusters: np.ndarray) -> bool:

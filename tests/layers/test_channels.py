@@ -144,6 +144,8 @@ FROZEN = {  # what of a network cannot change, by words of the reason
     "Permute": (lambda: stacked(L.Conv2D(4, 1), L.Permute((3, 1, 2)), L.Dense(2)), "moves channels"),
     "Reshape": (lambda: stacked(L.Conv2D(4, 1), L.Reshape((16, 16)), L.Dense(2)), "moves channels"),
     "open": (lambda: stacked(L.Conv2D(4, 1), L.Flatten(), shape=(None, None, 3)), "has no size"),
+    "no view": (lambda: stacked(L.Conv3D(4, 1, activation="softmax"), L.Flatten(), shape=(4, 4, 4, 2)), "are one step"),
+    "no bias": (lambda: stacked(L.Conv3D(4, 1, use_bias=False), L.Flatten(), shape=(4, 4, 4, 2)), "are one step"),
     "a list": (lambda: stacked(L.Dense(3), L.Rescaling([1.0, 2.0, 3.0]), L.Dense(2)), "constant for each channel"),
 }  # fmt: skip
 
