@@ -52,7 +52,7 @@ lint: $(INSTALLED_DEV)  ## check style and types
 	$(RUN) -m mypy
 	MYPYPATH=benchmarks:benchmarks/peers $(RUN) -m mypy --explicit-package-bases benchmarks
 
-format: $(INSTALLED_DEV)  ## lay out the code and mend what ruff can mend
+format: $(INSTALLED_DEV)  ## lay out the code and fix what ruff can fix
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 

@@ -29,8 +29,10 @@ def run(command: str) -> None:
 
 def main() -> None:
     """The console command: `keras-compress NAME --flags`."""
+    from keras_compress.commands import cli
+
     name, *rest = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--h", "-help", "--help", "help"):
+    if name in (*cli.HELP, "help"):
         print(_help())
         sys.exit(0)
     if name == "--version":
@@ -40,11 +42,8 @@ def main() -> None:
         sys.exit(0)
     command = name.replace("-", "_")
     if command not in COMMANDS:
-        from keras_compress.commands.cli import EXIT_INPUT
-
         names = ", ".join(each.replace("_", "-") for each in COMMANDS)
-        print(f"error: Expected a command: {names}. Received: {name}. See {NAME} --help.", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
+        sys.exit(cli.complain(f"Expected a command: {names}. Received: {name}. See {NAME} --help."))
     sys.argv = [f"{NAME} {name}", *rest]
     run(command)
 

@@ -1,6 +1,6 @@
 """The one entry point of all commands: flags in, an exit code out.
 
-0 after success and `--help`, 2 for input that the user can mend (one line, no traceback), 130 after Ctrl-C, and 1 with
+0 after success and `--help`, 2 for input that the user can fix (one line, no traceback), 130 after Ctrl-C, and 1 with
 a traceback for a fault of ours. absl's own `app.run` answers 1 to `--help` and to a bad flag, so it is not used.
 
     from absl import flags
@@ -39,7 +39,7 @@ EXIT_FAULT = 1
 EXIT_INTERRUPT = 130
 
 # A disk or folder that refuses, where no room of the library met it first.
-MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+RECOVERABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 HELP = ("-h", "--h", "-help", "--help")
 HELP_FULL = ("-helpfull", "--helpfull")
@@ -75,12 +75,12 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 0
     except flags.Error as error:
-        return _complain(f"{error} See {os.path.basename(argv[0])} --help.")
+        return complain(f"{error} See {os.path.basename(argv[0])} --help.")
     except UserError as error:
-        return _complain(str(error))
+        return complain(str(error))
     except OSError as error:
-        if error.errno in MENDABLE:
-            return _complain(
+        if error.errno in RECOVERABLE:
+            return complain(
                 f"{error.strerror}: {error.filename or 'while writing'}. Free space or name another folder."
             )
         traceback.print_exc()
@@ -147,6 +147,7 @@ def _flag_module(main: Callable[[list[str]], int | None]) -> str:
     return sys.argv[0] if main.__module__ == "__main__" else main.__module__
 
 
-def _complain(message: str) -> int:
+def complain(message: str) -> int:
+    """Says in one line of stderr what the user can fix; the exit code."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return EXIT_INPUT

@@ -6,7 +6,7 @@
 
 MODEL is a path, or the name of a network in serialized_models/. It is exported as it is ("no codes": float, float16,
 8-bit weights and 16-bit activations as TensorFlow's converter makes them, and full integers), and for each of --methods
-and --bits it is quantized, and exported with its own integers in every mode and storage. With NAME.codes.npz beside
+and --bits it is quantized, and exported with its own integers in every mode and storage. With NAME.codes.npz next to
 NAME.keras, it is quantized already, and its codes are exported. Samples are those of the model card or of --dataset:
 training samples to calibrate on, test samples for the accuracy. Files take turns when they are timed, one sample at a
 time. "in floats" are the operators whose outputs are floats: 0 is a file that computes with integers alone.

@@ -4,7 +4,7 @@
     python quantize/export_tflite.py NAME --activations=int8 --storage=small --static_batch=1 --c_array
     python quantize/export_tflite.py my_network.keras --activations=int8 --dataset=cifar10 --scale=0.00392157
 
-MODEL is a path, or the name of a network in serialized_models/. With NAME.codes.npz beside NAME.keras, as
+MODEL is a path, or the name of a network in serialized_models/. With NAME.codes.npz next to NAME.keras, as
 quantize_pretrained.py and Result.save leave them, the file holds the codes of the result; else weights are rounded to 8
 bits where the file has integers. A model card or --dataset gives the samples that ranges of activations are measured on
 (training samples) and those that the accuracy is of (test samples); activations=int8 and int16x8 need them. The last
@@ -34,7 +34,7 @@ flags.DEFINE_enum(
     "Of activations=int8: by kc.quantize_activations, or by kc.export_tflite from least and largest values, as "
     "TensorFlow's converter measures them.",
 )
-flags.DEFINE_string("output", None, "Path of the file. Default: NAME.tflite beside the network.")
+flags.DEFINE_string("output", None, "Path of the file. Default: NAME.tflite next to the network.")
 flags.DEFINE_bool("c_array", False, "Write NAME.h too, a C array of the file.")
 
 

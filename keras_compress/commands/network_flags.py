@@ -17,6 +17,18 @@ flags.disclaim_key_flags()  # flags belong to the command that asks for them, wh
 FLAGS = flags.FLAGS
 
 
+def define_dataset() -> None:
+    """Defines the flags of a data set, for commands that begin with one."""
+    flags.DEFINE_string(
+        "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, or the path of an .npz, .csv or folder."
+    )
+    flags.DEFINE_alias("ds", "dataset")
+    flags.DEFINE_string(
+        "label_column", None, "Column of the labels of a .csv. Default: label, target, class, or the last."
+    )
+    flags.DEFINE_integer("image_size", None, "Height and width to which the images of a folder are resized.")
+
+
 def define_model() -> None:
     """Defines the flags of a network and of its samples."""
     flags.DEFINE_string("model", None, "The same as MODEL.")

@@ -10,11 +10,20 @@ def main(argv):
     data = options.load_data(path, model)
 """
 
-from keras_compress.commands.network_flags import card_path, define_model, has_data, load_data, model_path, numbers
+from keras_compress.commands.network_flags import (
+    card_path,
+    define_dataset,
+    define_model,
+    has_data,
+    load_data,
+    model_path,
+    numbers,
+)
 from keras_compress.commands.training_flags import define_training, load_training
 
 __all__ = [
     "card_path",
+    "define_dataset",
     "define_model",
     "define_training",
     "has_data",

@@ -10,16 +10,11 @@ import pathlib
 
 from absl import flags
 
-from keras_compress.commands import cli
+from keras_compress.commands import cli, options
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, or the path of an .npz, .csv or folder."
-)
-flags.DEFINE_alias("ds", "dataset")
-flags.DEFINE_string("label_column", None, "Column of the labels of a .csv. Default: label, target, class, or the last.")
-flags.DEFINE_integer("image_size", None, "Height and width to which the images of a folder are resized.")
+options.define_dataset()
 flags.DEFINE_integer("num_samples", 10, "Images of each class.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the choice of images, and of splits.", lower_bound=0)
 flags.DEFINE_string("output", None, "Picture to write. Default: train_logs/DATASET_samples.png.")

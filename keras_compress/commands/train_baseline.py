@@ -1,4 +1,4 @@
-"""Trains a network to quantize, and writes serialized_models/NAME.keras with its model card NAME.json beside it.
+"""Trains a network to quantize, and writes serialized_models/NAME.keras with its model card NAME.json next to it.
 
     python train/train_baseline.py
     python train/train_baseline.py --dataset=mnist --architecture=mlp --epochs=15
@@ -19,16 +19,11 @@ import sys
 
 from absl import flags
 
-from keras_compress.commands import cli
+from keras_compress.commands import cli, options
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "dataset", "digits", "digits, mnist, fashion_mnist, cifar10, or the path of an .npz, .csv or folder."
-)
-flags.DEFINE_alias("ds", "dataset")
-flags.DEFINE_string("label_column", None, "Column of the labels of a .csv. Default: label, target, class, or the last.")
-flags.DEFINE_integer("image_size", None, "Height and width to which the images of a folder are resized.")
+options.define_dataset()
 flags.DEFINE_string("architecture", "cnn", "mlp, cnn, lenet, resnet18, vgg16 or vgg16_bn.")
 flags.DEFINE_alias("model", "architecture")
 flags.DEFINE_float("width_multiplier", 1.0, "Factor on the numbers of filters and units.")
@@ -53,10 +48,10 @@ def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
     from keras_compress.zoo import datasets
 
-    options = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
+    reading = {name: FLAGS[name].value for name in ("label_column", "image_size") if FLAGS[name].value is not None}
     if datasets.needs_keras(FLAGS.dataset):
         cli.import_tensorflow()
-    dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **options)
+    dataset = datasets.load_dataset(FLAGS.dataset, seed=FLAGS.seed, **reading)
     cli.import_tensorflow()
     from keras_compress.zoo import baseline, batches
 
@@ -76,7 +71,7 @@ def main(argv: list[str]) -> None:
         models_dir=pathlib.Path(FLAGS.models_dir),
         logs_dir=pathlib.Path(FLAGS.logs_dir),
         source=FLAGS.dataset,
-        options=options,
+        options=reading,
         preprocessing=FLAGS.preprocessing,
         width_multiplier=FLAGS.width_multiplier,
         dropout_scale=FLAGS.dropout_scale,

@@ -9,7 +9,7 @@
 MODEL is a path, or the name of a network in serialized_models/; its model card says which data set it belongs to, as
 for quantize/quantize_pretrained.py. Zeros of train_pruned.py stay. The network with its integers is in
 quantized_models/NAME_qatB.* (B bits), which quantize/export_tflite.py takes; the TFLite file with the trained ranges of
-activations is beside it. A row is in model_metrics/NAME.csv, logs for TensorBoard are in train_logs/NAME_qatB/. With
+activations is next to it. A row is in model_metrics/NAME.csv, logs for TensorBoard are in train_logs/NAME_qatB/. With
 --architecture the network is trained first, as train/train_baseline.py would. With --strategy=multiworker the same
 command runs on each worker, the first one writes.
 """
