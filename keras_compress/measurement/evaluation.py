@@ -41,7 +41,7 @@ def evaluate(model: Any, x: Any, y: Any, *, task: str | None = None, batch_size:
     scores = _scores(model, arrays)
     if None in shape[1:]:
         shape = tuple(scores([tf.constant(array[:1]) for array in arrays]).shape)
-    counter = counter_for(y, (num_samples, *(int(size or 1) for size in shape[1:])), task)
+    counter = counter_for(y, (num_samples, *(size for size in shape[1:] if size is not None)), task)
     for start in range(0, num_samples, batch_size):
         batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
         counter.add(scores(batch).numpy())

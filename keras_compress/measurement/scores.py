@@ -102,7 +102,7 @@ class ClassCounter(Counter):
         earlier = np.arange(self._num_classes) < labels[:, np.newaxis]
         ranks = ((outputs > own) | ((outputs == own) & earlier)).sum(axis=1)  # classes that have a higher score
         ranks[np.isnan(outputs).any(axis=1)] = self._num_classes
-        self._parts.append((ranks, -np.log(np.clip(own[:, 0], SMALLEST_PROBABILITY, 1.0))))
+        self._parts.append((ranks, _cross_entropy(own[:, 0])))
         self._probable &= _are_probabilities(outputs)
 
     def evaluation(self) -> Evaluation:
@@ -130,8 +130,7 @@ class PixelCounter(Counter):
         for index, values in enumerate((labels[labels == predicted], labels, predicted[predicted >= 0])):
             self._counts[index] += np.bincount(values.ravel(), minlength=size)
         own = np.take_along_axis(outputs, labels[..., np.newaxis], axis=-1)
-        losses = -np.log(np.clip(own, SMALLEST_PROBABILITY, 1.0))
-        self._losses.append(losses.reshape(len(losses), -1).mean(axis=1))
+        self._losses.append(_cross_entropy(own).reshape(len(own), -1).mean(axis=1))
         self._probable &= _are_probabilities(outputs.reshape(-1, outputs.shape[-1]))
 
     def evaluation(self) -> Evaluation:
@@ -150,21 +149,21 @@ class PixelCounter(Counter):
 class NumberCounter(Counter):
     """Outputs and labels of one shape: probabilities of one class where all are, else numbers."""
 
-    def __init__(self, y: np.ndarray, task: str | None):
+    def __init__(self, y: np.ndarray, *, binary: bool, decided: bool):
         super().__init__(y)
         self._parts: list[list[np.ndarray]] = []  # of each sample: squares, errors, right, cross entropies
-        self._binary = bool(np.isin(y, (0, 1)).all()) and task != "regression"
-        self._task = task
+        self._binary = binary
+        self._decided = decided  # whatever the outputs are
 
     def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
         outputs = outputs.reshape(len(outputs), -1)
         labels = labels.reshape(len(labels), -1).astype(np.float64)
         error = outputs - labels
-        if self._task is None:
+        if not self._decided:
             self._binary &= bool(((outputs >= 0) & (outputs <= 1)).all())
-        sure = np.clip(np.where(labels > 0.5, outputs, 1 - outputs), SMALLEST_PROBABILITY, 1.0)
+        losses = _cross_entropy(np.where(labels > 0.5, outputs, 1 - outputs))
         right = (outputs > 0.5) == (labels > 0.5)
-        columns = (np.square(error), np.abs(error), right & ~np.isnan(outputs), -np.log(sure))
+        columns = (np.square(error), np.abs(error), right & ~np.isnan(outputs), losses)
         self._parts.append([column.mean(axis=1) for column in columns])
 
     def evaluation(self) -> Evaluation:
@@ -176,6 +175,11 @@ class NumberCounter(Counter):
         metrics = {"R2": float(1 - squares.mean() / spread)} if spread > 0 else {}
         metrics |= {"MSE": float(squares.mean()), "MAE": float(errors.mean())}
         return Evaluation("regression", metrics, len(squares))
+
+
+def _cross_entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Of what is right, by its probability."""
+    return -np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1.0))
 
 
 def _are_probabilities(scores: np.ndarray) -> bool:
@@ -206,16 +210,16 @@ def counter_for(y: Any, outputs: tuple[int, ...], task: str | None = None) -> Co
     shape = tuple(labels.shape)
     numbers = shape == outputs or (outputs[-1] == 1 and shape == outputs[:-1])
     scores = len(outputs) > 1 and outputs[-1] > 1
-    if task is None:
-        task = "classification" if len(outputs) == 2 else "segmentation"
-        if numbers and (not scores or not np.isin(labels, (0, 1)).all()):
-            task = ""
-    if task in ("", "binary", "regression"):
+    zeros_and_ones = bool(np.isin(labels, (0, 1)).all())
+    classes = not numbers or (scores and zeros_and_ones)  # one-hot labels have the shape of the outputs, too
+    if task is not None:
+        classes = task in ("classification", "segmentation")
+    if not classes:
         if not numbers:
             raise InputError(f"Expected labels of the shape of the outputs, {outputs}. Received: {shape}.")
-        if task == "binary" and not np.isin(labels, (0, 1)).all():
+        if task == "binary" and not zeros_and_ones:
             raise InputError("Labels of a binary task must be 0 and 1. Received: others.")
-        return NumberCounter(labels, task or None)
+        return NumberCounter(labels, binary=zeros_and_ones and task != "regression", decided=task is not None)
     if not scores:
         raise InputError(f"Expected outputs with a score for each class, (n, classes). Received: outputs {outputs}.")
     if len(outputs) == 2:
@@ -241,13 +245,13 @@ def input_arrays(x: Any, names: Sequence[str]) -> list[np.ndarray]:
 
 
 def integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndarray:
-    """(n,) integer labels, each a class of the model."""
+    """(n,) integer labels, each a class of the model, of finite numbers."""
     if y.ndim not in (1, 2) or len(y) != num_samples:
         raise InputError(
             f"Expected one label for each sample: shape ({num_samples},), or one-hot ({num_samples}, {num_classes}). "
             f"Received: {y.shape}."
         )
-    if y.dtype.kind not in "biuf" or (y.dtype.kind == "f" and not np.array_equal(y, np.floor(y))):
+    if y.dtype.kind == "f" and not np.array_equal(y, np.floor(y)):
         raise InputError(f"Labels must be whole numbers, the indices of classes. Received: an array of {y.dtype}.")
     if y.ndim == 2 and y.shape[1] != 1:
         if y.shape[1] != num_classes:
