@@ -5,14 +5,14 @@
     python benchmarks/accuracy.py --show --readme=README.md
 
 Integer alphabets with a scale for each channel, BatchNorm folded first where that is exact: ternary {-1,0,1}, 2 bits
-{-2,-1,0,1}, and 3 and 4 bits, symmetric. Scales follow the radius rule "mse", but for the methods "with fitted scales",
-which find their own. Calibrated on --num_samples random TRAINING images, once for each seed and the same for all
-methods; top-1 on all test images; nothing is chosen by looking at test images. DATA holds mnist.npz and cifar10.npz,
-and others' networks in DATA/models; ours are in serialized_models/ (train/train_baseline.py). What is missing is named
-and left out. Each configuration's row is in accuracy/NETWORK.csv the moment it is known, and the same command goes on
-after a kill; rows of older code count too, so remove the folder to measure anew. Writes accuracy.{json,md,csv},
-accuracy.png and accuracy_layer_errors.png, and prints README's block, which --readme puts into a document; --show does
-no more than that with the rows that are there.
+{-2,-1,0,1}, and 3 and 4 bits, symmetric. Scales follow the radius rule "mse", but for Beacon and the refined methods,
+which fit them, if their name does not say MSE. Calibrated on --num_samples random TRAINING images, once for each seed
+and the same for all methods; top-1 on all test images; nothing is chosen by looking at test images. DATA holds
+mnist.npz and cifar10.npz, and others' networks in DATA/models; ours are in serialized_models/
+(train/train_baseline.py). What is missing is named and left out. Each configuration's row is in accuracy/NETWORK.csv
+the moment it is known, and the same command goes on after a kill; rows of older code count too, so remove the folder to
+measure anew. Writes accuracy.{json,md,csv}, accuracy.png and accuracy_layer_errors.png, and prints README's block,
+which --readme puts into a document; --show does no more than that with the rows that are there.
 """
 
 import logging
@@ -21,15 +21,15 @@ from typing import Any
 
 from absl import flags
 from harness import networks, results, tables
-from harness.variants import RULE, VARIANTS, variant_of
 
 from keras_compress.commands import cli
 from keras_compress.errors import InputError
+from keras_compress.quantization.presets import preset_of
 
 FLAGS = flags.FLAGS
 
 networks.define_flags(networks.LABELLED)
-flags.DEFINE_list("methods", list(VARIANTS), "Which ones.")
+flags.DEFINE_list("methods", list(tables.METHODS), "Which ones.")
 flags.DEFINE_integer("num_samples", 500, "Calibration images.", lower_bound=1)
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the choice of calibration images.")
 flags.DEFINE_list("levels", ["3", "4"], "Numbers of levels: 3 is ternary, 4 is 2 bits.")
@@ -43,9 +43,8 @@ flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
 def main(argv: list[str]) -> None:
     cli.take_arguments(argv)
     seeds, levels, bits = (whole_numbers(flag) for flag in ("seeds", "levels", "bits"))
-    unknown = [name for name in FLAGS.methods if name not in VARIANTS]
-    if unknown:
-        raise InputError(f"--methods takes {', '.join(VARIANTS)}. Received: {unknown[0]!r}.")
+    for name in FLAGS.methods:
+        preset_of(name)  # checks
     folder = pathlib.Path(FLAGS.results_dir) / ("accuracy" if FLAGS.fold_batch_normalization else "accuracy_unfolded")
     machine = results.machine()
     cli.import_tensorflow()
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
         if row["samples"] == FLAGS.num_samples
         and row["seed"] in seeds
         and row["levels"] in {*levels, *(2**width - 1 for width in bits)}
-        and variant_of(row) in FLAGS.methods
+        and row["method"] in FLAGS.methods
     ]
     if not rows:
         raise InputError(f"There are no rows in {str(folder)!r}. Run without --show first.")
@@ -76,13 +75,7 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
     from keras_compress import sweep, zoo
     from keras_compress.bridge.loading import load_model
 
-    grids = []
-    for rule in (RULE, None):
-        methods = [VARIANTS[name][0] for name in FLAGS.methods if VARIANTS[name][1] == rule]
-        if methods:
-            grids.append(
-                sweep.Grid(methods=methods, bits=bits, levels=levels, radius=rule, num_samples=[FLAGS.num_samples])
-            )
+    grid = sweep.Grid(methods=FLAGS.methods, bits=bits, levels=levels, num_samples=[FLAGS.num_samples])
     for network in networks.chosen(data):
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
@@ -90,18 +83,17 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
             dataset.x_train, None, dataset.x_test, dataset.y_test, network.preprocessing, dataset.num_classes
         )
         for seed in seeds:
-            for grid in grids:
-                sweep.run(
-                    model,
-                    grid,
-                    samples,
-                    name=network.name,
-                    dataset=network.dataset,
-                    metrics_dir=folder,
-                    fold=FLAGS.fold_batch_normalization,
-                    seed=seed,
-                    progress=True,
-                )
+            sweep.run(
+                model,
+                grid,
+                samples,
+                name=network.name,
+                dataset=network.dataset,
+                metrics_dir=folder,
+                fold=FLAGS.fold_batch_normalization,
+                seed=seed,
+                progress=True,
+            )
 
 
 def write(folder: pathlib.Path, rows: list[tables.Row], machine: dict[str, Any], seeds: list[int]) -> None:
@@ -121,7 +113,8 @@ def write(folder: pathlib.Path, rows: list[tables.Row], machine: dict[str, Any],
             "error: relative error of a layer's outputs on the calibration images in percent (`kc.Report`), arithmetic "
             "mean over the layers and over the seeds.",
             "Integer alphabets with a scale a channel: ternary {-1, 0, 1}, 2 bits {-2, -1, 0, 1}, 3 and 4 bits "
-            f"symmetric. Scales by the radius rule {RULE}; methods with fitted scales find their own for these levels.",
+            "symmetric. Scales by the radius rule mse, but for Beacon and the refined methods, which fit them, if the "
+            "name does not say MSE.",
             "Bold: the best of a column.",
         ],
         sections=tables.network_tables(means),

@@ -20,17 +20,17 @@ from typing import Any
 
 from absl import flags
 from harness import results, timing
-from harness.variants import VARIANTS, label, quantizer
 
 from keras_compress.commands import cli
 from keras_compress.errors import InputError
+from keras_compress.quantization.presets import PRESETS
 
 FLAGS = flags.FLAGS
 
 LAYERS = {"conv": 3, "fc": 7}  # taps along each side
 LIMIT = 4 * 2**30  # bytes
 
-SOLVERS = [name for name in VARIANTS if not name.startswith("optq_distilled")]  # distillation is no solver
+SOLVERS = [name for name in reversed(PRESETS) if not PRESETS[name].distilled]  # distillation is no solver
 
 flags.DEFINE_list("methods", SOLVERS, "Which ones.")
 flags.DEFINE_list("layers", list(LAYERS), "conv, fc.")
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         for method in FLAGS.methods:
             row = in_a_process(layer, method)
             heading = f"{layer} N {features}" + "".join(f" {name}" for name in ("refused", "failed") if name in row)
-            tables.setdefault(heading, []).append({"method": label(method)} | row)
+            tables.setdefault(heading, []).append({"method": PRESETS[method].label} | row)
             print(results.markdown(tables[heading][-1:]).splitlines()[-1], flush=True)
     path = results.write(
         FLAGS.results_dir,
@@ -112,7 +112,7 @@ def measured(layer: str, method: str) -> dict[str, Any]:
     from keras_compress.numerics.statistics import ArraySamples, statistics_of
     from keras_compress.sweep.memory import peak_bytes
 
-    chosen = quantizer(method, FLAGS.bits)
+    chosen = PRESETS[method].build(bits=FLAGS.bits)
     rng = np.random.default_rng(0)
     side = 14 if layer == "conv" else 7
     count = FLAGS.conv_images if layer == "conv" else FLAGS.fc_images

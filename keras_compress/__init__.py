@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what `_MODULES` finds, for type checkers and editors
     from keras_compress.quantization.alphabets import Equispaced as Equispaced
     from keras_compress.quantization.alphabets import Integer as Integer
     from keras_compress.quantization.alphabets import Midtread as Midtread
+    from keras_compress.quantization.alphabets import Ternary as Ternary
     from keras_compress.quantization.distillation import distill_scales as distill_scales
     from keras_compress.quantization.folding import fold_batch_normalization as fold_batch_normalization
     from keras_compress.quantization.greedy import OPTQ as OPTQ
@@ -81,6 +82,7 @@ _MODULES = {  # public name: the module that defines it
     "SPFQ": "keras_compress.quantization.greedy",
     "SparseGPFQ": "keras_compress.quantization.greedy",
     "StorageError": "keras_compress.errors",
+    "Ternary": "keras_compress.quantization.alphabets",
     "UserError": "keras_compress.errors",
     "VariableState": "keras_compress.result.states",
     "allocate": "keras_compress.quantization.allocation",

@@ -20,7 +20,7 @@ class LayerRow:
     parameters: int = 0  # numbers in all weights of the layer
     alphabet: str = ""  # constructor call of the alphabet
     num_levels: int | None = None
-    bits: float | None = None  # log2(num_levels)
+    effective_bits: float | None = None  # log2(num_levels)
     storage: str = ""  # "int2", "int4", "int8": the TFLite type that holds the codes; "packed": only the packed format
     radius: float | None = None  # largest weight that the alphabet holds, mean over channels
     relative_error: float | None = None  # ||Z - Z~|| / ||Z - bias||, Z and Z~ outputs before the activation, both nets;
@@ -73,7 +73,7 @@ COLUMNS = (
     ("done", lambda row: row.action, str),
     ("params", lambda row: row.parameters or None, "{:,}".format),
     ("levels", lambda row: row.num_levels, str),
-    ("bits", lambda row: row.bits, "{:.2f}".format),
+    ("effective bits", lambda row: row.effective_bits, "{:.2f}".format),
     ("storage", lambda row: row.storage or None, str),
     ("radius", lambda row: row.radius, "{:.4g}".format),
     (

@@ -12,7 +12,7 @@ from keras_compress.report import LayerRow, Report, Step
 
 DENSE = LayerRow(
     "encoder/dense", "Dense", "quantized", parameters=1234, alphabet="Integer(levels=3)", num_levels=3,
-    bits=math.log2(3), radius=0.25, relative_error=0.125, zeros=0.5, features=100, rows=2000, form="gram",
+    effective_bits=math.log2(3), radius=0.25, relative_error=0.125, zeros=0.5, features=100, rows=2000, form="gram",
     bias="centered", seconds=1.5,
 )  # fmt: skip
 NORM = LayerRow("norm", "BatchNormalization", "float", "is not known", parameters=8)
@@ -95,14 +95,14 @@ def test_an_empty_report_says_so():
 
 def test_rows_of_activations_and_of_statistics_have_their_own_columns():
     activation = LayerRow(
-        "relu_quantized", "ReLU", "quantized", num_levels=256, bits=8.0, relative_error=0.01, low=0.0, high=5.1,
-        scale=0.02, zero_point=-128, clipped=0.0012,
+        "relu_quantized", "ReLU", "quantized", num_levels=256, effective_bits=8.0, relative_error=0.01, low=0.0,
+        high=5.1, scale=0.02, zero_point=-128, clipped=0.0012,
     )  # fmt: skip
     norm = LayerRow("norm", "BatchNormalization", "recalibrated", mean_moved=0.25, variance_ratio=1.5, rows=400)
     report = Report((Step("quantize_activations", {}, [activation]), Step("recalibrate", {}, [norm])))
     first, second = str(report).split("\n\n")
     header, line = first.splitlines()[1:]
-    assert header.split() == ["layer", "type", "done", "levels", "bits", "range", "scale", "zero", "clipped", "error"]
+    assert " ".join(header.split()) == "layer type done levels effective bits range scale zero clipped error"
     assert line.split()[3:] == ["256", "8.00", "0", "..", "5.1", "0.02", "-128", "0.12%", "1.00%"]
     header, line = second.splitlines()[1:]
     assert "params" not in header and line.split()[3:] == ["0.250", "x", "1.500"]
@@ -115,7 +115,10 @@ def test_at_a_prompt_it_is_its_table(report):
 
 def test_in_a_notebook_it_is_a_table(report):
     step = Step(
-        "quantize", {"quantizer": "<GPFQ>"}, [LayerRow("a<b", "Dense", "quantized", bits=2.0)], {"seconds": 1.0}
+        "quantize",
+        {"quantizer": "<GPFQ>"},
+        [LayerRow("a<b", "Dense", "quantized", effective_bits=2.0)],
+        {"seconds": 1.0},
     )
     document = ElementTree.fromstring(
         f"<body>{kc.Report((*report.steps, step))._repr_html_()}</body>".replace("<br>", "")

@@ -12,6 +12,7 @@ import keras_compress as kc
 from keras_compress.layers.rewrite import Change, clone_model, rebuild
 from keras_compress.report import LayerRow, Step
 from keras_compress.result.saving import FORMAT_VERSION
+from tests import architectures
 
 L = keras.layers
 Kernel = kc.QuantizedKernel
@@ -28,7 +29,7 @@ def result():
     quantized = kernel()
     model.get_layer("one").kernel.assign(quantized.decode())
     report = kc.Report().extended(  # a report is continued, never changed
-        Step("quantize", {"seed": 0}, [LayerRow("one", "Dense", "quantized", bits=2.8)], {"seconds": 0.5})
+        Step("quantize", {"seed": 0}, [LayerRow("one", "Dense", "quantized", effective_bits=2.8)], {"seconds": 0.5})
     )
     return kc.Result(model, {"one": kc.VariableState(quantized, quantized.codes != 0)}, report)
 
@@ -47,7 +48,7 @@ def test_decoding_is_one_product_along_the_axis(rng, axis):
 def test_one_scale_may_serve_all_channels():
     quantized = Kernel(np.array([[1, -1]]), np.array([-1, 0, 1]), np.array([0.5]), 1)
     np.testing.assert_array_equal(quantized.decode(), [[0.5, -0.5]])
-    assert 2**quantized.bits == pytest.approx(3)
+    assert 2**quantized.effective_bits == pytest.approx(3)
 
 
 BAD_KERNELS = {
@@ -340,3 +341,45 @@ def test_it_prints_in_a_line(known):
     assert repr(known.kernels["one"]) == "QuantizedKernel(<(4, 6), 17 levels from -8 to 8, 6 scales>)"
     assert repr(known.states["one"]).startswith("VariableState(codes=QuantizedKernel(<(4, 6), 17 levels")
     assert "% zeros>, clusters=<" in repr(known.states["one"])
+
+
+# BatchNorm behind codes
+
+
+ALPHABETS = {
+    "2 bits": kc.Integer(2), "full": kc.Integer(4, narrow_range=False), "ternary": kc.Ternary(),
+    "3 bits": kc.Integer(3), "asymmetric": kc.Integer(3, symmetric=False), "even": kc.Equispaced(2),
+    "midtread": kc.Midtread(2),
+}  # fmt: skip
+
+
+def with_negative_gammas():
+    model = architectures.build("cnn")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(np.where(np.arange(layer.gamma.shape[0]) % 2, -1, 1) * layer.gamma)
+    return model
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_folding_codes_is_exact_or_the_batch_normalization_stays_and_says_why(alphabet):
+    model = with_negative_gammas()
+    result = kc.quantize(model, kc.MSQ(alphabet=ALPHABETS[alphabet]))
+    folded = kc.fold_batch_normalization(result)
+    x = architectures.samples(model, 9)
+    np.testing.assert_allclose(folded.model(x), result.model(x), rtol=1e-4, atol=1e-5)
+    folded.check()
+    assert folded.kernels.keys() == result.kernels.keys()
+    turned = result.kernels["conv3"].codes[..., 1::2]
+    exact = ALPHABETS[alphabet].symmetric and not set(-turned.ravel()) - set(ALPHABETS[alphabet].levels_array)
+    assert exact == (alphabet not in ("2 bits", "full", "asymmetric"))
+    (row,) = (row for row in folded.report.steps[-1].rows if row.path == "norm")
+    assert row.action == ("folded" if exact else "kept") and ("fold before quantizing" in row.reason) == (not exact)
+
+
+def test_codes_that_do_not_use_the_odd_level_are_turned():
+    levels = np.arange(-2, 2)
+    kernel = kc.QuantizedKernel(np.array([[1, -2], [-1, 0]]), levels, np.ones(2, np.float32), 1)
+    assert kernel.multiplied(np.array([-2.0, 1.0]), "dense").codes.tolist() == [[-1, -2], [1, 0]]
+    with pytest.raises(kc.InputError, match="do not hold its codes with other signs"):
+        kernel.multiplied(np.array([1.0, -1.0]), "dense")

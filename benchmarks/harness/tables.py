@@ -5,13 +5,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.variants import VARIANTS, label, variant_of
 from keras_compress.errors import InputError
 from keras_compress.files import replacing
+from keras_compress.quantization.presets import PRESETS
 from keras_compress.sweep.records import Records
 
 WIDTHS = {3: "ternary", 4: "2 bits", 7: "3 bits", 15: "4 bits", 255: "8 bits"}
-COMPARED = ("gpfq", "msq")  # variants that README sets next to the best one
+METHODS = tuple(reversed(PRESETS))  # in the order of tables: the baseline first
+COMPARED = ("gpfq", "msq")  # what README sets next to the best one
 MARKS = ("<!-- accuracy-table -->\n", "<!-- /accuracy-table -->\n")
 PANEL = (1.9, 0.19)  # inches: width of a panel, height of a line
 LEAST_LOSS = 0.1  # points of top-1 up to which the axis of losses is linear
@@ -23,23 +24,22 @@ def read(folder: pathlib.Path, networks: Iterable[str]) -> list[Row]:
     """The rows of each network that belong to the weights and the images that were last measured."""
     rows: list[Row] = []
     for name in networks:
-        known = [row for row in Records(folder / f"{name}.csv").rows if variant_of(row) in VARIANTS]
+        known = [row for row in Records(folder / f"{name}.csv").rows if row["method"] in PRESETS and not row["radius"]]
         last = {(row["samples"], row["seed"]): row["fingerprint"] for row in known}
         current = [row for row in known if row["fingerprint"] == last[row["samples"], row["seed"]]]
-        rows += {(variant_of(row), row["levels"], row["samples"], row["seed"]): row for row in current}.values()
+        rows += {(row["method"], row["levels"], row["samples"], row["seed"]): row for row in current}.values()
     return rows
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """A row for each network, width and variant, in the order of tables: means and standard deviations in percent."""
+    """A row for each network, width and method, in the order of tables: means and standard deviations in percent."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["model"], row["levels"], variant_of(row)), []).append(row)
+        groups.setdefault((row["model"], row["levels"], row["method"]), []).append(row)
     networks = list(dict.fromkeys(model for model, _, _ in groups))
-    variants = list(VARIANTS)
     means = []
-    for (model, levels, variant), group in sorted(
-        groups.items(), key=lambda item: (networks.index(item[0][0]), item[0][1], variants.index(item[0][2]))
+    for (model, levels, method), group in sorted(
+        groups.items(), key=lambda item: (networks.index(item[0][0]), item[0][1], METHODS.index(item[0][2]))
     ):
         top1 = [100 * row["top1"] for row in group]
         errors = [100 * row["layer_error"] for row in group]
@@ -48,8 +48,8 @@ def summary(rows: Iterable[Row]) -> list[Row]:
                 "network": model,
                 "width": width_of(levels),
                 "levels": levels,
-                "variant": variant,
-                "method": label(variant),
+                "method": method,
+                "label": PRESETS[method].label,
                 "samples": group[0]["samples"],
                 "seeds": len(group),
                 "float": round(100 * group[0]["float_top1"], 2),
@@ -70,19 +70,19 @@ def width_of(levels: int) -> str:
 
 
 def network_tables(means: Sequence[Row]) -> dict[str, str]:
-    """For each network a Markdown table: a line for each variant, for each width top-1 and layer error; best bold."""
+    """For each network a Markdown table: a line for each method, for each width top-1 and layer error; best bold."""
     tables = {}
     for network in dict.fromkeys(row["network"] for row in means):
         rows = [row for row in means if row["network"] == network]
-        cells = {(row["variant"], row["levels"]): row for row in rows}
+        cells = {(row["method"], row["levels"]): row for row in rows}
         widths = sorted({row["levels"] for row in rows})
         best = {levels: best_row(row for row in rows if row["levels"] == levels) for levels in widths}
         least = {levels: min(row["layer error"] for row in rows if row["levels"] == levels) for levels in widths}
         lines = [["method", *(text for levels in widths for text in (width_of(levels), "error"))]]
-        for variant in (name for name in VARIANTS if any(key[0] == name for key in cells)):
-            line = [label(variant)]
+        for method in (name for name in METHODS if any(key[0] == name for key in cells)):
+            line = [PRESETS[method].label]
             for levels in widths:
-                row = cells.get((variant, levels))
+                row = cells.get((method, levels))
                 if row is None:
                     line += ["", ""]
                     continue
@@ -99,22 +99,32 @@ def best_row(means: Iterable[Row]) -> Row:
 
 
 def readme_block(rows: Iterable[Row]) -> str:
-    """One Markdown table: for each network and width the best variant, and those it is compared with."""
+    """One Markdown table: for each network and width the best method, and those it is compared with."""
     means = summary(rows)
-    lines = [["network", "float", "width", "best method", "top-1", "layer error", *map(label, COMPARED)]]
+    lines = [
+        [
+            "network",
+            "float",
+            "width",
+            "best method",
+            "top-1",
+            "layer error",
+            *(PRESETS[method].label for method in COMPARED),
+        ]
+    ]
     for network in dict.fromkeys(row["network"] for row in means):
         network_rows = [row for row in means if row["network"] == network]
         for index, levels in enumerate(sorted({row["levels"] for row in network_rows})):
-            column = {row["variant"]: row for row in network_rows if row["levels"] == levels}
+            column = {row["method"]: row for row in network_rows if row["levels"] == levels}
             best = best_row(column.values())
             lines.append(
                 [
                     *((network, f"{best['float']:.2f}") if index == 0 else ("", "")),
                     width_of(levels),
-                    best["method"],
+                    best["label"],
                     _mean(best, "top-1", bold=True),
                     f"{best['layer error']:.2f} %",
-                    *(_mean(column[variant], "top-1") if variant in column else "" for variant in COMPARED),
+                    *(_mean(column[method], "top-1") if method in column else "" for method in COMPARED),
                 ]
             )
     return _markdown(lines, left=1, right=(1, 4, 5, 6, 7))
@@ -147,7 +157,7 @@ def _markdown(lines: list[list[str]], *, left: int = 0, right: Sequence[int] | N
 
 
 def draw(means: Sequence[Row], folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """NAME.png, top-1 lost, and NAME_layer_errors.png: a panel for each network and width, a line for each variant."""
+    """NAME.png, top-1 lost, and NAME_layer_errors.png: a panel for each network and width, a line for each method."""
     from matplotlib.axes import Axes
     from matplotlib.ticker import LogLocator
 
@@ -175,22 +185,21 @@ def _draw(means: Sequence[Row], value: str, title: str, scale: Any, folder: path
 
     networks = list(dict.fromkeys(row["network"] for row in means))
     widths = sorted({row["levels"] for row in means})
-    variants = [variant for variant in VARIANTS if any(row["variant"] == variant for row in means)]
-    size = (PANEL[0] * len(networks) + 2.2, (PANEL[1] * len(variants) + 0.6) * len(widths) + 0.5)
+    methods = [method for method in METHODS if any(row["method"] == method for row in means)]
+    size = (PANEL[0] * len(networks) + 2.2, (PANEL[1] * len(methods) + 0.6) * len(widths) + 0.5)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(widths), len(networks), sharey=True, sharex="col", squeeze=False)
     for panels, levels in zip(grid, widths, strict=True):
         for axes, network in zip(panels, networks, strict=True):
             panel_rows = [row for row in means if (row["network"], row["levels"]) == (network, levels)]
             for row in panel_rows:
-                method, rule = VARIANTS[row["variant"]]
+                preset = PRESETS[row["method"]]
                 axes.errorbar(
                     row[value],
-                    variants.index(row["variant"]),
+                    methods.index(row["method"]),
                     xerr=row[f"{value} std"],
-                    color=style.COLORS[method],
-                    marker=style.MARKERS[method],
-                    markerfacecolor=style.COLORS[method] if rule else "white",
+                    color=preset.color,
+                    marker=preset.marker,
                     markersize=6,
                     linewidth=1,
                 )
@@ -198,9 +207,9 @@ def _draw(means: Sequence[Row], value: str, title: str, scale: Any, folder: path
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_title(f"{network}, {width_of(levels)}", fontsize=9)
-            axes.set_yticks(range(len(variants)), map(label, variants), fontsize=8)
-            axes.set_ylim(len(variants) - 0.4, -0.6)
+            axes.set_yticks(range(len(methods)), [PRESETS[method].label for method in methods], fontsize=8)
+            axes.set_ylim(len(methods) - 0.4, -0.6)
             axes.tick_params(axis="x", labelsize=8, labelbottom=True)
             style.tidy(axes)
-    figure.supxlabel(f"{title}; mean and standard deviation; hollow: fitted scales", fontsize=10)
+    figure.supxlabel(f"{title}; mean and standard deviation", fontsize=10)
     return style.save(figure, folder, name)

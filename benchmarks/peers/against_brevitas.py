@@ -424,16 +424,16 @@ def measure(
 
     import keras_compress as kc
     from keras_compress.layers.graph import Graph
-    from keras_compress.sweep.grid import REFINED_OPTQ
+    from keras_compress.quantization.presets import PRESETS
 
     alphabet = kc.Integer(levels=setting["levels"])
     setting = {"samples": len(calibration)} | setting
     quantizers = {  # (method, scales, bias): quantizer
         ("GPFQ", "mse", "kept"): kc.GPFQ(alphabet=alphabet, centered=False),
         ("GPFQ", "mse", "centred"): kc.GPFQ(alphabet=alphabet),
-        (REFINED, "mse", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ | {"radius": "mse"}),
-        (REFINED, "fitted", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ),
-        (BEST, "fitted", "centred"): kc.OPTQ(alphabet=alphabet, **REFINED_OPTQ),
+        (REFINED, "mse", "centred"): PRESETS["optq_refined_mse"].build(alphabet=alphabet),
+        (REFINED, "fitted", "centred"): PRESETS["optq_refined"].build(alphabet=alphabet),
+        (BEST, "fitted", "centred"): PRESETS["optq_distilled"].build(alphabet=alphabet),
     }
     scales: dict[str, Any] = {"own": None}
     for (method, kind, bias), quantizer in quantizers.items():

@@ -62,7 +62,7 @@ def rounding(bits: int, activation_bits: int, one_scale: Collection[str] = ()) -
         registry = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
         return Rounding(
             registry,
-            _with_one_scale(quantization.default_8bit.Default8BitQuantizeScheme(), registry, bits, one_scale),
+            _with_own_ranges(quantization.default_8bit.Default8BitQuantizeScheme(), registry, bits, one_scale),
             default_8bit_quantize_configs.Default8BitOutputQuantizeConfig,
         )
     from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (
@@ -75,7 +75,7 @@ def rounding(bits: int, activation_bits: int, one_scale: Collection[str] = ()) -
     scheme = quantization.experimental.default_n_bit.DefaultNBitQuantizeScheme(**settings)
     return Rounding(
         registry,
-        _with_one_scale(scheme, registry, bits, one_scale),
+        _with_own_ranges(scheme, registry, bits, one_scale),
         functools.partial(default_n_bit_quantize_configs.DefaultNBitOutputQuantizeConfig, **settings),
     )
 
@@ -125,19 +125,20 @@ def without_rounding() -> Iterator[None]:
         yield
 
 
-def _with_one_scale(scheme: Any, registry: Any, bits: int, names: Collection[str]) -> Any:
-    """The scheme, with other quantizers for the kernels of some layers."""
+def _with_own_ranges(scheme: Any, registry: Any, bits: int, one_scale: Collection[str]) -> Any:
+    """The scheme, with one scale for the kernels of some layers, and all four integers of 2 bits: tfmot has three."""
     quantizers = import_tfmot().quantization.keras.quantizers
 
     def configuration(layer: Any) -> Any:
         config = type(registry).get_quantize_config(registry, layer)
-        if layer.name in names:
+        if layer.name in one_scale:
             config.weight_quantizer = quantizers.LastValueQuantizer(
                 bits, per_axis=False, symmetric=True, narrow_range=True
             )
+        if hasattr(config, "weight_quantizer"):
+            config.weight_quantizer.narrow_range = bits > 2
         return config
 
-    if names:
-        registry.get_quantize_config = configuration
-        scheme.get_quantize_registry = lambda: registry
+    registry.get_quantize_config = configuration
+    scheme.get_quantize_registry = lambda: registry
     return scheme

@@ -102,7 +102,7 @@ def cluster_weights(
         row.zeros = float(np.mean(view.kernel == 0))
         if path in chosen:
             row.num_levels = len(np.unique(view.kernel))
-            row.bits = math.log2(row.num_levels)
+            row.effective_bits = math.log2(row.num_levels)
         step.add(row)
     sizes = measure(source.model), measure(clustered)
     step.figures = {

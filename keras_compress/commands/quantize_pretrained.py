@@ -26,6 +26,7 @@ from typing import Any
 from absl import flags
 
 from keras_compress.commands import cli, options
+from keras_compress.quantization.presets import ALIASES, PRESETS
 
 FLAGS = flags.FLAGS
 
@@ -33,10 +34,11 @@ options.define_model()
 flags.DEFINE_list(
     "methods",
     ["gpfq", "msq"],
-    "gpfq, gpfq_uncentered, gpfq_bias, gpfq_refined, optq, optq_corrected, optq_refined, optq_distilled, qronos, "
-    "beacon, spfq, spfq_aligned, sparse_gpfq, msq, msq_bias.",
+    f"{', '.join(PRESETS)}; {', '.join(f'{alias} is {method}' for alias, method in ALIASES.items())}.",
 )
-flags.DEFINE_list("bits", None, "Bits of a weight. Default: 2,3,4 if no --levels are given.")
+flags.DEFINE_list(
+    "bits", None, "Bits of a weight; 2 are the integers -2 to 1. Default: 2,3,4 if no --levels are given."
+)
 flags.DEFINE_alias("b", "bits")
 flags.DEFINE_list("levels", [], "Numbers of levels, such as 3 for ternary weights; they join the bits.")
 flags.DEFINE_list("alphabet", ["integer"], "integer, integer_full (with -2^(b-1)), equispaced, midtread.")

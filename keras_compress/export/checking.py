@@ -196,7 +196,7 @@ def check_written(content: bytes, placed: Sequence[Placed]) -> None:
         assert values is not None
         same = (
             kind == each.kind
-            and flatbuffer.BITS[flatbuffer.TYPES[tensor.type]] == each.placement.bits
+            and flatbuffer.BITS[flatbuffer.TYPES[tensor.type]] == each.placement.storage_bits
             and np.array_equal(values, each.codes)
             and np.array_equal(np.asarray(quantization.scale, np.float32), each.scale)
             and np.array_equal(quantization.zeroPoint, np.zeros(len(each.scale)))

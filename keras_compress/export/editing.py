@@ -47,7 +47,7 @@ class Editor:
             placement: how they are stored and read.
         """
         operator = self.graph.operators[index]
-        held = (channel_axis(kind), placement.bits, codes.shape, codes.tobytes(), scale.tobytes())
+        held = (channel_axis(kind), placement.storage_bits, codes.shape, codes.tobytes(), scale.tobytes())
         if held not in self._written:
             self._written[held] = self._new_tensor(operator.inputs[WEIGHTS], name)
             self._write(self._written[held], kind, codes, scale, placement)
@@ -55,7 +55,7 @@ class Editor:
         if placement.reads == "weight-only":
             operator.inputs[WEIGHTS] = self._dequantized(index, tensor)
         elif placement.reads == "dynamic":
-            if placement.bits < 8:
+            if placement.storage_bits < 8:
                 self._set_version(operator, DYNAMIC_VERSION[kind])
             if kind == "FULLY_CONNECTED":
                 operator.builtinOptions.asymmetricQuantizeInputs = True
@@ -164,7 +164,7 @@ class Editor:
         return len(self.graph.tensors) - 1
 
     def _write(self, tensor: int, kind: str, codes: np.ndarray, scale: np.ndarray, placement: Placement) -> None:
-        self._fill(tensor, flatbuffer.INTEGERS[placement.bits], flatbuffer.pack(codes, placement.bits))
+        self._fill(tensor, flatbuffer.INTEGERS[placement.storage_bits], flatbuffer.pack(codes, placement.storage_bits))
         self._quantize(tensor, scale, channel_axis(kind))
 
     def _fill(self, tensor: int, kind: int, content: np.ndarray) -> None:

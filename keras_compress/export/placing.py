@@ -127,7 +127,7 @@ def write(
         return Placed(name, located.operator, located.kind, codes, scale, place)
     axis, step = locating.channel_axis(located.kind), base.input_scale(index, located.kind)
     target = np.zeros(len(scale)) if bias is None else bias.astype(np.float64)
-    largest = BIASES.get((located.kind, place.bits), LARGEST)
+    largest = BIASES.get((located.kind, place.storage_bits), LARGEST)
     fitted = fit_biases(np.moveaxis(codes, axis, 0), scale, target, step, largest)
     codes, scale = np.moveaxis(fitted.codes, 0, axis), fitted.scale
     base.place(index, located.kind, f"{layer}/{own}", codes, scale, place)

@@ -46,7 +46,7 @@ class Placement:
     """How a kernel goes into a file."""
 
     reads: str  # "weight-only", "dynamic", "static"
-    bits: int  # of the weight type
+    storage_bits: int  # of the weight type
 
 
 def placement(operator: str, mode: str, storage: str, needed: int) -> Placement:

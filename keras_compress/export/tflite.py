@@ -223,9 +223,10 @@ def _rows(result: Result, written: Written, errors: dict[str, float]) -> list[La
         row = LayerRow(path, type(view.layer).__name__, "float", parameters=view.kernel.size)
         each = by_path.get(path)
         if each is not None and path in result.kernels:
-            row.action, row.storage = each.placement.reads, f"int{each.placement.bits}"
-            row.num_levels, row.bits = len(result.kernels[path].levels), result.kernels[path].bits
-            row.bytes = -(-each.codes.size * each.placement.bits // 8)
+            row.action, row.storage = each.placement.reads, f"int{each.placement.storage_bits}"
+            kernel = result.kernels[path]
+            row.num_levels, row.effective_bits = len(kernel.levels), kernel.effective_bits
+            row.bytes = -(-each.codes.size * each.placement.storage_bits // 8)
             row.relative_error = errors.get(path)
         elif path in result.kernels:
             row.reason = "the converter has no operator whose weights are this kernel; its values are there as floats"

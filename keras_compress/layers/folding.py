@@ -8,7 +8,7 @@ b' = (b - mean) * factor + beta. Where it stands before a Dense layer, what it a
 
 import collections
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -39,12 +39,15 @@ class Fold:
 FOLDABLE = tuple(kind for kind, row in KINDS.items() if row.folds)
 
 
-def fold(model: keras.Model, kinds: Collection[type] = FOLDABLE) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
+def fold(
+    model: keras.Model, kinds: Collection[type] = FOLDABLE, left: Callable[[Fold], str | None] | None = None
+) -> tuple[keras.Model, dict[str, Fold], dict[str, str]]:
     """A new model that computes the same as `model` in inference, with fewer BatchNormalization layers.
 
     Args:
         model: a built Functional or Sequential model; not written to.
         kinds: types of the layers to fold into.
+        left: says of what could be folded why it is not; None where it is.
 
     Returns:
         The new model, in which each folded layer has a bias; what was folded, by the path of the layer with the kernel;
@@ -54,6 +57,9 @@ def fold(model: keras.Model, kinds: Collection[type] = FOLDABLE) -> tuple[keras.
         InputError: a subclassed model, one that is not built, or a layer that its configuration does not describe.
     """
     plan = _Plan(model, kinds)
+    if left is not None:
+        plan.reasons |= {each.batch_normalization: why for each in plan.folds.values() if (why := left(each))}
+        plan.folds = {path: each for path, each in plan.folds.items() if each.batch_normalization not in plan.reasons}
     layers = layers_by_path(model)
     changes = {folded.batch_normalization: Change() for folded in plan.folds.values()}
     for path, folded in plan.folds.items():

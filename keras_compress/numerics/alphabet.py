@@ -227,6 +227,12 @@ def spread_groups(values: Any, group_size: int | None, num_features: int) -> Any
     return np.repeat(values, min(group_size, num_features), axis=0)[:num_features]  # a file may say any size
 
 
+def integer_levels(bits: int, narrow_range: bool | None = None) -> np.ndarray:
+    """-(2^(b-1) - 1) to 2^(b-1) - 1; without the narrow range, which 2 bits do not have by default, from -2^(b-1)."""
+    narrow = bits > 2 if narrow_range is None else narrow_range
+    return np.arange(bool(narrow) - 2 ** (bits - 1), 2 ** (bits - 1))
+
+
 def code_type(levels: np.ndarray) -> type[np.signedinteger]:
     """The integer type that holds codes."""
     return np.int8 if np.abs(levels).max() < 128 else np.int32

@@ -161,7 +161,7 @@ def _row(path: str, activation: Activation) -> LayerRow:
         activation.tensor.kind,
         "quantized",
         num_levels=alphabet.num_levels,
-        bits=float(np.log2(alphabet.num_levels)),
+        effective_bits=float(np.log2(alphabet.num_levels)),
         relative_error=float(np.sqrt(error / norm)) if norm > 0 else 0.0,
         low=alphabet.low,
         high=alphabet.high,

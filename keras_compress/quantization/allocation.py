@@ -172,7 +172,7 @@ def allocate(
     for place, (path, index) in enumerate(zip(plan, allocated, strict=True)):
         row = LayerRow(path, type(graph.views[path].layer).__name__, "allocated", parameters=int(sizes[place]))
         row.alphabet, row.num_levels = repr(choices[index].setting), choices[index].num_levels
-        row.bits = float(np.log2(row.num_levels))
+        row.effective_bits = float(np.log2(row.num_levels))
         if not np.isnan(relative[place, index]):
             row.relative_error = float(np.sqrt(max(relative[place, index], 0.0)))
         step.add(row)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_compress.errors import InputError, check_integer
 from keras_compress.numerics import radius as rules
-from keras_compress.numerics.alphabet import Alphabet
+from keras_compress.numerics.alphabet import Alphabet, integer_levels
 
 Radius = str | float
 RULES = ("median", "max", "mse", "quantile")
@@ -82,9 +82,13 @@ class AlphabetSetting(Configured, abc.ABC):
         return not self.symmetric or 0 in self.levels_array
 
     @property
-    def true_bits(self) -> float:
+    def effective_bits(self) -> float:
         """log2 of the number of levels."""
         return math.log2(self.num_levels)
+
+    def with_bits(self, bits: int) -> "AlphabetSetting":
+        """The same kind of alphabet with another number of bits, and as many levels as it then has."""
+        return type(self)(**self.get_config() | {"bits": bits} | ({"levels": None} if hasattr(self, "levels") else {}))
 
     def for_layer(self, matrices: np.ndarray, radius: Radius | None, weights: np.ndarray | None) -> Alphabet:
         """The alphabet of one layer.
@@ -143,6 +147,13 @@ class AlphabetSetting(Configured, abc.ABC):
             raise InputError(f"scalar must be a positive number. Received: {self.scalar!r}.")
 
 
+def _check_groups(group_size: Any, per_channel: bool) -> None:
+    if group_size is not None:
+        check_integer("group_size", group_size, 1)
+        if not per_channel:
+            raise InputError("group_size goes with per_channel=True: each group has a scale for each channel.")
+
+
 def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -151,10 +162,12 @@ def _is_integer(value: Any) -> bool:
 class Integer(AlphabetSetting):
     """Integers around zero: {-(2^(b-1) - 1) ... 2^(b-1) - 1}; what TFLite files can hold, as long as it is symmetric.
 
+    2 bits are all four integers, {-2, -1, 0, 1}; three of them are `Ternary`.
+
     Args:
         bits: b, 2 to 16.
-        levels: number of levels in place of `bits`; 3 is ternary; an even number reaches one further below zero.
-        narrow_range: False adds -2^(b-1), which makes 2^b levels.
+        levels: number of levels in place of `bits`; an even number reaches one further below zero.
+        narrow_range: False adds -2^(b-1), which makes 2^b levels; True leaves it out; None is False for 2 bits alone.
         scalar: C, a factor on the radius.
         per_channel: a scale for each output channel, or one for the layer.
         symmetric: False takes {0 ... 2^b - 1} with a zero point for each scale, so that values reach from the least to
@@ -173,7 +186,7 @@ class Integer(AlphabetSetting):
         bits: int = 4,
         *,
         levels: int | None = None,
-        narrow_range: bool = True,
+        narrow_range: bool | None = None,
         scalar: float = 1.0,
         per_channel: bool = True,
         symmetric: bool = True,
@@ -187,17 +200,46 @@ class Integer(AlphabetSetting):
         self.symmetric = symmetric
         self.group_size = group_size
         self._check(bits, levels, 2, 16)
-        if group_size is not None:
-            check_integer("group_size", group_size, 1)
-            if not per_channel:
-                raise InputError("group_size goes with per_channel=True: each group has a scale for each channel.")
+        _check_groups(group_size, per_channel)
 
     @property
     def levels_array(self) -> np.ndarray:
         if not self.symmetric:
             return np.arange(2**self.bits if self.levels is None else self.levels)
-        num_levels = self.levels if self.levels is not None else 2**self.bits - bool(self.narrow_range)
-        return np.arange(num_levels) - num_levels // 2
+        if self.levels is None:
+            return integer_levels(self.bits, self.narrow_range)
+        return np.arange(self.levels) - self.levels // 2
+
+
+@keras.saving.register_keras_serializable(package="keras_compress")
+class Ternary(AlphabetSetting):
+    """{-1, 0, 1} times a scale; the packed format holds five such weights in a byte, TFLite files take 2 bits for each.
+
+    Args:
+        scalar: C, a factor on the radius.
+        per_channel: a scale for each output channel, or one for the layer.
+        group_size: see `Integer`.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
+    default_radius = "mse"
+
+    def __init__(self, *, scalar: float = 1.0, per_channel: bool = True, group_size: int | None = None):
+        self.scalar = scalar
+        self.per_channel = per_channel
+        self.group_size = group_size
+        self._check(None, 3, 2, 2)
+        _check_groups(group_size, per_channel)
+
+    @property
+    def levels_array(self) -> np.ndarray:
+        return np.arange(-1, 2)
+
+    def with_bits(self, bits: int) -> Integer:
+        """`Integer` with these bits, and scales like these."""
+        return Integer(bits, **self.get_config())
 
 
 @keras.saving.register_keras_serializable(package="keras_compress")
@@ -208,7 +250,7 @@ class Equispaced(AlphabetSetting):
 
     Args:
         bits: log2 of M, 1 to 16.
-        levels: M in place of `bits`; 3 is ternary.
+        levels: M in place of `bits`.
         scalar: C, a factor on the radius.
         per_channel: a radius for each output channel, or one for the layer.
 
@@ -239,7 +281,7 @@ class Midtread(AlphabetSetting):
     Its radius K d is C times the mean over neurons of max|w|.
 
     Args:
-        bits: b, 1 to 16; 1 is ternary.
+        bits: b, 1 to 16; 1 has 3 levels.
         scalar: C, a factor on the radius.
         per_channel: a radius for each output channel, or one for the layer.
 

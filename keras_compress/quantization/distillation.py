@@ -315,7 +315,7 @@ def _output_shapes(model: keras.Model) -> list[tuple[int | None, ...]]:
 
 def _row(scale: _TrainedScale, layer: keras.Layer, fell: bool) -> LayerRow:
     row = LayerRow(scale.path, type(layer).__name__, "distilled", parameters=scale.kernel.codes.size)
-    row.num_levels, row.bits = len(scale.kernel.levels), scale.kernel.bits
+    row.num_levels, row.effective_bits = len(scale.kernel.levels), scale.kernel.effective_bits
     row.storage = scale.kernel.storage
     if fell:
         row.scale_moved = float(np.sqrt(np.mean((scale.factors - 1) ** 2)))

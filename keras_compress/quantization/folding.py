@@ -14,13 +14,14 @@ def fold_batch_normalization(model: keras.Model | Result) -> Result:
 
     A BatchNorm stays where folding would change what the model computes (after an activation, after a tensor with two
     readers, after padding, ...); the report says why. Fold before quantizing: each channel then gets a scale that suits
-    its folded weights. Codes of a result are kept: only their scales are multiplied, and a negative factor flips them.
+    its folded weights. Codes of a result are kept: only their scales are multiplied, and a negative factor flips them;
+    a BatchNorm with one stays behind codes whose levels are not symmetric, such as the four of 2 bits.
 
     Args:
         model: a built Functional or Sequential model, or the result of an earlier step.
 
     Raises:
-        InputError: a subclassed model, or one that is not built; codes that a negative factor cannot flip.
+        InputError: a subclassed model, or one that is not built.
     """
     started = time.perf_counter()
     source_result = Result.of(model)

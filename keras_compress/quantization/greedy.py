@@ -26,7 +26,7 @@ class SPFQ(RefinedQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         alignment: r, passes of the alignment. 1 is the same as GPFQ with stochastic rounding.
         centered: as for `GPFQ`.
@@ -85,7 +85,7 @@ class SparseGPFQ(GreedyQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread` with a zero among its levels, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread` with a zero among its levels, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         regularizer: "l1" or "l0".
         regularization: lambda, in units of weights.
@@ -173,7 +173,7 @@ class OPTQ(_LeastSquaresQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         target: "weights", as published, aims at the outputs of the given weights on the compressed network's
             inputs; "corrected" at the analog network's outputs, from the weights that come closest to them.
@@ -219,7 +219,7 @@ class Qronos(_LeastSquaresQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         damping: added to the diagonals of X~^T X~ and X~^T X, as a fraction of the former's mean.
         centered: as for `GPFQ`.
@@ -262,8 +262,8 @@ class Beacon(GreedyQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread` with a scale for each channel, in place of `bits`; its radius
-            and scalar are of no consequence.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread` with a scale for each channel, in place of `bits`;
+            its radius and scalar are of no consequence.
         sweeps: passes over the features.
         centered: as for `GPFQ`.
         bias_correction: whether the bias takes the mean error of uncentred codes.

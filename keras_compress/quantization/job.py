@@ -98,7 +98,7 @@ class Job:
             parameters=view.layer.count_params() if own else view.kernel.size,
             alphabet=repr(quantizer.setting),
             num_levels=len(quantized.levels),
-            bits=quantized.bits,
+            effective_bits=quantized.effective_bits,
             storage=quantized.storage,
             radius=float(fitted_alphabet.radius.mean()),
             zeros=float(np.mean(view.kernel == 0)),

@@ -19,7 +19,8 @@ FORMS = ("auto", "gram", "direct")
 def check_settings(quantizer: Any, form: str, patch_fraction: float, keep_zeros: Any) -> None:
     """Raises InputError for settings out of range."""
     if not isinstance(quantizer, Quantizer):
-        raise InputError(f"quantizer must be a quantizer such as kc.GPFQ(bits=4). Received: {quantizer!r}.")
+        name = " The names of methods go with kc.quantize." if isinstance(quantizer, str) else ""
+        raise InputError(f"quantizer must be a quantizer such as kc.GPFQ(bits=4). Received: {quantizer!r}.{name}")
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
     if not 0 < patch_fraction <= 1:

@@ -18,8 +18,10 @@ from keras_compress.layers.kernels import refusal, views_by_path
 from keras_compress.layers.paths import all_layers_by_path, held_layers
 from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns
+from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.job import Job
 from keras_compress.quantization.plan import check_forms, check_settings, checked_plan, zero_masks
+from keras_compress.quantization.presets import preset_of
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result, VariableState
@@ -27,9 +29,10 @@ from keras_compress.result import QuantizedKernel, Result, VariableState
 
 def quantize(
     model: keras.Model | Result,
-    quantizer: Quantizer,
+    quantizer: Quantizer | str,
     calibration: Any = None,
     *,
+    bits: int | None = None,
     layers: Patterns | None = None,
     overrides: Mapping[Any, Quantizer | None] | None = None,
     keep_zeros: bool | None = None,
@@ -53,10 +56,13 @@ def quantize(
 
     Args:
         model: a built model, or the result of an earlier step.
-        quantizer: `MSQ(...)`, `GPFQ(...)`.
+        quantizer: `MSQ(...)`, `GPFQ(...)`, ...; or the name of a method: "best", "fast", or one of those in the tables
+            of accuracy, such as "gpfq_refined". After one of the distilled methods, "best" among them, `distill_scales`
+            follows, with `model` as the teacher.
         calibration: a few hundred samples, preprocessed as in training: an array, a list or dictionary of arrays, a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator of batches, or a `Calibration`, which several
             calls can share. Labels are ignored. None is enough for MSQ without bias correction.
+        bits: of a method that is named; None is 4.
         layers: which layers to quantize: names, paths, regular expressions or a function of the path; None is all.
         overrides: pattern -> another quantizer for these layers, or None to leave them in floating point; later
             patterns win.
@@ -75,6 +81,7 @@ def quantize(
     """
     started = time.perf_counter()
     source_result = Result.of(model)
+    quantizer, distilled = _chosen(quantizer, bits)
     check_settings(quantizer, form, patch_fraction, keep_zeros)
     graph = Graph(source_result.model)
     plan = checked_plan(graph, quantizer, layers, overrides)
@@ -94,6 +101,8 @@ def quantize(
         source = stack.enter_context(calibrating(source_result.model, calibration, memory_budget, batch_size, work_dir))
         compressed = clone_model(source_result.model)
         job = Job(source, compressed, plan, form, patch_fraction, seed, masks)
+        if distilled and source is not None:
+            source.keep = True
         done = stack.enter_context(progress_bar.tasks("quantize", len(plan), enabled=progress))
         kernels: dict[str, QuantizedKernel] = {}
         rows: dict[str, LayerRow] = {}
@@ -104,17 +113,33 @@ def quantize(
             job.walk.finish()
             for path, row in rows.items():
                 row.relative_error = job.relative_error(path)
-    for row in _all_rows(source_result, graph, rows):
-        step.add(row)
-    step.figures = {"seconds": time.perf_counter() - started}
-    if graph.opaque:
-        step.figures["slow walk"] = f"{graph.opaque}: each kernel took a pass of its own through the model"
-    if source is not None:
-        step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
-    changed = {path: VariableState(kernel, masks.get(path)) for path, kernel in kernels.items()}
-    inputs = None if source is None else source.inputs
-    states = {path: state.without(["mask"] if path in plan else []) for path, state in source_result.states.items()}
-    return dataclasses.replace(source_result, states=states).after(compressed, step, changed=changed, inputs=inputs)
+        for row in _all_rows(source_result, graph, rows):
+            step.add(row)
+        step.figures = {"seconds": time.perf_counter() - started}
+        if graph.opaque:
+            step.figures["slow walk"] = f"{graph.opaque}: each kernel took a pass of its own through the model"
+        if source is not None:
+            step.figures |= {"samples": source.num_samples, "walks": int(job.walk is not None)}
+        changed = {path: VariableState(kernel, masks.get(path)) for path, kernel in kernels.items()}
+        inputs = None if source is None else source.inputs
+        states = {path: state.without(["mask"] if path in plan else []) for path, state in source_result.states.items()}
+        before = dataclasses.replace(source_result, states=states)
+        result = before.after(compressed, step, changed=changed, inputs=inputs)
+        if distilled:
+            result = distill_scales(
+                result, source, teacher=source_result, layers=lambda path: path in kernels, seed=seed
+            )
+    return result
+
+
+def _chosen(quantizer: Quantizer | str, bits: int | None) -> tuple[Quantizer, bool]:
+    """The quantizer, and whether `distill_scales` follows."""
+    if isinstance(quantizer, str):
+        preset = preset_of(quantizer)
+        return preset.build(bits=bits), preset.distilled
+    if bits is not None:
+        raise InputError(f"bits goes with the name of a method, such as 'best'. Received: {bits!r} with {quantizer!r}.")
+    return quantizer, False
 
 
 def _must_have_data(quantizer: Quantizer) -> bool:

@@ -1,7 +1,6 @@
 """Quantizers: what decides the numbers. `quantize()` decides how the work is done."""
 
 import abc
-import inspect
 from typing import Any, Self
 
 import keras
@@ -47,7 +46,8 @@ class Quantizer(Configured, abc.ABC):
     ):
         if alphabet is not None and not isinstance(alphabet, AlphabetSetting):
             raise InputError(
-                f"alphabet is kc.Integer(...), kc.Equispaced(...), kc.Midtread(...) or None. Received: {alphabet!r}."
+                "alphabet is kc.Integer(...), kc.Ternary(...), kc.Equispaced(...), kc.Midtread(...) or None. Received: "
+                f"{alphabet!r}."
             )
         if bits is not None and alphabet is not None:
             raise InputError(
@@ -121,10 +121,7 @@ class Quantizer(Configured, abc.ABC):
         config = Configured.get_config(self)
         if self.alphabet is None:
             return type(self)(**config | {"bits": bits})
-        changed = self.alphabet.get_config() | {"bits": bits, "levels": None}
-        parameters = inspect.signature(type(self.alphabet)).parameters
-        alphabet = type(self.alphabet)(**{name: value for name, value in changed.items() if name in parameters})
-        return type(self)(**config | {"alphabet": alphabet})
+        return type(self)(**config | {"alphabet": self.alphabet.with_bits(bits)})
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -145,7 +142,7 @@ class MSQ(Quantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         bias_correction: whether the bias takes the mean error; needs calibration data.
 
@@ -335,7 +332,7 @@ class GPFQ(RefinedQuantizer):
 
     Args:
         bits: bits a weight of the alphabet `Integer`; None is 4, or what `alphabet` has.
-        alphabet: `Integer`, `Equispaced` or `Midtread`, in place of `bits`.
+        alphabet: `Integer`, `Ternary`, `Equispaced` or `Midtread`, in place of `bits`.
         radius: rule for the alphabet's radius; None is the alphabet's own.
         centered: whether to minimise the error around its mean, which the layer's bias then takes (or a BatchNorm that
             follows; a layer with neither is quantized uncentred).

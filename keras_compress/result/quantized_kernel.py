@@ -88,7 +88,7 @@ class QuantizedKernel:
         return self.scale if self.group_size is not None else self.scale.reshape(1, -1)
 
     @property
-    def bits(self) -> float:
+    def effective_bits(self) -> float:
         """Bits a weight: log2 of the number of levels."""
         return math.log2(len(self.levels))
 
@@ -126,21 +126,24 @@ class QuantizedKernel:
             path: of the layer, for the message.
 
         Raises:
-            InputError: negative factors, and levels that are not symmetric.
+            InputError: see `turned`.
         """
-        negative = factor < 0
-        if negative.any() and (self.zero_point is not None or not np.array_equal(self.levels, -self.levels[::-1])):
-            raise InputError(
-                f"The BatchNorm after layer {path!r} has negative gammas, and the layer's levels {self.levels} are not "
-                "symmetric, so that its codes cannot be kept. Fold before quantizing."
-            )
-        along = [self.codes.shape[axis] for axis in self.axes]
-        shape = [size if axis in self.axes else 1 for axis, size in enumerate(self.codes.shape)]
-        codes = np.where(negative.reshape(shape), -self.codes, self.codes)
-        factor = np.abs(factor).reshape(along)
+        codes = self.turned(factor)
+        if codes is None:
+            raise InputError(f"The levels {self.levels} of layer {path!r} do not hold its codes with other signs.")
+        factor = np.abs(factor).reshape([self.codes.shape[axis] for axis in self.axes])
         scale = (self.scale.astype(np.float64) * factor).astype(np.float32)
         gap = None if self.gap is None else (self.gap.astype(np.float64) * factor).astype(np.float32)
         return dataclasses.replace(self, codes=codes, scale=scale, gap=gap)
+
+    def turned(self, factor: np.ndarray) -> np.ndarray | None:
+        """The codes, with other signs in channels whose factor is negative; None where the levels do not hold them."""
+        negative = factor < 0
+        if not negative.any():
+            return self.codes
+        shape = [size if axis in self.axes else 1 for axis, size in enumerate(self.codes.shape)]
+        codes = np.where(negative.reshape(shape), -self.codes, self.codes)
+        return codes if self.zero_point is None and np.isin(codes, self.levels).all() else None
 
     def taken(self, positions: np.ndarray, axis: int) -> "QuantizedKernel":
         """Some positions of one axis, in their order, with the scales that belong to them.

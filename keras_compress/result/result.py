@@ -140,12 +140,21 @@ class Result:
     def folded(self) -> "tuple[Result, dict[str, Fold], dict[str, str]]":
         """The same with BatchNorm folded (`layers.folding.fold`); what was folded, and why other BatchNorms stay.
 
-        Clusters may no longer hold: see `without_broken`.
-
-        Raises:
-            InputError: codes that a negative factor cannot flip.
+        One stays where a negative gamma would turn the signs of codes whose levels reach further down than up. Clusters
+        may no longer hold: see `without_broken`.
         """
-        model, folds, reasons = fold(self.model)
+        kernels = self.kernels
+
+        def left(fold: Fold) -> str | None:
+            codes = kernels.get(fold.kernel)
+            if codes is None or codes.turned(fold.factor) is not None:
+                return None
+            return (
+                f"its gamma is negative for some channels of {fold.kernel}, whose {len(codes.levels)} levels are not "
+                "symmetric: fold before quantizing"
+            )
+
+        model, folds, reasons = fold(self.model, left=left)
         states, views = dict(self.states), views_by_path(model)
         for path, each in folds.items():
             if each.kernel in states:

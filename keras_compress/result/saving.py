@@ -14,7 +14,7 @@ from keras_compress.report import Report
 from keras_compress.result.quantized_kernel import QuantizedKernel
 from keras_compress.result.states import VariableState
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def save(

@@ -17,7 +17,6 @@ _MODULES = {  # public name: the module that defines it; no name may be that of 
     "Configuration": "grid",
     "Grid": "grid",
     "ExportRow": "exports",
-    "METHODS": "grid",
     "Records": "records",
     "Samples": "samples",
     "compare_exports": "exports",

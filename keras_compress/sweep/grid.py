@@ -2,38 +2,15 @@
 
 import dataclasses
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_compress.errors import InputError
 from keras_compress.quantization.alphabets import AlphabetSetting, Equispaced, Integer, Midtread, Radius
-from keras_compress.quantization.greedy import OPTQ, SPFQ, Beacon, Qronos, SparseGPFQ
-from keras_compress.quantization.quantizers import GPFQ, MSQ, Quantizer
+from keras_compress.quantization.presets import ALIASES, PRESETS, preset_of
+from keras_compress.quantization.quantizers import Quantizer
 
-# What the refined methods share, chosen on training images (docs/decisions.md, 44).
-REFINED: dict[str, Any] = {"radius": "search", "refine": 6, "compensate_skip": True}
-REFINED_OPTQ: dict[str, Any] = {"target": "corrected", "order": "descending_diagonal", **REFINED}
-# Name of a method: its class and what it is called with. The order is that of tables and legends.
-METHODS: dict[str, tuple[Callable[..., Quantizer], dict[str, Any]]] = {
-    "optq_distilled": (OPTQ, REFINED_OPTQ),
-    "optq_refined": (OPTQ, REFINED_OPTQ),
-    "gpfq_refined": (GPFQ, REFINED),
-    "optq_corrected": (OPTQ, {"target": "corrected"}),
-    "qronos": (Qronos, {}),
-    "beacon": (Beacon, {}),
-    "optq": (OPTQ, {}),
-    "gpfq": (GPFQ, {"centered": True}),
-    "gpfq_uncentered": (GPFQ, {"centered": False}),
-    "gpfq_bias": (GPFQ, {"centered": False, "bias_correction": True}),
-    "spfq": (SPFQ, {}),
-    "spfq_aligned": (SPFQ, {"alignment": 3}),
-    "sparse_gpfq": (SparseGPFQ, {}),
-    "msq_bias": (MSQ, {"bias_correction": True}),
-    "msq": (MSQ, {}),
-}
-DISTILLED = frozenset({"optq_distilled"})  # methods whose scales `distill_scales` trains in the end
 ALPHABETS: dict[str, Callable[..., AlphabetSetting]] = {
     "integer": Integer,
     "integer_full": functools.partial(Integer, narrow_range=False),
@@ -60,21 +37,22 @@ class Configuration:
 
     def quantizer(self, *, dense: bool = False) -> Quantizer:
         """The quantizer of convolutional layers, or of Dense layers."""
-        build, settings = METHODS[self.method]
-        if build is GPFQ:
-            settings = settings | {"patches": self.patches}
+        preset = PRESETS[self.method]
+        settings: dict[str, Any] = {"alphabet": self._alphabet(self.dense_scalar if dense else self.scalar)}
+        if preset.quantizer == "GPFQ":
+            settings["patches"] = self.patches
         if self.regularizer is not None:
-            settings = settings | {"regularizer": self.regularizer, "regularization": self.regularization}
+            settings |= {"regularizer": self.regularizer, "regularization": self.regularization}
         if self.radius is not None:
-            if "radius" not in inspect.signature(build).parameters:
+            if "radius" not in preset.build().get_config():
                 raise InputError(f"{self.method} finds its scales by itself. Received: the radius {self.radius!r}.")
-            settings = settings | {"radius": self.radius}
-        return build(alphabet=self._alphabet(self.dense_scalar if dense else self.scalar), **settings)
+            settings["radius"] = self.radius
+        return preset.build(**settings)
 
     @property
     def distills(self) -> bool:
         """Whether the scales are trained afterwards, by `distill_scales`."""
-        return self.method in DISTILLED
+        return PRESETS[self.method].distilled
 
     @property
     def width(self) -> str:
@@ -105,7 +83,7 @@ class Grid:
     """The product of lists; each value is checked when the grid is made.
 
     Attributes:
-        methods: names from `METHODS`.
+        methods: names from `quantization.presets.PRESETS`, or their aliases.
         bits: bits of a weight.
         levels: numbers of levels; they join `bits`.
         alphabets: names from `ALPHABETS`; "integer_full" is the one with -2^(b-1).
@@ -134,10 +112,12 @@ class Grid:
     regularizations: Sequence[float] = (0.1,)
 
     def __post_init__(self) -> None:
-        for field, known in (("methods", METHODS), ("alphabets", ALPHABETS)):
-            for name in getattr(self, field):
-                if name not in known:
-                    raise InputError(f"Unknown entry in {field}: {name!r}. Known: {', '.join(known)}.")
+        for name in self.methods:
+            preset_of(name)  # checks
+        object.__setattr__(self, "methods", tuple(ALIASES.get(name, name) for name in self.methods))
+        for name in self.alphabets:
+            if name not in ALPHABETS:
+                raise InputError(f"Unknown alphabet: {name!r}. Known: {', '.join(ALPHABETS)}.")
         if not self.bits and not self.levels:
             raise InputError("A grid needs bits or levels, such as bits=[2, 3, 4] or levels=[3]. Received: neither.")
         for field in ("methods", "alphabets", "scalars", "dense_scalars", "num_samples", "regularizations"):
@@ -177,7 +157,7 @@ class Grid:
         )
 
     def _prices(self, method: str) -> list[float] | list[None]:
-        return [float(price) for price in self.regularizations] if METHODS[method][0] is SparseGPFQ else [None]
+        return [float(price) for price in self.regularizations] if PRESETS[method].quantizer == "SparseGPFQ" else [None]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

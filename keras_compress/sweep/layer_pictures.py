@@ -17,6 +17,7 @@ from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rewrite import clone_model
 from keras_compress.quantization.folding import fold_batch_normalization
+from keras_compress.quantization.presets import PRESETS
 from keras_compress.result import Result, load_result
 from keras_compress.sweep import style
 from keras_compress.sweep.pictures import layer_figure, reference_rows, settings_text
@@ -116,9 +117,9 @@ def _accuracy_by_layer(
         axes.plot(
             accuracies,
             range(len(accuracies)),
-            color=style.COLORS[method],
-            marker=style.MARKERS[method],
-            label=style.LABELS[method],
+            color=PRESETS[method].color,
+            marker=PRESETS[method].marker,
+            label=PRESETS[method].label,
         )
     axes.set_xlabel(f"top-1 (%), {len(x):,} test samples")
     axes.set_ylabel("quantized down to this layer")
@@ -141,7 +142,7 @@ def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path)
         bins = np.linspace(min(old.min(), new.min()), max(old.max(), new.max()), BINS + 1)
         for weights, settings in (
             (old, {"histtype": "stepfilled", "color": style.GREY, "label": "before"}),
-            (new, {"histtype": "step", "color": style.COLORS[row["method"]], "linewidth": 1.2, "label": "after"}),
+            (new, {"histtype": "step", "color": PRESETS[row["method"]].color, "linewidth": 1.2, "label": "after"}),
         ):
             axes.hist(weights, bins=bins, weights=np.full(weights.size, 100 / weights.size), **settings)
         axes.set_yscale("log")
@@ -156,7 +157,7 @@ def _weights(start: keras.Model, row: Row, result: Result, folder: pathlib.Path)
         axes.set_xlabel("weight", fontsize=9)
     more = f", first {len(layers)} of {len(result.kernels)} layers" if len(result.kernels) > len(layers) else ""
     figure.suptitle(
-        f"{row['model']}: weights before and after {style.LABELS[row['method']]}{more}\n{settings_text(row)}",
+        f"{row['model']}: weights before and after {PRESETS[row['method']].label}{more}\n{settings_text(row)}",
         fontsize=11,
     )
     style.legend_below(figure, grid.flat[0])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from keras_compress.files import check_writable_folder
+from keras_compress.quantization.presets import PRESETS
 from keras_compress.sweep import style
 from keras_compress.sweep.records import Row
 from keras_compress.sweep.tables import best_rows, is_selected_on_training, merit
@@ -121,7 +122,7 @@ def _panels(
     ticks: Callable[[Axes, list[float]], None],
 ) -> Figure:
     """Lines of top-1 over `x`, one for each method, in one panel for each value of `panel`."""
-    names = list(dict.fromkeys(map(panel, sorted(rows, key=lambda row: (row["levels"], row["bits"])))))
+    names = list(dict.fromkeys(map(panel, sorted(rows, key=lambda row: (row["levels"], row["bits"] or 0)))))
     lines = -(-len(names) // MAX_COLUMNS)
     columns = -(-len(names) // lines)
     figure = Figure(figsize=(max(PANEL[0] * columns, 6.0), PANEL[1] * lines + 0.9), layout="constrained")
@@ -132,10 +133,10 @@ def _panels(
             points = sorted((x(row), 100 * row["top1"]) for row in in_panel if row["method"] == method)
             axes.plot(
                 *zip(*points, strict=True),
-                color=style.COLORS[method],
-                marker=style.MARKERS[method],
+                color=PRESETS[method].color,
+                marker=PRESETS[method].marker,
                 markersize=5,
-                label=style.LABELS[method],
+                label=PRESETS[method].label,
             )
         axes.axhline(100 * rows[0]["float_top1"], color=style.FLOAT, linestyle="--", linewidth=1, label="float")
         axes.set_title(name, fontsize=10)
@@ -170,10 +171,10 @@ def _layer_errors(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
         if known:
             axes.plot(
                 *zip(*known, strict=True),
-                color=style.COLORS[method],
-                marker=style.MARKERS[method],
+                color=PRESETS[method].color,
+                marker=PRESETS[method].marker,
                 linewidth=1,
-                label=style.LABELS[method],
+                label=PRESETS[method].label,
             )
     axes.set_xscale("log")
     style.plain_log_ticks(axes)
@@ -196,7 +197,7 @@ def layer_figure(layers: Sequence[str], first: Sequence[str] = ()) -> tuple[Figu
 
 
 def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
-    widths = sorted({(row["levels"], row["bits"], style.width_of(row)) for row in rows})
+    widths = sorted({(row["levels"], row["bits"] or 0, style.width_of(row)) for row in rows})
     methods = style.in_order([row["method"] for row in rows])
     bar = 0.8 / len(methods)
     figure = Figure(figsize=(max(7.0, 0.45 * len(widths) * len(methods) + 2.0), 4.4), layout="constrained")
@@ -207,8 +208,8 @@ def _methods(rows: Sequence[Row], folder: pathlib.Path) -> pathlib.Path:
             if method not in best:
                 continue
             x, height = group + (position - (len(methods) - 1) / 2) * bar, 100 * best[method]["top1"]
-            label = style.LABELS[method] if group == 0 else None
-            axes.bar(x, height, 0.94 * bar, color=style.COLORS[method], label=label)
+            label = PRESETS[method].label if group == 0 else None
+            axes.bar(x, height, 0.94 * bar, color=PRESETS[method].color, label=label)
             behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # the line of the float network ends there
             axes.text(x, height + 1.2, f"{height:.1f}", ha="center", va="bottom", fontsize=8, bbox=behind)
     axes.axhline(100 * rows[0]["float_top1"], color=style.FLOAT, linestyle="--", linewidth=1, label="float", zorder=0)

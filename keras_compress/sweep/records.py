@@ -31,9 +31,9 @@ COLUMNS: dict[str, Column] = {
     "time": Column(str, "when the row was written, ISO 8601 with time zone"),
     "dataset": Column(str, "data set", True),
     "model": Column(str, "model", True),
-    "method": Column(str, "name from METHODS", True),
+    "method": Column(str, "name from quantization.presets", True),
     "alphabet": Column(str, "name from ALPHABETS", True),
-    "bits": Column(float, "bits that were asked for, or log2(levels)", True),
+    "bits": Column(int, "bits that were asked for; empty: levels were", True),
     "levels": Column(int, "number of levels", True),
     "scalar": Column(float, "C, the factor on the radius", True),
     "dense_scalar": Column(float, "C of Dense layers", True),
@@ -60,7 +60,7 @@ COLUMNS: dict[str, Column] = {
     "macs": Column(int, "multiplications for one sample"),
     "raw_bytes": Column(int, "all weights as float32"),
     "gzipped_bytes": Column(int, "the same after gzip"),
-    "ideal_bytes": Column(int, "codes at log2(levels) bits, scales, and what is not quantized"),
+    "ideal_bytes": Column(int, "codes at effective_bits, scales, and what is not quantized"),
     "seconds": Column(float, "of quantizing; the first row of a number of samples includes the analog network's pass"),
     "peak_memory_mb": Column(float, "largest resident memory of the process meanwhile, 10^6 bytes"),
     "file": Column(str, "NAME of NAME.keras, NAME.codes.npz, NAME.json; empty: not saved"),
@@ -68,6 +68,7 @@ COLUMNS: dict[str, Column] = {
     "lambda": Column(float, "price of a level that is not zero, in units of weights; empty: does not apply", True),
     "tflite_top1": Column(dict, "top-1 of each .tflite file on the test samples, as JSON; null: it cannot be exported"),
     "tflite_bytes": Column(dict, "bytes of each .tflite file, as JSON"),
+    "effective_bits": Column(float, "log2(levels)"),
 }  # new columns go to the end: a file that lacks the last ones is one of an older program
 FILE_NAMES = ("file",)  # names of files next to the records: never a path
 LONGEST_SHOWN = 80  # characters of a cell in a message

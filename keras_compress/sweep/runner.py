@@ -202,7 +202,7 @@ def setting_cells(configuration: Configuration, form: str) -> Row:
     return {
         "method": configuration.method,
         "alphabet": configuration.alphabet,
-        "bits": quantizer.setting.true_bits if configuration.bits is None else configuration.bits,
+        "bits": configuration.bits,
         "levels": quantizer.num_levels,
         "scalar": configuration.scalar,
         "dense_scalar": configuration.dense_scalar,
@@ -212,6 +212,7 @@ def setting_cells(configuration: Configuration, form: str) -> Row:
         "form": form if solves else "",
         "regularizer": configuration.regularizer,
         "lambda": configuration.regularization,
+        "effective_bits": quantizer.setting.effective_bits,
     }
 
 

@@ -1,4 +1,4 @@
-"""How pictures look: colours that colour-blind people can tell apart (Okabe & Ito; Tol), one for each method."""
+"""How pictures look; colours and markers of methods are in `quantization.presets`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,60 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from keras_compress.files import replacing
-from keras_compress.sweep.grid import METHODS
+from keras_compress.quantization.presets import PRESETS
 from keras_compress.sweep.records import Row
 
-COLORS = {
-    "optq_distilled": "#CC3311",
-    "optq_refined": "#332288",
-    "gpfq_refined": "#661100",
-    "optq_corrected": "#117733",
-    "qronos": "#AA4499",
-    "beacon": "#999933",
-    "optq": "#44AA99",
-    "gpfq": "#0072B2",
-    "gpfq_uncentered": "#56B4E9",
-    "gpfq_bias": "#009E73",
-    "spfq": "#CC79A7",
-    "spfq_aligned": "#DDCC77",
-    "sparse_gpfq": "#882255",
-    "msq_bias": "#E69F00",
-    "msq": "#D55E00",
-}
-MARKERS = {
-    "optq_distilled": "8",
-    "optq_refined": "*",
-    "gpfq_refined": "P",
-    "optq_corrected": ">",
-    "qronos": "<",
-    "beacon": "h",
-    "optq": "d",
-    "gpfq": "o",
-    "gpfq_uncentered": "s",
-    "gpfq_bias": "D",
-    "spfq": "p",
-    "spfq_aligned": "H",
-    "sparse_gpfq": "X",
-    "msq_bias": "^",
-    "msq": "v",
-}
-LABELS = {
-    "optq_distilled": "OPTQ, corrected, refined, distilled",
-    "optq_refined": "OPTQ, corrected, refined",
-    "gpfq_refined": "GPFQ, refined",
-    "optq_corrected": "OPTQ, corrected",
-    "qronos": "Qronos",
-    "beacon": "Beacon",
-    "optq": "OPTQ",
-    "gpfq": "GPFQ, centred",
-    "gpfq_uncentered": "GPFQ, uncentred",
-    "gpfq_bias": "GPFQ, bias corrected",
-    "spfq": "SPFQ",
-    "spfq_aligned": "SPFQ, aligned",
-    "sparse_gpfq": "Sparse GPFQ",
-    "msq_bias": "MSQ, bias corrected",
-    "msq": "MSQ",
-}
 FLOAT = "#000000"
 GREY = "#999999"
 LONGEST_NAME = 64  # characters of a layer's path
@@ -71,13 +20,13 @@ DPI = 120
 
 def in_order(methods: Sequence[str]) -> list[str]:
     """The methods once each, in the order of tables and legends."""
-    return [method for method in METHODS if method in methods]
+    return [method for method in PRESETS if method in methods]
 
 
 def width_of(row: Row) -> str:
     """ "4 bits, 15 levels"; "3 levels" where levels were asked for."""
     levels = f"{row['levels']} levels"
-    return levels if row["bits"] % 1 else f"{row['bits']:g} bit{'s' if row['bits'] != 1 else ''}, {levels}"
+    return levels if row["bits"] is None else f"{row['bits']} bit{'s' if row['bits'] != 1 else ''}, {levels}"
 
 
 def short(path: str) -> str:

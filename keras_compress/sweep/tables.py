@@ -41,7 +41,7 @@ Column = tuple[str, Callable[[Row], Any], Callable[[Any], str]]  # heading, valu
 _COLUMNS: tuple[Column, ...] = (
     ("method", lambda row: row["method"], str),
     ("alphabet", lambda row: row["alphabet"], str),
-    ("bits", lambda row: row["bits"], "{:.3g}".format),
+    ("bits", lambda row: row["bits"], str),
     ("levels", lambda row: row["levels"], str),
     ("C", lambda row: row["scalar"], "{:g}".format),
     ("C dense", lambda row: row["dense_scalar"] if row["dense_scalar"] != row["scalar"] else None, "{:g}".format),

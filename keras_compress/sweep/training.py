@@ -1,6 +1,7 @@
 """What a training did to a classifier, as a row of the records that grids write too."""
 
 import datetime
+import math
 import pathlib
 from typing import Any
 
@@ -37,7 +38,7 @@ def record_training(
     metrics_dir: str,
     batch_size: int,
     seed: int,
-    bits: float | None = None,
+    bits: int | None = None,
     tflite: dict[str, tuple[float, int]] | None = None,
 ) -> Row:
     """Evaluates a result of a training on the test samples, and appends a row to METRICS_DIR/NAME.csv.
@@ -57,6 +58,7 @@ def record_training(
     kernels = [row for row in step.rows if row.action in ("pruned", "quantized")]
     levels = {row.num_levels for row in kernels}
     zeros = sum((row.zeros or 0.0) * row.parameters for row in kernels) / sum(row.parameters for row in kernels)
+    num_levels = levels.pop() if bits is not None and len(levels) == 1 else None
     row: dict[str, Any] = {
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "dataset": dataset,
@@ -64,7 +66,8 @@ def record_training(
         "method": step.technique,
         "alphabet": "" if bits is None else "integer",
         "bits": bits,
-        "levels": levels.pop() if bits is not None and len(levels) == 1 else None,
+        "levels": num_levels,
+        "effective_bits": None if num_levels is None else math.log2(num_levels),
         "samples": int(len(samples.x_train) * (1 - VALIDATION)),
         "batch_size": batch_size,
         "seed": seed,

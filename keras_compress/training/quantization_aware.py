@@ -29,6 +29,7 @@ from keras_compress.layers.paths import functional_graph, layers_by_path
 from keras_compress.layers.rewrite import Change, clone_model, copy_layer, rebuild
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
+from keras_compress.numerics.alphabet import integer_levels
 from keras_compress.progress import quiet_stderr
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result, VariableState
@@ -152,7 +153,7 @@ def quantization_aware_training(
             row = LayerRow(path, type(layer).__name__, "quantized" if path in kernels else "float")
             row.parameters, row.reason = layer.count_params(), reasons.get(path, "")
             if path in kernels:
-                row.num_levels, row.bits = len(kernels[path].levels), kernels[path].bits
+                row.num_levels, row.effective_bits = len(kernels[path].levels), kernels[path].effective_bits
                 row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
             step.add(row)
     sizes = measure(source.model), measure(result)
@@ -340,17 +341,16 @@ def _returned(model: keras.Model, conversion: Conversion, bits: int) -> tuple[ke
 
 
 def _codes(kernel: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, kind: type) -> QuantizedKernel:
-    """The integers of fake quantization with a symmetric narrow range: -(2^(b-1) - 1) to 2^(b-1) - 1 times a scale."""
-    largest = 2 ** (bits - 1) - 1
-    scale = np.maximum((high - low).astype(np.float32) / (2 * largest), np.float32(1e-9)).reshape(-1)
+    """The integers of symmetric fake quantization: those of `kc.Integer(bits)`, times a scale."""
+    levels = integer_levels(bits)
+    scale = np.maximum((high - low).astype(np.float32) / (len(levels) - 1), np.float32(1e-9)).reshape(-1)
     # By the operation that training rounds with: at a tie a division could go the other way.
     fake_quantized = tf.quantization.fake_quant_with_min_max_vars
     if np.ndim(low):
         fake_quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel
-    rounded = fake_quantized(kernel, low, high, num_bits=bits, narrow_range=True).numpy()
-    codes = np.clip(np.rint(rounded / scale), -largest, largest).astype(np.int32)
+    rounded = fake_quantized(kernel, low, high, num_bits=bits, narrow_range=bits > 2).numpy()
+    codes = np.clip(np.rint(rounded / scale), levels[0], levels[-1]).astype(np.int32)
     axes = QUANTIZED[kind]
-    levels = np.arange(-largest, largest + 1)
     if scale.size == 1 and kind is not keras.layers.DepthwiseConv2D:
         axis: int | tuple[int, ...] = 2 if kind is keras.layers.Conv2DTranspose else kernel.ndim - 1
         return QuantizedKernel(codes, levels, scale, axis)

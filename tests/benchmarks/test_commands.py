@@ -62,15 +62,15 @@ def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text("old\n".join(tables.MARKS))
     small = [f"--data={data}", "--networks=deepxplore_lenet1", "--num_samples=8", "--bits=3", "--results_dir=."]
-    first = run("accuracy.py", *small, "--levels=3", "--methods=msq,beacon_fitted", "--seeds=0", folder=tmp_path)
+    first = run("accuracy.py", *small, "--levels=3", "--methods=msq,beacon", "--seeds=0", folder=tmp_path)
     assert first.returncode == 0, first.stderr
     records = tmp_path / "accuracy" / "deepxplore_lenet1.csv"
     before = Records(records).rows
     assert [(row["method"], row["levels"], row["radius"]) for row in before] == [
-        ("msq", 7, "mse"), ("msq", 3, "mse"), ("beacon", 7, ""), ("beacon", 3, ""),
+        ("msq", 7, ""), ("beacon", 7, ""), ("msq", 3, ""), ("beacon", 3, ""),
     ]  # fmt: skip
     second = run(
-        "accuracy.py", *small, "--levels=3", "--methods=msq,beacon_fitted", "--seeds=0,1", f"--readme={readme}",
+        "accuracy.py", *small, "--levels=3", "--methods=msq,beacon", "--seeds=0,1", f"--readme={readme}",
         folder=tmp_path,
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
@@ -80,9 +80,9 @@ def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path)
     assert "| deepxplore_lenet1 |" in second.stdout
     with (tmp_path / "accuracy.csv").open() as file:
         means = list(csv.DictReader(file))
-    assert [(row["variant"], row["width"], row["seeds"]) for row in means] == [
-        ("msq", "ternary", "2"), ("beacon_fitted", "ternary", "2"),
-        ("msq", "3 bits", "2"), ("beacon_fitted", "3 bits", "2"),
+    assert [(row["method"], row["width"], row["seeds"]) for row in means] == [
+        ("msq", "ternary", "2"), ("beacon", "ternary", "2"),
+        ("msq", "3 bits", "2"), ("beacon", "3 bits", "2"),
     ]  # fmt: skip
     assert (tmp_path / "accuracy.md").is_file() and (tmp_path / "accuracy.png").is_file()
 

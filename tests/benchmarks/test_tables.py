@@ -1,15 +1,15 @@
 """Means of rows over seeds, and the tables and pictures made of them."""
 
 import pytest
-from harness import tables, variants
+from harness import tables
 
 from keras_compress.errors import InputError
-from keras_compress.sweep import METHODS
+from keras_compress.quantization.presets import PRESETS
 from keras_compress.sweep.records import Records
 
 ROW = {
-    "dataset": "digits", "model": "net", "method": "gpfq", "alphabet": "integer", "bits": 3.0, "levels": 7,
-    "scalar": 1.0, "dense_scalar": 1.0, "radius": "mse", "samples": 500, "seed": 0, "folded": 0,
+    "dataset": "digits", "model": "net", "method": "gpfq", "alphabet": "integer", "bits": 3, "levels": 7,
+    "scalar": 1.0, "dense_scalar": 1.0, "radius": "", "samples": 500, "seed": 0, "folded": 0,
     "fingerprint": "aaaaaaaaaaaa", "float_top1": 0.95, "top1": 0.90, "layer_error": 0.10, "zeros": 0.3,
     "raw_bytes": 1000, "ideal_bytes": 100,
 }  # fmt: skip
@@ -19,23 +19,8 @@ def rows_of(*changes):
     return [ROW | change for change in changes]
 
 
-def test_every_method_is_in_the_tables_and_those_that_fit_scales_say_so():
-    assert {method for method, _ in variants.VARIANTS.values()} == set(METHODS)
-    labels = [variants.label(variant) for variant in variants.VARIANTS]
-    assert len(set(labels)) == len(labels)
-    for variant, (method, rule) in variants.VARIANTS.items():
-        assert variants.variant_of({"method": method, "radius": rule or ""}) == variant
-        assert ("fitted scales" in variants.label(variant)) == (rule is None)
-
-
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_a_variant_has_the_rule_of_all_or_finds_its_scales(variant):
-    quantizer = variants.quantizer(variant, 3)
-    assert quantizer.setting.true_bits == pytest.approx(2.807, abs=1e-3)
-    if variants.VARIANTS[variant][1] is None:
-        assert quantizer.radius == "search" or type(quantizer).__name__ == "Beacon"
-    else:
-        assert quantizer.radius == "mse"
+def test_every_method_is_in_the_tables():
+    assert set(tables.METHODS) == set(PRESETS) and set(tables.COMPARED) <= set(PRESETS)
 
 
 def test_means_and_deviations_over_seeds():
@@ -43,13 +28,13 @@ def test_means_and_deviations_over_seeds():
     (mean,) = tables.summary(rows)
     assert (mean["top-1"], mean["top-1 std"], mean["seeds"]) == (55.0, pytest.approx(7.07, abs=0.005), 2)
     assert (mean["layer error"], mean["layer error std"]) == (5.5, pytest.approx(0.71, abs=0.005))
-    assert (mean["width"], mean["method"], mean["float"]) == ("3 bits", "GPFQ, centred", 95.0)
+    assert (mean["width"], mean["label"], mean["float"]) == ("3 bits", "GPFQ, centred", 95.0)
     assert tables.summary(rows[:1])[0]["top-1 std"] is None
 
 
 def test_widths_rise_and_methods_keep_their_order():
     rows = rows_of(*({"method": method, "levels": levels} for method in ("gpfq", "msq") for levels in (15, 3)))
-    order = [(row["width"], row["variant"]) for row in tables.summary(rows)]
+    order = [(row["width"], row["method"]) for row in tables.summary(rows)]
     assert order == [("ternary", "msq"), ("ternary", "gpfq"), ("4 bits", "msq"), ("4 bits", "gpfq")]
 
 
@@ -60,7 +45,7 @@ def test_only_rows_of_the_last_weights_count(tmp_path):
         {"fingerprint": "bbbbbbbbbbbb", "top1": 0.1},
         {"fingerprint": "bbbbbbbbbbbb", "top1": 0.2},
         {"fingerprint": "cccccccccccc", "seed": 1},  # another seed draws other samples
-        {"fingerprint": "bbbbbbbbbbbb", "method": "gpfq", "radius": "max"},  # of no variant
+        {"fingerprint": "bbbbbbbbbbbb", "method": "gpfq", "radius": "max"},  # of no method in the tables
     ):
         records.append(row)
     current = tables.read(tmp_path, ["net", "absent"])
@@ -72,7 +57,7 @@ def test_readme_shows_the_best_of_each_width_next_to_gpfq_and_msq():
         rows_of(
             {"method": "msq", "levels": 3, "top1": 0.2},
             {"method": "gpfq", "levels": 3, "top1": 0.6},
-            {"method": "beacon", "radius": "", "levels": 3, "top1": 0.7, "layer_error": 0.2},
+            {"method": "beacon", "levels": 3, "top1": 0.7, "layer_error": 0.2},
             {"method": "gpfq", "levels": 7, "top1": 0.9, "layer_error": 0.2},
             {"method": "optq", "levels": 7, "top1": 0.9, "layer_error": 0.1},  # as good, and nearer
         )
@@ -80,7 +65,7 @@ def test_readme_shows_the_best_of_each_width_next_to_gpfq_and_msq():
     assert block.splitlines() == [
         "| network | float | width | best method | top-1 | layer error | GPFQ, centred | MSQ |",
         "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: |",
-        "| net | 95.00 | ternary | Beacon, fitted scales | **70.00** | 20.00 % | 60.00 | 20.00 |",
+        "| net | 95.00 | ternary | Beacon | **70.00** | 20.00 % | 60.00 | 20.00 |",
         "|  |  | 3 bits | OPTQ | **90.00** | 10.00 % | 90.00 |  |",
     ]
 
@@ -119,9 +104,9 @@ def test_a_document_gets_the_block_between_its_marks(tmp_path):
 def test_pictures_have_a_panel_for_each_network_and_width(tmp_path):
     rows = rows_of(
         *(
-            {"model": model, "method": method, "radius": rule or "", "levels": levels, "seed": seed, "top1": 0.9 + seed}
+            {"model": model, "method": method, "levels": levels, "seed": seed, "top1": 0.9 + seed}
             for model in ("one", "two", "three")
-            for method, rule in variants.VARIANTS.values()
+            for method in PRESETS
             for levels in (3, 7)
             for seed in (0, 0.01)
         )

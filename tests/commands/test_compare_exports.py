@@ -76,7 +76,7 @@ def test_what_cannot_be_exported_is_said(call, networks, tmp_path):
     ("arguments", "message"),
     [
         (("bare",), "There is no model card 'serialized_models/bare.json'."),
-        (("tiny", "--methods=gptq"), "Unknown entry in methods: 'gptq'."),
+        (("tiny", "--methods=gptq"), "Unknown method: 'gptq'."),
         (("tiny", "--bits=two"), "--bits takes whole numbers with commas between. Received: two."),
     ],
 )  # fmt: skip

@@ -144,7 +144,7 @@ def expected_placement(kind, mode, storage, needed):
 def test_every_place_is_that_of_the_table(kind, mode):
     for storage, needed in itertools.product(policy.STORAGES, WIDTHS):
         place = policy.placement(kind, mode, storage, needed)
-        assert (place.reads, place.bits) == expected_placement(kind, mode, storage, needed)
+        assert (place.reads, place.storage_bits) == expected_placement(kind, mode, storage, needed)
 
 
 def combinations():

@@ -5,7 +5,7 @@ import keras_compress as kc
 QUANTIZERS = {
     "msq": kc.MSQ(3),
     "msq_corrected": kc.MSQ(3, bias_correction=True),
-    "msq_ternary": kc.MSQ(alphabet=kc.Integer(levels=3)),
+    "msq_ternary": kc.MSQ(alphabet=kc.Ternary()),
     "gpfq": kc.GPFQ(3),
     "gpfq_plain": kc.GPFQ(3, centered=False),
     "gpfq_corrected": kc.GPFQ(3, centered=False, bias_correction=True),
@@ -28,8 +28,11 @@ QUANTIZERS = {
 }
 ALPHABETS = {
     "integer": kc.Integer(3),
-    "integer_ternary": kc.Integer(levels=3),
-    "integer_wide": kc.Integer(2, narrow_range=False),
+    "integer_2": kc.Integer(2),
+    "integer_wide": kc.Integer(3, narrow_range=False),
+    "integer_levels": kc.Integer(levels=5),
+    "ternary": kc.Ternary(),
+    "ternary_groups": kc.Ternary(group_size=32),
     "integer_per_layer": kc.Integer(5, per_channel=False, scalar=0.5),
     "integer_asymmetric": kc.Integer(3, symmetric=False),
     "integer_asymmetric_ternary": kc.Integer(levels=3, symmetric=False, per_channel=False),

@@ -89,8 +89,8 @@ def test_bit_upgrades_go_to_the_most_sensitive_layer_first():
 
 
 def test_the_next_width_has_more_levels():
-    ternary = kc.GPFQ(alphabet=kc.Integer(levels=3))
-    assert _wider(ternary) == kc.GPFQ(alphabet=kc.Integer(3))
+    assert _wider(kc.GPFQ(alphabet=kc.Ternary())) == kc.GPFQ(alphabet=kc.Integer(2))
+    assert _wider(kc.GPFQ(alphabet=kc.Integer(levels=5))) == kc.GPFQ(alphabet=kc.Integer(3))
     assert _wider(kc.MSQ(8)) is None and _wider(kc.MSQ(6)) == kc.MSQ(8)
 
 

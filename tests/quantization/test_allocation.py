@@ -37,7 +37,7 @@ def test_the_average_is_within_the_budget(model, samples, average):
     result = kc.quantize(model, kc.GPFQ(), samples, overrides=overrides)
     assert set(result.kernels) == set(overrides)
     for path, quantizer in overrides.items():
-        assert result.kernels[path].bits <= quantizer.bits
+        assert result.kernels[path].effective_bits <= quantizer.bits
 
 
 def test_the_ends_of_the_budget_are_the_ends_of_the_widths(model, samples):
@@ -140,7 +140,7 @@ def test_the_report_names_the_criterion(model, samples):
     assert allocation.criterion in str(allocation) and str(allocation) == str(allocation.report)
     step = allocation.report.steps[-1]
     assert step.technique == "allocate"
-    assert {row.path: 2**row.bits for row in step.rows} == pytest.approx(
+    assert {row.path: 2**row.effective_bits for row in step.rows} == pytest.approx(
         {path: quantizer.num_levels for path, quantizer in allocation.items()}
     )
     result = kc.quantize(model, kc.GPFQ(), samples, overrides=allocation)

@@ -87,19 +87,30 @@ def test_bits_are_the_logarithm_of_the_levels(name):
     setting = ALPHABETS[name]
     levels = setting.levels_array
     assert setting.num_levels == len(levels)
-    assert 2**setting.true_bits == pytest.approx(len(levels))
+    assert 2**setting.effective_bits == pytest.approx(len(levels))
     assert len(set(np.diff(levels))) == 1 and levels[0] < levels[-1]
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8, 16])
 def test_b_bits_of_integers_are_at_most_two_to_the_b_levels(bits):
     largest = 2 ** (bits - 1)
-    np.testing.assert_array_equal(kc.Integer(bits).levels_array, np.arange(1 - largest, largest))
-    np.testing.assert_array_equal(kc.Integer(bits, narrow_range=False).levels_array, np.arange(-largest, largest))
+    narrow, full = np.arange(1 - largest, largest), np.arange(-largest, largest)
+    np.testing.assert_array_equal(kc.Integer(bits).levels_array, full if bits == 2 else narrow)
+    np.testing.assert_array_equal(kc.Integer(bits, narrow_range=True).levels_array, narrow)
+    np.testing.assert_array_equal(kc.Integer(bits, narrow_range=False).levels_array, full)
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
+def test_another_width_keeps_the_other_settings(alphabet):
+    setting = ALPHABETS[alphabet]
+    wider = setting.with_bits(5)
+    assert wider == wider.with_bits(3).with_bits(5) and wider.num_levels in (31, 32, 33)
+    kept = setting.get_config().keys() - {"bits", "levels"}
+    assert {name: wider.get_config()[name] for name in kept} == {name: setting.get_config()[name] for name in kept}
 
 
 def test_levels_of_the_papers():
-    np.testing.assert_array_equal(kc.Integer(levels=3).levels_array, [-1, 0, 1])
+    np.testing.assert_array_equal(kc.Ternary().levels_array, [-1, 0, 1])
     np.testing.assert_array_equal(kc.Equispaced(levels=3).levels_array, [-1, 0, 1])
     levels = kc.Equispaced(2).levels_array
     np.testing.assert_allclose(levels / levels.max(), np.linspace(-1, 1, 4))
@@ -130,7 +141,7 @@ BAD_SETTINGS = {
     "one_bit": (lambda: kc.Integer(1), "bits of Integer must be an integer from 2 to 16. Received: 1"),
     "many_bits": (lambda: kc.GPFQ(17), "from 2 to 16. Received: 17"),
     "half_a_bit": (lambda: kc.MSQ(2.5), "Received: 2.5"),
-    "true_bits": (lambda: kc.MSQ(True), "Received: True"),
+    "effective_bits": (lambda: kc.MSQ(True), "Received: True"),
     "no_bits": (lambda: kc.Midtread(0), "bits of Midtread must be an integer from 1 to 16"),
     "one_level": (lambda: kc.Integer(levels=1), "levels must be an integer from 2"),
     "many_levels": (lambda: kc.Equispaced(levels=2**17), "levels must be an integer from 2 to 65536"),
@@ -232,7 +243,7 @@ def test_the_report_has_a_complete_row_for_every_layer_with_weights(quantized):
         kernel = result.kernels[row.path]
         assert row.action == "quantized"
         assert row.alphabet == repr(quantizer.setting)
-        assert row.num_levels == len(kernel.levels) and 2**row.bits == pytest.approx(row.num_levels)
+        assert row.num_levels == len(kernel.levels) and 2**row.effective_bits == pytest.approx(row.num_levels)
         assert row.zeros == pytest.approx((kernel.decode() == 0).mean())
         steps = kernel.levels[:, None] - (0 if kernel.zero_point is None else kernel.zero_point)
         values = steps * kernel.scale + np.sign(steps) * (0 if kernel.gap is None else kernel.gap)

@@ -35,8 +35,10 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     records = Records(tmp_path / "model_metrics" / "a.csv")
     assert records.rows == []
     records.append(ROW)
-    records.append(ROW | {"bits": 1.584962500721156})
-    assert Records(records.path).rows == records.rows == [filled(ROW), filled(ROW) | {"bits": 1.584962500721156}]
+    records.append(ROW | {"effective_bits": 1.584962500721156})
+    assert (
+        Records(records.path).rows == records.rows == [filled(ROW), filled(ROW) | {"effective_bits": 1.584962500721156}]
+    )
 
 
 def test_a_row_is_on_the_disk_when_append_returns(tmp_path, monkeypatch):

@@ -61,16 +61,23 @@ def test_kernels_lie_on_the_grid(model, data, bits):
         np.testing.assert_array_equal(weight.numpy(), expected)
     assert type(result.model) is type(model) and result.model.output_names == model.output_names
     assert set(result.kernels) == {"first", "inner/depthwise", "inner/pointwise", "hidden", "head"}
-    largest = 2 ** (bits - 1) - 1
     for path, kernel in result.kernels.items():
-        assert kernel.levels.tolist() == list(range(-largest, largest + 1))
-        assert np.abs(kernel.codes).max() == largest, path
+        assert kernel.levels.tolist() == kc.Integer(bits).levels_array.tolist()
+        assert kernel.codes.min() == kernel.levels[0] or kernel.codes.max() == kernel.levels[-1], path
         layer = layers_by_path(result.model)[path]
         np.testing.assert_array_equal(np.asarray(layer.weights[0]), kernel.decode())
     assert "norm" not in layers_by_path(result.model)  # folded
     assert result.report.row("layer_norm").reason == "tfmot rounds nothing in LayerNormalization"
     figures = result.report.steps[-1].figures
     assert {"validation accuracy before", "validation accuracy after", "ideal bytes"} <= figures.keys()
+
+
+def test_a_negative_gamma_behind_2_bits_is_not_folded(model, data):
+    norm = layers_by_path(model)["norm"]
+    norm.gamma.assign(-norm.gamma)
+    result = train(model, data, bits=2, epochs=1)
+    assert "norm" in layers_by_path(result.model)
+    result.check()
 
 
 @pytest.mark.parametrize(
