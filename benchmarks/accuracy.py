@@ -79,7 +79,7 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
     for network in networks.chosen(data):
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-        samples = sweep.Samples(  # without training labels: nothing is chosen here
+        samples = sweep.DataSplits(  # without training labels: nothing is chosen here
             dataset.x_train, None, dataset.x_test, dataset.y_test, network.preprocessing, dataset.num_classes
         )
         for seed in seeds:

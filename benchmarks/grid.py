@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         model = load_model(FLAGS.model)
         preprocessing = zoo.ModelCard.read(pathlib.Path(FLAGS.model).with_suffix(".json")).preprocessing
     tests = slice(FLAGS.num_test_images)
-    samples = sweep.Samples(
+    samples = sweep.DataSplits(
         dataset.x_train, dataset.y_train, dataset.x_test[tests], dataset.y_test[tests], preprocessing
     )
     grid = sweep.Grid(

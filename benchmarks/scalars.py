@@ -88,7 +88,7 @@ def measure(name: str, experiment: published.Experiment, data: pathlib.Path) -> 
             f"train/train_baseline.py --dataset={experiment.dataset} --architecture={experiment.architecture}."
         )
     dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-    samples = sweep.Samples.of(dataset, network.preprocessing)
+    samples = sweep.DataSplits.of(dataset, network.preprocessing)
     grid = sweep.Grid(
         methods=list(METHODS),
         levels=[int(text) for text in FLAGS.levels] if FLAGS.levels else experiment.levels,

@@ -103,9 +103,9 @@ def loaded(data: pathlib.Path, names: list[str]) -> Iterator[tuple[str, Any, "np
     for network in networks.chosen(data):
         if network.name in names:
             dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-            samples = sweep.Samples.of(dataset, network.preprocessing)
-            test, labels = samples.test()
-            train = samples.calibration(FLAGS.num_samples, FLAGS.seed)
+            samples = sweep.DataSplits.of(dataset, network.preprocessing)
+            test, labels = samples.test().read().parts
+            train = samples.calibration(FLAGS.num_samples, FLAGS.seed).read().inputs
             yield (
                 network.name,
                 kc.load_model(network.path),
@@ -134,10 +134,10 @@ def unlabelled(data: pathlib.Path) -> Iterator[tuple[str, Any, "np.ndarray", "np
             shapes = [(FLAGS.num_samples, *shape)] * 2
             train, test = (generator.normal(scale=SPREAD, size=each).astype("float32") for each in shapes)
         else:
-            samples = sweep.Samples.of(zoo.load_dataset(str(data / "cifar10.npz")), zoo.Preprocessing(scale=1 / 255))
-            images = samples.calibration(FLAGS.num_samples, FLAGS.seed), samples.test()[0][: FLAGS.num_samples]
+            samples = sweep.DataSplits.of(zoo.load_dataset(str(data / "cifar10.npz")), zoo.Preprocessing(scale=1 / 255))
+            chosen = samples.calibration(FLAGS.num_samples, FLAGS.seed), samples.test().at(range(FLAGS.num_samples))
             times = shape[0] // 32
-            train, test = (each.repeat(times, axis=1).repeat(times, axis=2) for each in images)
+            train, test = (each.read().inputs.repeat(times, axis=1).repeat(times, axis=2) for each in chosen)
         yield name, model, train, test, model.predict(test, verbose=0).argmax(axis=1)
 
 

@@ -105,10 +105,15 @@ def task_of(network: Any, data: pathlib.Path) -> Task:
     from keras_compress.zoo.batches import augmentation_for
 
     dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-    samples = sweep.Samples.of(dataset, network.preprocessing)
+    samples = sweep.DataSplits.of(dataset, network.preprocessing)
     augment = augmentation_for(network.dataset)
     train = zoo.Batches(samples.x_train, dataset.y_train, network.preprocessing, BATCH_SIZE, augment=augment)
-    return Task(kc.load_model(network.path), train, samples.calibration(CALIBRATION, 0), samples.test())
+    return Task(
+        kc.load_model(network.path),
+        train,
+        samples.calibration(CALIBRATION, 0).read().inputs,
+        samples.test().read().parts,
+    )
 
 
 def labelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:

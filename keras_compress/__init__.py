@@ -57,6 +57,9 @@ if TYPE_CHECKING:  # what `_MODULES` finds, for type checkers and editors
     from keras_compress.result.reading import load_result as load_result
     from keras_compress.result.result import Result as Result
     from keras_compress.result.states import VariableState as VariableState
+    from keras_compress.samples.forms import preprocess as preprocess
+    from keras_compress.samples.images import ImageFolder as ImageFolder
+    from keras_compress.samples.samples import Samples as Samples
     from keras_compress.training.quantization_aware import quantization_aware_training as quantization_aware_training
 
 __version__ = "0.1.0"
@@ -67,6 +70,7 @@ _MODULES = {  # public name: the module that defines it
     "ConstantSparsity": "keras_compress.pruning.schedules",
     "Equispaced": "keras_compress.quantization.alphabets",
     "GPFQ": "keras_compress.quantization.quantizers",
+    "ImageFolder": "keras_compress.samples.images",
     "InputError": "keras_compress.errors",
     "Integer": "keras_compress.quantization.alphabets",
     "MSQ": "keras_compress.quantization.quantizers",
@@ -79,6 +83,7 @@ _MODULES = {  # public name: the module that defines it
     "Quantizer": "keras_compress.quantization.quantizers",
     "Report": "keras_compress.report",
     "Result": "keras_compress.result.result",
+    "Samples": "keras_compress.samples.samples",
     "SPFQ": "keras_compress.quantization.greedy",
     "SparseGPFQ": "keras_compress.quantization.greedy",
     "StorageError": "keras_compress.errors",
@@ -101,6 +106,7 @@ _MODULES = {  # public name: the module that defines it
     "load_packed": "keras_compress.export.packed",
     "load_result": "keras_compress.result.reading",
     "measure": "keras_compress.measurement.counts",
+    "preprocess": "keras_compress.samples.forms",
     "prune_magnitude": "keras_compress.pruning.magnitude",
     "quantization_aware_training": "keras_compress.training.quantization_aware",
     "quantize": "keras_compress.quantization.quantize",
@@ -117,6 +123,9 @@ _WITHOUT_KERAS = (
     "keras_compress.measurement.inspection",
     "keras_compress.measurement.tflite",
     "keras_compress.report",
+    "keras_compress.samples.forms",
+    "keras_compress.samples.images",
+    "keras_compress.samples.samples",
 )
 
 _PACKAGES = {"workflows": "keras_compress.workflows"}  # of classes that have their names there

@@ -14,7 +14,7 @@ COMMANDS = ("train", "quantize", "benchmarks")
 MOST_LINES = 400  # of a module
 DECIDES = "bridge/tfmot.py"  # what tf.keras is, before tfmot would
 EVERYWHERE = {"errors", "files", "foreign", "progress", "text"}
-LOWER = {"numerics", "layers", "calibration", "measurement", "bridge", "result", "report"} | {
+LOWER = {"numerics", "layers", "samples", "calibration", "measurement", "bridge", "result", "report"} | {
     "keras",
     "tensorflow",
     "numpy",
@@ -34,9 +34,19 @@ ROOMS: dict[str, set[str]] = {
     "layers": {"keras", "tensorflow", "numpy"},
     "report": {"numerics", "keras", "numpy", "pandas"},
     "result": {"numerics", "report", "layers", "bridge", "keras", "numpy"},
-    "calibration": {"numerics", "layers", "keras", "tensorflow", "numpy", "h5py"},
-    "measurement": {"layers", "keras", "tensorflow", "numpy", "ai_edge_litert", "flatbuffers"},
-    "bridge": {"layers", "keras", "tensorflow", "numpy", "h5py", "tf_keras", "tensorflow_model_optimization"},
+    "samples": {"layers", "keras", "tensorflow", "numpy", "PIL"},
+    "calibration": {"numerics", "layers", "samples", "keras", "tensorflow", "numpy", "h5py"},
+    "measurement": {"layers", "samples", "keras", "tensorflow", "numpy", "ai_edge_litert", "flatbuffers"},
+    "bridge": {
+        "layers",
+        "samples",
+        "keras",
+        "tensorflow",
+        "numpy",
+        "h5py",
+        "tf_keras",
+        "tensorflow_model_optimization",
+    },
     "quantization": LOWER,
     "pruning": LOWER,
     "clustering": LOWER,
@@ -45,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "export": LOWER | {"ai_edge_litert", "h5py"},
     "workflows": LOWER | TECHNIQUES,
     "sweep": LOWER | TECHNIQUES | {"workflows", "matplotlib", "ray"},
-    "zoo": {"keras", "numpy", "PIL", "matplotlib"},
+    "zoo": {"samples", "keras", "numpy", "PIL", "matplotlib"},
     "commands": LOWER
     | TECHNIQUES
     | {"workflows", "sweep", "zoo", "backend", "absl", "matplotlib"}

@@ -150,7 +150,7 @@ def network(name: str, data: pathlib.Path) -> tuple[Any, Any] | None:
         print(f"{name}: its file is not there, left out", file=sys.stderr)
         return None
     dataset = zoo.load_dataset(str(data / f"{trained.dataset}.npz"))
-    samples = sweep.Samples.of(dataset, trained.preprocessing)
+    samples = sweep.DataSplits.of(dataset, trained.preprocessing)
     return kc.fold_batch_normalization(kc.load_model(trained.path)).model, samples
 
 
@@ -166,7 +166,7 @@ def codes(data: pathlib.Path, levels: list[int], machine: Row) -> None:
         if loaded is None:
             continue
         model, samples = loaded
-        images = samples.calibration(FLAGS.num_images, seed=0)
+        images = samples.calibration(FLAGS.num_images, seed=0).read().inputs
         for num_levels in levels:
             for layer, matrix, analog, compressed, alphabet in layers(model, images, num_levels):
                 row, first = compared(matrix, analog, compressed, alphabet)
@@ -368,7 +368,7 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
     if loaded is None:
         raise InputError(f"The network {NETWORK} is not there. Name the folder that holds it with --models.")
     model, samples = loaded
-    images, labels = samples.test()
+    images, labels = samples.test().read().parts
     outputs = brevitas_side.outputs(brevitas_side.Network(Graph(model)), images)
     apart = float(np.abs(outputs - model.predict(images, batch_size=256, verbose=0)).max())
     if apart > 1e-4:
@@ -376,7 +376,7 @@ def accuracy(data: pathlib.Path, levels: list[int], seeds: list[int], machine: R
     float_top1 = float(np.mean(outputs.argmax(axis=1) == labels.ravel()))
     rows = Rows(pathlib.Path(FLAGS.results_dir) / "brevitas_accuracy" / "rows.csv")
     for seed in seeds:
-        calibration = samples.calibration(FLAGS.num_samples, seed)
+        calibration = samples.calibration(FLAGS.num_samples, seed).read().inputs
         for num_levels in levels:
             finalists = None
             if FLAGS.finalists and seed != seeds[0]:

@@ -21,10 +21,10 @@ import tensorflow as tf
 from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import convert
 from keras_compress.bridge.libraries import import_tf_keras
-from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import task_of
 from keras_compress.errors import InputError, UserError, check_integer
 from keras_compress.files import replacing
+from keras_compress.samples.feeding import Feed
 
 DROP = 0.02  # of the accuracy on validation samples, above which a training warns
 RUN = "run.json"  # what a checkpoint belongs to
@@ -77,9 +77,9 @@ class Training:
 
 def fit(
     converted: Any,
-    samples: Samples,
+    samples: Feed,
     training: Training,
-    validation: Samples | None,
+    validation: Feed | None,
     callbacks: Sequence[Any],
     begin: Callable[[], None] | None = None,
 ) -> None:
@@ -154,9 +154,7 @@ def warn_of_lost_accuracy(figures: dict[str, Any], instead: str) -> None:
             return
 
 
-def figures_before(
-    model: keras.Model, training: Training, samples: Samples, validation: Samples | None
-) -> dict[str, Any]:
+def figures_before(model: keras.Model, training: Training, samples: Feed, validation: Feed | None) -> dict[str, Any]:
     """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
     if validation is None:
         return {}
@@ -165,7 +163,7 @@ def figures_before(
     return figures("before", plain, validation)
 
 
-def figures(when: str, converted: Any, validation: Samples | None) -> dict[str, Any]:
+def figures(when: str, converted: Any, validation: Feed | None) -> dict[str, Any]:
     """Loss and metrics of a compiled model of tf_keras, as a report has them; none without samples."""
     if validation is None:
         return {}
@@ -194,7 +192,7 @@ def _seed_layers(converted: Any, seed: int) -> list[tf.random.Generator]:
 class _State:
     """The state of a training on disk: weights, optimizer, random numbers, and how many epochs are done."""
 
-    def __init__(self, converted: Any, training: Training, samples: Samples, generators: list[tf.random.Generator]):
+    def __init__(self, converted: Any, training: Training, samples: Feed, generators: list[tf.random.Generator]):
         assert training.checkpoint is not None
         self.folder = pathlib.Path(training.checkpoint)
         self.task = task_of(training.strategy)

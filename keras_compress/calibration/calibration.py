@@ -10,14 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
-from keras_compress.calibration.blocks import block_length, slices
 from keras_compress.calibration.gather import Gatherer
 from keras_compress.calibration.store import ANALOG, ActivationStore
 from keras_compress.errors import InputError
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import model_in
 from keras_compress.numerics.inputs import InputSamples
+from keras_compress.samples.blocks import block_length, slices
+from keras_compress.samples.inputs import model_batches
+from keras_compress.samples.model_inputs import input_specs
+from keras_compress.samples.samples import Batch, rebatched
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -66,7 +68,7 @@ class Calibration:
         block_size: samples of a block, which depends on the model alone.
 
     Raises:
-        InputError: see `checked_batches`; a subclassed model, or one that is not built.
+        InputError: see `model_batches`; a subclassed model, or one that is not built.
         StorageError: `work_dir` cannot be written to, or its disk is full.
     """
 
@@ -121,16 +123,17 @@ class Calibration:
                 self.store.discard(key)
 
     def _read(self) -> None:
-        batches = checked_batches(self.data, input_specs(self.model))
+        batches = model_batches(self.data, input_specs(self.model), "calibration")
         first = next(batches)  # refuses what is empty
-        self.block_size = self._block_size(first)
+        self.block_size = self._block_size(first.inputs)
         rows = max(1, (self.batch_size or 1) // self.block_size) * self.block_size
         chunk = -1
-        for chunk, arrays in enumerate(in_chunks(itertools.chain([first], batches), rows)):
-            for tensor, array in zip(self.graph.inputs, arrays, strict=True):
+        unlabelled = (Batch(batch.inputs) for batch in itertools.chain([first], batches))
+        for chunk, batch in enumerate(rebatched(unlabelled, rows)):
+            for tensor, array in zip(self.graph.inputs, batch.inputs, strict=True):
                 self.store.write((ANALOG, tensor), chunk, array)
-            self.num_samples += len(arrays[0])
-            self.inputs = self.inputs.extended(arrays)
+            self.num_samples += len(batch)
+            self.inputs = self.inputs.extended(batch.inputs)
         self.store.num_chunks = chunk + 1
         self.data = None  # a generator has ended; an array need not be held twice
 

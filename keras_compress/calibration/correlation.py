@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.blocks import slices
 from keras_compress.layers.convolution import ConvolutionGeometry
+from keras_compress.samples.blocks import slices
 
 STRIPS = 4  # tall images of a block, which can be worked on side by side
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.blocks import block_length, in_blocks
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.calibration.walk import execute
 from keras_compress.layers.graph import Graph
+from keras_compress.samples.blocks import block_length, in_blocks
 
 TOGETHER = 8  # blocks' worth of numbers that tensors which are shown together may take
 # Gets the number of a tensor, and its values for some samples.

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.blocks import Reblocked, block_length, slices
 from keras_compress.calibration.correlation import CorrelationSum, TapSum, aligned, taps_gradient
+from keras_compress.calibration.reblocking import Reblocked
 from keras_compress.calibration.store import ActivationStore
 from keras_compress.layers.convolution import ConvolutionGeometry
 from keras_compress.layers.convolution_views import ConvolutionView
 from keras_compress.layers.dense_views import DenseView
 from keras_compress.layers.view import KernelView
 from keras_compress.numerics.statistics import LayerStatistics, Moments
+from keras_compress.samples.blocks import block_length, slices
 
 ROW_BYTES = 64 << 20  # patches made at once
 WIDE = 400  # features from which X^T X is made of panels, without most of what symmetry gives for nothing

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.calibration.blocks import in_blocks
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
 from keras_compress.layers.capture import noted_inputs
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
+from keras_compress.samples.blocks import in_blocks
 
 ERROR_SAMPLES = 1024  # that measure the layers' errors, spread over the data: more digits cost seconds
 Visit = Callable[[list[Any], list[Any]], None]

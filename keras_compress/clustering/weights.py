@@ -14,7 +14,6 @@ from keras_compress.bridge import training
 from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import Conversion, convert, copy_weights, weight_pairs
 from keras_compress.bridge.keeping import Kept, keeping
-from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
@@ -27,6 +26,7 @@ from keras_compress.measurement.counts import measure
 from keras_compress.numerics.clusters import k_means
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result, VariableState
+from keras_compress.samples.feeding import Feed
 
 MOST = 256  # clusters of a kernel
 LEAST_WEIGHTS = 8  # of a cluster, on average: a kernel with fewer gains nothing
@@ -82,8 +82,8 @@ def cluster_weights(
     clustered = clone_model(source.model)
     views = views_by_path(clustered)
     chosen, reasons = _chosen(clustered, views, layers, number_of_clusters)
-    samples = Samples.of(train_data, "train_data", batch_size)
-    tested = None if validation is None else Samples.of(validation, "validation", batch_size)
+    samples = Feed(train_data, "train_data", batch_size)
+    tested = None if validation is None else Feed(validation, "validation", batch_size)
     clusters = {path: _share_values(views[path], source.masks.get(path), number_of_clusters) for path in sorted(chosen)}
     with scope(strategy):
         figures = training.figures_before(source.model, settings, samples, tested)

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         rounds=FLAGS.rounds,
         progress=True,
     )
-    top1 = evaluate(model, *data.samples.test()).top1
+    top1 = evaluate(model, data.samples.test()).top1
     sweep.write_exports(rows, metrics / "exports.csv")
     title = f"{path.stem}: TFLite files on {len(data.samples.y_test):,} test samples"
     picture = sweep.draw_exports(rows, top1, title, metrics / "exports")

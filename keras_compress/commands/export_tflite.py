@@ -79,8 +79,8 @@ def main(argv: list[str]) -> None:
     )
     print(report)
     if data is not None:
-        print(f"Keras:  {evaluate(model, *data.samples.test())}")
-        print(f"TFLite: {evaluate_tflite(output, *data.samples.test())}")
+        print(f"Keras:  {evaluate(model, data.samples.test())}")
+        print(f"TFLite: {evaluate_tflite(output, data.samples.test())}")
     print(f"file:   {output}")
     if FLAGS.c_array:
         print(f"array:  {export_c_array(output)}")

@@ -10,7 +10,7 @@ from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 if TYPE_CHECKING:
-    from keras_compress.sweep import Samples
+    from keras_compress.samples.splits import DataSplits
     from keras_compress.zoo import Dataset, ModelCard, Preprocessing
 
 flags.disclaim_key_flags()  # flags belong to the command that asks for them, whose --help shows them
@@ -46,7 +46,7 @@ class Data(NamedTuple):
     """A network's data set: its name, its samples, and the card that says how to feed them."""
 
     name: str
-    samples: "Samples"
+    samples: "DataSplits"
     card: "ModelCard"
 
 
@@ -110,7 +110,7 @@ def load_data(path: pathlib.Path, model: Any) -> Data:
     Raises:
         InputError: neither names a data set, both describe the preprocessing, or a value does not fit.
     """
-    from keras_compress.sweep import Samples
+    from keras_compress.samples.splits import DataSplits
     from keras_compress.zoo import ModelCard, load_dataset
 
     described = [flag for flag in ("scale", "mean", "std") if FLAGS[flag].value is not None]
@@ -138,7 +138,7 @@ def load_data(path: pathlib.Path, model: Any) -> Data:
                 f"Data set {dataset.name!r} ({part} samples) does not fit a network for {card.dataset!r}. {error} Name "
                 "the data set that the network was trained on, or one like it, with --dataset."
             ) from error
-    return Data(dataset.name, Samples.of(dataset, card.preprocessing), card)
+    return Data(dataset.name, DataSplits.of(dataset, card.preprocessing), card)
 
 
 def _has_card(path: pathlib.Path) -> bool:

@@ -3,7 +3,7 @@
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
@@ -11,6 +11,9 @@ from keras_compress.bridge.strategies import STRATEGIES, strategy_of, task_of
 from keras_compress.commands import cli
 from keras_compress.commands.network_flags import Data, load_data, model_path
 from keras_compress.errors import InputError
+
+if TYPE_CHECKING:
+    from keras_compress.samples.samples import IndexedSamples
 
 flags.disclaim_key_flags()  # flags belong to the command that asks for them, whose --help shows them
 FLAGS = flags.FLAGS
@@ -73,7 +76,7 @@ class TrainingJob(NamedTuple):
         self.data.card.write(folder / f"{self.name}.card.json")
         files = {}
         if tflite is not None:
-            files["qat"] = evaluate_tflite(tflite, *self.data.samples.test()).top1, tflite.stat().st_size
+            files["qat"] = evaluate_tflite(tflite, self.data.samples.test()).top1, tflite.stat().st_size
         row = sweep.record_training(
             result,
             self.model,
@@ -117,7 +120,6 @@ def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str
             "workers."
         )
     strategy = _strategy()
-    from keras_compress import sweep
     from keras_compress.bridge.loading import load_model
     from keras_compress.result import has_codes, load_result
 
@@ -127,14 +129,14 @@ def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str
     model = given.model if given is not None else load_model(path, allow_lambda=FLAGS.allow_lambda)
     data = load_data(path, model)
     data.samples.check(model, 1)
-    train, validation = sweep.split(data.samples, FLAGS.seed)
+    train, validation = data.samples.training(FLAGS.seed)
     name = f"{path.name.removesuffix(path.suffix)}_{suffix}"
     _check_folders()
     batches = _augmented(train, data)
     settings = own | {
         "epochs": FLAGS.epochs,
         "batch_size": FLAGS.batch_size,
-        "optimizer": _optimizer(-(-len(train[0]) // FLAGS.batch_size), own.get("schedule")),
+        "optimizer": _optimizer(train.num_batches(FLAGS.batch_size), own.get("schedule")),
         "metrics": ["accuracy"],
         "layers": FLAGS.layers,
         "validation": validation,
@@ -183,12 +185,13 @@ def _check_folders() -> None:
         check_writable_folder(folder)
 
 
-def _augmented(train: tuple[Any, Any], data: Data) -> Any:
+def _augmented(train: "IndexedSamples", data: Data) -> Any:
     """The samples themselves where nothing is augmented, else batches of them."""
-    from keras_compress.zoo import Batches, Preprocessing
+    from keras_compress.zoo import Batches
     from keras_compress.zoo.batches import AUGMENTATIONS, augmentation_for
 
-    images = train[0].ndim == 4
+    shape = train.rows(slice(0, 1)).inputs.shape[1:]
+    images = len(shape) == 3
     augment = FLAGS.augment
     if augment == "auto":
         augment = data.card.settings.get("augment", augmentation_for(data.name)) if images else "none"
@@ -198,10 +201,10 @@ def _augmented(train: tuple[Any, Any], data: Data) -> Any:
         return train
     if not images:
         raise InputError(
-            f"--augment={augment} wants images, of shape (height, width, channels). Received: samples of shape "
-            f"{train[0].shape[1:]}."
+            f"--augment={augment} wants images, of shape (height, width, channels). Received: samples of shape {shape}."
         )
-    return Batches(*train, Preprocessing(), FLAGS.batch_size, augment=augment, seed=FLAGS.seed)
+    x, y = train.unprocessed().parts
+    return Batches(x, y, data.card.preprocessing, FLAGS.batch_size, augment=augment, seed=FLAGS.seed)
 
 
 def _optimizer(steps: int, masks: Any) -> Any:

@@ -1,6 +1,5 @@
 """`export_tflite()`: a TFLite file that holds the very integers of a result."""
 
-import contextlib
 import dataclasses
 import os
 import time
@@ -10,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_compress.calibration.batches import checked_batches, in_chunks, input_specs
 from keras_compress.errors import InputError, check_integer
 from keras_compress.export import checking, hybrid, ranges
 from keras_compress.export.conversion import convert
@@ -27,6 +25,9 @@ from keras_compress.measurement.counts import measure
 from keras_compress.measurement.inspection import float_operators
 from keras_compress.report import LayerRow, Report, Step
 from keras_compress.result import Result
+from keras_compress.samples.inputs import model_batches
+from keras_compress.samples.model_inputs import input_specs
+from keras_compress.samples.samples import Batch, rebatched
 
 SPARSE = "sparse"  # storage of the converter, for floats without codes
 FORMATS = ("float16", "int16x8")  # of the converter, for models without codes
@@ -196,12 +197,12 @@ def _samples(result: Result, calibration: Any) -> list[np.ndarray]:
     """One array for each input: the calibration samples, those that go with the result, or random ones."""
     specs = input_specs(result.model)
     if calibration is not None:
-        chunks = in_chunks(checked_batches(calibration, specs), MAX_CALIBRATION)
-        with contextlib.closing(chunks):  # type: ignore[type-var]
-            return next(chunks)
+        batches = model_batches(calibration, specs, "calibration")
+        first = next(rebatched((Batch(batch.inputs) for batch in batches), MAX_CALIBRATION))
+        return list(first.inputs)
     known = result.inputs
     if known is not None and known.samples:
-        return next(checked_batches(list(known.samples), specs))
+        return list(next(model_batches(list(known.samples), specs, "calibration")).inputs)
     shapes = [(checking.CHECKED, *(size or 8 for size in spec.shape[1:])) for spec in specs]
     if known is not None:
         return known.drawn(shapes, [spec.dtype for spec in specs])

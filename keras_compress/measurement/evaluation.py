@@ -1,6 +1,7 @@
 """How well a model does on labelled samples."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -8,55 +9,78 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import ModelInputs, functional_graph, model_in
-from keras_compress.measurement.scores import Evaluation, counter_for, input_arrays
+from keras_compress.layers.graph import Graph
+from keras_compress.layers.paths import functional_graph, model_in
+from keras_compress.measurement.scores import Evaluation, evaluated
+from keras_compress.samples.blocks import block_length, in_blocks
+from keras_compress.samples.feeding import Feed
+from keras_compress.samples.inputs import InputSpec, labelled
+from keras_compress.samples.model_inputs import input_specs
+
+KERAS_BATCH = 32  # of `keras.Model.evaluate`
 
 
-def evaluate(model: Any, x: Any, y: Any, *, task: str | None = None, batch_size: int = 256) -> Evaluation:
+def evaluate(
+    model: Any, x: Any, y: Any = None, *, task: str | None = None, batch_size: int | None = None
+) -> Evaluation:
     """How a model does on labelled samples: accuracy, errors, or the metrics that it was compiled with.
 
     Args:
         model: a Functional or Sequential model with one output, or the result of a step; with task="compiled" any model
             that is compiled.
         x: (n, ...) array, or a list or dictionary of arrays for a model with several inputs; preprocessed as for
-            training.
+            training. Or inputs and labels together: a tuple, a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+            generator of batches, `kc.preprocess(...)` or a `kc.ImageFolder`; `y` is then None. They are read batch by
+            batch.
         y: for scores (n, num_classes), (n,) or (n, 1) integer labels or (n, num_classes) one-hot ones; for scores
             (n, ..., num_classes) of pixels, (n, ...) integer labels or one-hot ones; else numbers of the shape of the
             outputs, 0 and 1 for probabilities of one class.
         task: "classification", "binary", "segmentation", "regression", or "compiled" for the metrics that the model was
-            compiled with; None tells it from outputs and labels.
-        batch_size: samples in one call of the model.
+            compiled with; None tells it from outputs and labels, those of the first batch where they come in batches.
+        batch_size: samples that are read at a time; None is one block. The network runs over blocks whose length
+            depends on its shapes alone, so that no figure depends on it. With task="compiled" as in
+            `keras.Model.evaluate`.
 
     Raises:
         InputError: inputs or labels that do not fit the model or each other.
     """
     model = model_in(model)
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1. Received: {batch_size}.")
     if task == "compiled":
         return _as_compiled(model, x, y, batch_size)
-    shape = _output_shape(model)
-    arrays = _aligned_inputs(model, x)
-    num_samples = len(arrays[0])
-    scores = _scores(model, arrays)
-    if None in shape[1:]:
-        shape = tuple(scores([tf.constant(array[:1]) for array in arrays]).shape)
-    counter = counter_for(y, (num_samples, *(size for size in shape[1:] if size is not None)), task)
-    for start in range(0, num_samples, batch_size):
-        batch = [tf.constant(array[start : start + batch_size]) for array in arrays]
-        counter.add(scores(batch).numpy())
-    return counter.evaluation()
+    if len(functional_graph(model).outputs) != 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in functional_graph(model).outputs)
+        raise InputError(
+            f"Expected a model with one output. Received: model {model.name!r} with outputs of shape {shapes}. "
+            'Compile it with metrics and pass task="compiled".'
+        )
+    specs = input_specs(model)
+    scores = _scores(model, specs)
+    block = block_length(max(math.prod(size or 1 for size in shape[1:]) for shape in Graph(model).shapes))
+    read = max(1, (batch_size or 1) // block) * block
+
+    def blocks_of(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [scores([tf.constant(array) for array in part]).numpy() for part in in_blocks(inputs, block)]
+
+    return evaluated(labelled(x, y), specs, lambda inputs: np.concatenate(blocks_of(inputs)), read, task)
 
 
-def _as_compiled(model: keras.Model, x: Any, y: Any, batch_size: int) -> Evaluation:
+def _as_compiled(model: keras.Model, x: Any, y: Any, batch_size: int | None) -> Evaluation:
     if not model.compiled:
         raise InputError(f"Model {model.name!r} is not compiled. Compile it with metrics, or name another task.")
-    metrics = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+    if y is None:
+        feed = Feed(x, "x", batch_size or KERAS_BATCH)
+        metrics = model.evaluate(feed.in_order(), verbose=0, return_dict=True)
+        num_samples = feed.samples.num_samples or sum(map(len, feed.samples.batches()))
+    else:
+        metrics = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
+        num_samples = len(keras.tree.flatten(x)[0])
     names = sorted(metrics, key=lambda name: name.endswith("loss"))  # the loss last: of others more may be better
-    return Evaluation("compiled", {name: float(metrics[name]) for name in names}, len(keras.tree.flatten(x)[0]))
+    return Evaluation("compiled", {name: float(metrics[name]) for name in names}, num_samples)
 
 
-def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]], Any]:
+def _scores(model: keras.Model, specs: Sequence[InputSpec]) -> Callable[[list[Any]], Any]:
     """A function from a batch to the model's scores in float32."""
     structure = functional_graph(model).input
 
@@ -66,41 +90,5 @@ def _scores(model: keras.Model, arrays: list[np.ndarray]) -> Callable[[list[Any]
 
     # The number of samples is open, so that a short last batch is not traced again; and a call of a concrete function,
     # unlike one of `tf.function`, does not warn where many models are judged.
-    specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays]
-    return tf.function(scores, input_signature=[specs]).get_concrete_function()
-
-
-def _output_shape(model: keras.Model) -> tuple[int | None, ...]:
-    shapes = [tuple(tensor.shape) for tensor in functional_graph(model).outputs]
-    if len(shapes) != 1:
-        raise InputError(
-            f"Expected a model with one output. Received: model {model.name!r} with outputs of shape "
-            f'{", ".join(map(str, shapes))}. Compile it with metrics and pass task="compiled".'
-        )
-    return shapes[0]
-
-
-def _aligned_inputs(model: keras.Model, x: Any) -> list[np.ndarray]:
-    """One array for each input of the model, in the model's order."""
-    graph = functional_graph(model)
-    names = ModelInputs.of(model).names
-    arrays = input_arrays(x, names)
-    if len(arrays) != len(graph.inputs):
-        raise InputError(
-            f"The model has {len(graph.inputs)} inputs ({', '.join(names)}). Received: {len(arrays)} arrays."
-        )
-    for name, tensor, array in zip(names, graph.inputs, arrays, strict=True):
-        expected_shape = tuple(tensor.shape)
-        fits = len(expected_shape) == array.ndim and all(
-            length in (None, received) for length, received in zip(expected_shape[1:], array.shape[1:], strict=True)
-        )
-        if not fits or len(array) == 0:
-            raise InputError(
-                f"Input {name!r} must have the shape {('n', *expected_shape[1:])} with n of at least 1. "
-                f"Received: {array.shape}. Preprocess the samples as for training."
-            )
-        if array.dtype.kind not in "biuf" and tensor.dtype != "string":
-            raise InputError(f"Input {name!r} must hold numbers. Received: an array of {array.dtype}.")
-        if len(array) != len(arrays[0]):
-            raise InputError(f"Inputs must have one length. Received: {len(arrays[0])} and {len(array)} samples.")
-    return arrays
+    signature = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in specs]
+    return tf.function(scores, input_signature=[signature]).get_concrete_function()

@@ -1,13 +1,15 @@
-"""Inputs and labels as users have them, and what outputs are worth. Loads neither TensorFlow nor Keras."""
+"""What outputs are worth, by labels. Loads neither TensorFlow nor Keras."""
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_compress.errors import InputError
+from keras_compress.samples.inputs import InputSpec, model_batches
+from keras_compress.samples.samples import Samples, rebatched
 
 TASKS = ("classification", "binary", "segmentation", "regression")
 SMALLEST_PROBABILITY = 1e-7  # as Keras clips in its cross entropy
@@ -67,16 +69,17 @@ def _text(name: str, value: float) -> str:
 
 
 class Counter(abc.ABC):
-    """Counts, batch by batch, what outputs say of labels; the figures do not depend on the batches."""
+    """Counts, batch by batch, what outputs say of labels."""
 
-    def __init__(self, y: np.ndarray):
-        self.labels = y
-        self.done = 0
+    def add(self, outputs: np.ndarray, labels: Any) -> None:
+        """The outputs for the next samples, and their labels.
 
-    def add(self, outputs: np.ndarray) -> None:
-        """The outputs for the next samples."""
-        labels = self.labels[self.done : self.done + len(outputs)]
-        self.done += len(outputs)
+        Raises:
+            InputError: labels that do not fit.
+        """
+        labels = np.asarray(labels)
+        if len(labels) != len(outputs):
+            raise InputError(f"Expected one label for each sample, {len(outputs)}. Received: {len(labels)}.")
         self._add(outputs.astype(np.float64), labels)
 
     @abc.abstractmethod
@@ -88,16 +91,16 @@ class Counter(abc.ABC):
 
 
 class ClassCounter(Counter):
-    """Outputs (n, num_classes), labels (n,)."""
+    """Outputs (n, num_classes); integer labels (n,) or (n, 1), or one-hot ones."""
 
-    def __init__(self, y: np.ndarray) -> None:
-        super().__init__(y)
+    def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []  # ranks and losses
         self._probable = True
         self._num_classes = 0
 
     def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
         self._num_classes = outputs.shape[1]
+        labels = integer_labels(labels, *outputs.shape)
         own = np.take_along_axis(outputs, labels[:, np.newaxis], axis=1)
         earlier = np.arange(self._num_classes) < labels[:, np.newaxis]
         ranks = ((outputs > own) | ((outputs == own) & earlier)).sum(axis=1)  # classes that have a higher score
@@ -116,15 +119,15 @@ class ClassCounter(Counter):
 
 
 class PixelCounter(Counter):
-    """Outputs (n, ..., num_classes), labels (n, ...)."""
+    """Outputs (n, ..., num_classes); integer labels (n, ...) or (n, ..., 1), or one-hot ones."""
 
-    def __init__(self, y: np.ndarray, num_classes: int):
-        super().__init__(y)
+    def __init__(self, num_classes: int):
         self._counts = np.zeros((3, num_classes), np.int64)  # pixels that are right, labelled, predicted, of each class
         self._losses: list[np.ndarray] = []
         self._probable = True
 
     def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        labels = _pixel_labels(labels, outputs.shape)
         predicted = np.where(np.isnan(outputs).any(axis=-1), -1, outputs.argmax(axis=-1))
         size = self._counts.shape[1]
         for index, values in enumerate((labels[labels == predicted], labels, predicted[predicted >= 0])):
@@ -149,18 +152,26 @@ class PixelCounter(Counter):
 class NumberCounter(Counter):
     """Outputs and labels of one shape: probabilities of one class where all are, else numbers."""
 
-    def __init__(self, y: np.ndarray, *, binary: bool, decided: bool):
-        super().__init__(y)
+    def __init__(self, *, binary: bool, decided: bool):
         self._parts: list[list[np.ndarray]] = []  # of each sample: squares, errors, right, cross entropies
         self._binary = binary
-        self._decided = decided  # whatever the outputs are
+        self._decided = decided  # whatever the outputs and later labels are
+        self._origin: np.ndarray | None = None  # near the labels, so that their squares are no larger than they need be
+        self._sums: list[tuple[np.ndarray, np.ndarray]] = []  # of labels and their squares, from the origin
 
     def _add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        if outputs.size != labels.size:
+            raise InputError(f"Expected labels of the shape of the outputs, {outputs.shape}. Received: {labels.shape}.")
         outputs = outputs.reshape(len(outputs), -1)
         labels = labels.reshape(len(labels), -1).astype(np.float64)
+        if self._origin is None:
+            self._origin = labels.mean(axis=0)
+        self._sums.append(((labels - self._origin).sum(axis=0), np.square(labels - self._origin).sum(axis=0)))
         error = outputs - labels
         if not self._decided:
-            self._binary &= bool(((outputs >= 0) & (outputs <= 1)).all())
+            self._binary &= bool(((outputs >= 0) & (outputs <= 1)).all() and np.isin(labels, (0, 1)).all())
+        elif self._binary and not np.isin(labels, (0, 1)).all():
+            raise InputError("Labels of a binary task must be 0 and 1. Received: others.")
         losses = _cross_entropy(np.where(labels > 0.5, outputs, 1 - outputs))
         right = (outputs > 0.5) == (labels > 0.5)
         columns = (np.square(error), np.abs(error), right & ~np.isnan(outputs), losses)
@@ -168,13 +179,14 @@ class NumberCounter(Counter):
 
     def evaluation(self) -> Evaluation:
         squares, errors, right, losses = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        count = len(right)
         if self._binary:
-            return Evaluation("binary", {"accuracy": float(right.mean()), "loss": float(losses.mean())}, len(right))
-        labels = self.labels.astype(np.float64)
-        spread = float(np.square(labels - labels.mean(axis=0)).mean())
+            return Evaluation("binary", {"accuracy": float(right.mean()), "loss": float(losses.mean())}, count)
+        sums, of_squares = (sum(column) for column in zip(*self._sums, strict=True))
+        spread = float(np.mean(of_squares / count - np.square(sums / count)))
         metrics = {"R2": float(1 - squares.mean() / spread)} if spread > 0 else {}
         metrics |= {"MSE": float(squares.mean()), "MAE": float(errors.mean())}
-        return Evaluation("regression", metrics, len(squares))
+        return Evaluation("regression", metrics, count)
 
 
 def _cross_entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -187,12 +199,42 @@ def _are_probabilities(scores: np.ndarray) -> bool:
     return bool(sums_to_one.all() and (scores >= 0).all())
 
 
-def counter_for(y: Any, outputs: tuple[int, ...], task: str | None = None) -> Counter:
+def evaluated(
+    samples: Samples,
+    specs: Sequence[InputSpec],
+    outputs_of: Callable[[Sequence[np.ndarray]], np.ndarray],
+    size: int,
+    task: str | None,
+) -> Evaluation:
+    """What the outputs for all samples are worth.
+
+    Args:
+        samples: with labels.
+        specs: of the inputs.
+        outputs_of: inputs of some samples -> (n, ...) outputs.
+        size: samples that are read at a time.
+        task: see `counter_for`.
+    """
+    counter: Counter | None = None
+    for batch in rebatched(model_batches(samples, specs, "x", finite=False), size):
+        if batch.labels is None:
+            raise InputError("There are no labels to compare with. Pass y, or data of (inputs, labels).")
+        outputs = outputs_of(batch.inputs)
+        if counter is None:
+            known = samples.known_labels()
+            labels = np.asarray(batch.labels if known is None else known)
+            counter = counter_for(labels, (len(labels), *outputs.shape[1:]), task)
+        counter.add(outputs, batch.labels)
+    assert counter is not None, "samples without a batch are refused"
+    return counter.evaluation()
+
+
+def counter_for(labels: np.ndarray, outputs: tuple[int, ...], task: str | None = None) -> Counter:
     """What counts outputs of a shape against labels.
 
     Args:
-        y: labels of all samples.
-        outputs: (n, ...) with the number of samples.
+        labels: of all samples, where they are known, else of some.
+        outputs: (n, ...) with the number of labels.
         task: of `TASKS`; None tells it from shapes and labels. Scores for each class with whole numbers or one-hot
             labels are a classification, or a segmentation where there are more axes; labels of the shape of the
             outputs are a binary classification where they are 0 and 1 and all outputs lie in [0, 1], else a regression.
@@ -202,7 +244,6 @@ def counter_for(y: Any, outputs: tuple[int, ...], task: str | None = None) -> Co
     """
     if task not in (None, *TASKS):
         raise InputError(f"task must be one of {', '.join(TASKS)} or compiled. Received: {task!r}.")
-    labels = np.asarray(y)
     if labels.dtype.kind not in "biuf":
         raise InputError(f"Labels must be numbers. Received: an array of {labels.dtype}.")
     if not np.isfinite(labels).all():
@@ -219,29 +260,23 @@ def counter_for(y: Any, outputs: tuple[int, ...], task: str | None = None) -> Co
             raise InputError(f"Expected labels of the shape of the outputs, {outputs}. Received: {shape}.")
         if task == "binary" and not zeros_and_ones:
             raise InputError("Labels of a binary task must be 0 and 1. Received: others.")
-        return NumberCounter(labels, binary=zeros_and_ones and task != "regression", decided=task is not None)
+        return NumberCounter(binary=zeros_and_ones and task != "regression", decided=task is not None)
     if not scores:
         raise InputError(f"Expected outputs with a score for each class, (n, classes). Received: outputs {outputs}.")
     if len(outputs) == 2:
-        return ClassCounter(integer_labels(labels, outputs[0], outputs[1]))
-    flat = (int(np.prod(outputs[:-1])), outputs[-1])
+        integer_labels(labels, outputs[0], outputs[1])  # checks
+        return ClassCounter()
+    _pixel_labels(labels, outputs)
+    return PixelCounter(outputs[-1])
+
+
+def _pixel_labels(labels: np.ndarray, outputs: tuple[int, ...]) -> np.ndarray:
+    """(n, ...) integer labels, each a class of the model."""
+    shape = tuple(labels.shape)
     if shape not in (outputs, outputs[:-1], (*outputs[:-1], 1)):
         raise InputError(f"Expected a label for each pixel, {outputs[:-1]}, or one-hot {outputs}. Received: {shape}.")
     columns = labels.reshape(-1, shape[-1]) if shape == outputs else labels.reshape(-1)
-    return PixelCounter(integer_labels(columns, *flat).reshape(outputs[:-1]), outputs[-1])
-
-
-def input_arrays(x: Any, names: Sequence[str]) -> list[np.ndarray]:
-    """The arrays in `x`: one, a list of them, or a dictionary by the names of the inputs, whose order they then have.
-
-    Raises:
-        InputError: a dictionary with other names.
-    """
-    if not isinstance(x, Mapping):
-        return [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
-    if set(x) != set(names):
-        raise InputError(f"Inputs must be named {sorted(names)}. Received: {sorted(map(str, x))}.")
-    return [np.asarray(x[name]) for name in names]
+    return integer_labels(columns, int(np.prod(outputs[:-1])), outputs[-1]).reshape(outputs[:-1])
 
 
 def integer_labels(y: np.ndarray, num_samples: int, num_classes: int) -> np.ndarray:

@@ -13,10 +13,14 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_compress.errors import InputError, check_integer
 from keras_compress.measurement import flatbuffer
-from keras_compress.measurement.scores import Evaluation, counter_for, input_arrays
+from keras_compress.measurement.scores import Evaluation, evaluated
 from keras_compress.progress import quiet_stderr
+from keras_compress.samples.blocks import in_blocks
+from keras_compress.samples.inputs import InputSpec, labelled, model_batches
+from keras_compress.samples.samples import rebatched
 
 Path = str | os.PathLike[str]
+CALL = 64  # samples in one call of a file that leaves its batch axis open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +186,22 @@ class Runner:
         self._interpreter.allocate_tensors()
         self._shapes = shapes
 
-    def outputs(self, arrays: Sequence[np.ndarray], batch_size: int = 64) -> list[np.ndarray]:
+    def specs(self) -> list[InputSpec]:
+        """Of the inputs; floats go into integers with a scale."""
+        specs = []
+        for details in self.inputs:
+            signature = [int(size) for size in details["shape_signature"]]
+            shape = (None, *(None if size == -1 else size for size in signature[1:]))
+            kind, (scale, _) = np.dtype(details["dtype"]), details["quantization"]
+            specs.append(InputSpec(details["name"], shape, "float32" if kind.kind in "iu" and scale else kind.name))
+        return specs
+
+    def read_size(self, batch_size: int | None) -> int:
+        """Samples that are read at a time: whole calls."""
+        call = CALL if self.batched else int(self.inputs[0]["shape"][0])
+        return max(1, (batch_size or CALL) // call) * call
+
+    def outputs(self, arrays: Sequence[np.ndarray], batch_size: int = CALL) -> list[np.ndarray]:
         """The outputs for any number of samples."""
         size = batch_size if self.batched else int(self.inputs[0]["shape"][0])
         parts = []
@@ -224,61 +243,78 @@ def runner_of(path: Path, **settings: Any) -> Runner:
 
 
 def evaluate_tflite(
-    path: Path, x: Any, y: Any, *, task: str | None = None, batch_size: int = 64, threads: int = 1
+    path: Path,
+    x: Any,
+    y: Any = None,
+    *,
+    task: str | None = None,
+    batch_size: int | None = None,
+    threads: int = 1,
 ) -> Evaluation:
     """How a model in a TFLite file does; the same numbers as `kc.evaluate` gives for a Keras model.
 
     Args:
         path: of the file, with one output.
         x: (n, ...) array, or a list of arrays for a file with several inputs, or a dictionary of them by name; floats,
-            preprocessed as for training, also where the file takes integers.
+            preprocessed as for training, also where the file takes integers. Or inputs and labels together, in any form
+            that `kc.evaluate` takes.
         y: as for `kc.evaluate`.
         task: as for `kc.evaluate`, but for "compiled".
-        batch_size: samples in one call, where the file leaves its batch axis open.
+        batch_size: samples that are read at a time; no figure depends on it.
         threads: of the interpreter.
 
     Raises:
         StorageError: there is no such file.
         InputError: no TFLite file, one that the interpreter refuses, or data that does not fit it.
     """
+    check_batch_size(batch_size)
     runner = runner_of(path, threads=threads)
-    outputs = runner.outputs(_arrays(runner, x), batch_size)
-    if len(outputs) != 1:
-        shapes = ", ".join(str(output.shape) for output in outputs)
-        raise InputError(f"Expected a file with one output. Received: {runner.name!r} with outputs {shapes}.")
-    counter = counter_for(y, tuple(outputs[0].shape), task)
-    counter.add(outputs[0])
-    return counter.evaluation()
+
+    def outputs_of(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        outputs = runner.outputs(inputs)
+        if len(outputs) != 1:
+            shapes = ", ".join(str(output.shape) for output in outputs)
+            raise InputError(f"Expected a file with one output. Received: {runner.name!r} with outputs {shapes}.")
+        return outputs[0]
+
+    return evaluated(labelled(x, y), runner.specs(), outputs_of, runner.read_size(batch_size), task)
 
 
-def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int = 64) -> Comparison:
+def compare_tflite(path_a: Path, path_b: Path, x: Any, *, batch_size: int | None = None) -> Comparison:
     """How near the outputs of two TFLite files are on the same samples.
 
     Args:
         path_a, path_b: of the files; their inputs and outputs have the same shapes.
-        x: as for `evaluate_tflite`.
-        batch_size: samples in one call, where a file leaves its batch axis open.
+        x: inputs, as for `evaluate_tflite`; labels are ignored.
+        batch_size: samples that are read at a time; no figure depends on it.
 
     Raises:
         StorageError, InputError: as for `evaluate_tflite`; outputs of different shapes.
     """
-    both = []
-    for path in (path_a, path_b):
-        runner = runner_of(path)
-        both.append(runner.outputs(_arrays(runner, x), batch_size))
-    shapes = [[output.shape for output in outputs] for outputs in both]
-    if shapes[0] != shapes[1]:
-        raise InputError(f"The outputs of the two files have other shapes: {shapes[0]} and {shapes[1]}.")
-    outputs_a, outputs_b = ([output.astype(np.float64) for output in outputs] for outputs in both)
-    differences = [a - b for a, b in zip(outputs_a, outputs_b, strict=True)]
-    norm = sum(float(np.square(output).sum()) for output in outputs_a)
-    error = sum(float(np.square(difference).sum()) for difference in differences)
-    first, second = (outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1) for outputs in (outputs_a, outputs_b))
+    check_batch_size(batch_size)
+    first, second = runner_of(path_a), runner_of(path_b)
+    batches = rebatched(model_batches(x, first.specs(), "x", finite=False), first.read_size(batch_size))
+    total = norm = error = largest = 0.0
+    agreeing = 0
+    for inputs in (part for batch in batches for part in in_blocks(batch.inputs, CALL)):
+        outputs_a, outputs_b = (
+            [output.astype(np.float64) for output in runner.outputs(inputs)] for runner in (first, second)
+        )
+        shapes = [[output.shape for output in outputs] for outputs in (outputs_a, outputs_b)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"The outputs of the two files have other shapes: {shapes[0]} and {shapes[1]}.")
+        differences = [a - b for a, b in zip(outputs_a, outputs_b, strict=True)]
+        norm += sum(float(np.square(output).sum()) for output in outputs_a)
+        error += sum(float(np.square(difference).sum()) for difference in differences)
+        largest = max(largest, *(float(np.abs(difference).max()) for difference in differences))
+        one, other = (outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1) for outputs in (outputs_a, outputs_b))
+        agreeing += int((one == other).sum())
+        total += len(one)
     return Comparison(
-        largest_difference=max(float(np.abs(difference).max()) for difference in differences),
+        largest_difference=largest,
         relative_difference=float(np.sqrt(error / norm)) if norm > 0 else float(error > 0),
-        agreement=float(np.mean(first == second)),
-        num_samples=len(first),
+        agreement=agreeing / total,
+        num_samples=int(total),
     )
 
 
@@ -328,12 +364,7 @@ def benchmark_tflite(
     return timings
 
 
-def _arrays(runner: Runner, x: Any) -> list[np.ndarray]:
-    """One array for each input of a file, with as many samples each."""
-    names = [details["name"] for details in runner.inputs]
-    arrays = input_arrays(x, names)
-    runner.check_number(arrays)
-    lengths = {len(array) if array.ndim else 0 for array in arrays}
-    if len(lengths) != 1 or not min(lengths):
-        raise InputError(f"All inputs must have as many samples, at least one. Received: {sorted(lengths)}.")
-    return arrays
+def check_batch_size(batch_size: Any) -> None:
+    """Raises InputError for what is no number of samples."""
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)

@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras_compress.bridge import training
 from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import convert, copy_weights, weight_pairs
-from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import import_tfmot
 from keras_compress.bridge.training import Training
@@ -25,6 +24,7 @@ from keras_compress.measurement.counts import measure
 from keras_compress.pruning.schedules import PolynomialDecay, PruningSchedule
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result, VariableState
+from keras_compress.samples.feeding import Feed
 
 PRUNED = (  # exact types in which tfmot prunes kernels
     keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D,
@@ -89,8 +89,8 @@ def prune_magnitude(
     settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
     check_settings(schedule, epochs, m_by_n, block_size)
     chosen, reasons = _chosen(source.model, layers, m_by_n, block_size)
-    samples = Samples.of(train_data, "train_data", batch_size)
-    tested = None if validation is None else Samples.of(validation, "validation", batch_size)
+    samples = Feed(train_data, "train_data", batch_size)
+    tested = None if validation is None else Feed(validation, "validation", batch_size)
     steps = epochs * samples.steps
     adam = keras.optimizers.Adam(training.constant_then_cosine(RATE, schedule.last_step(steps), steps))
     shared = {"pruning_schedule": schedule.for_steps(steps)}

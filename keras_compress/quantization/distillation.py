@@ -13,8 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress import progress as progress_bar
-from keras_compress.calibration.batches import input_specs
-from keras_compress.calibration.blocks import block_length, slices
 from keras_compress.calibration.calibration import Calibration, calibrating
 from keras_compress.calibration.forward import Stages
 from keras_compress.calibration.store import ANALOG
@@ -28,6 +26,8 @@ from keras_compress.measurement.scores import PROBABILITY_TOLERANCE
 from keras_compress.quantization.gradients import fixed_gradients
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result, VariableState
+from keras_compress.samples.blocks import block_length, slices
+from keras_compress.samples.model_inputs import input_specs
 
 TEACHER = "teacher"  # whose outputs the store keeps
 JUDGED = 256  # samples whose loss is summed at a time

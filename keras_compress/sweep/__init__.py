@@ -3,7 +3,7 @@
 from keras_compress import sweep
 
 grid = sweep.Grid(methods=["gpfq", "msq"], bits=[2, 3, 4], num_samples=[500])
-samples = sweep.Samples(x_train, y_train, x_test, y_test)  # as the network wants them
+samples = sweep.DataSplits(x_train, y_train, x_test, y_test)  # as the network wants them
 rows = sweep.run(model, grid, samples, name="my_network", metrics_dir="model_metrics")
 print(sweep.table(rows))
 sweep.draw(rows, "model_metrics/my_network")
@@ -16,9 +16,9 @@ _MODULES = {  # public name: the module that defines it; no name may be that of 
     "COLUMNS": "records",
     "Configuration": "grid",
     "Grid": "grid",
+    "DataSplits": "runner",
     "ExportRow": "exports",
     "Records": "records",
-    "Samples": "samples",
     "compare_exports": "exports",
     "draw": "pictures",
     "draw_exports": "exports",
@@ -27,7 +27,6 @@ _MODULES = {  # public name: the module that defines it; no name may be that of 
     "quantized": "runner",
     "record_training": "training",
     "run": "runner",
-    "split": "training",
     "table": "tables",
     "write_exports": "exports",
 }

@@ -20,8 +20,8 @@ from keras_compress.measurement.inspection import float_operators
 from keras_compress.measurement.tflite import benchmark_tflite, evaluate_tflite
 from keras_compress.quantization.activations import quantize_activations
 from keras_compress.result import Result
+from keras_compress.samples.splits import DataSplits
 from keras_compress.sweep import style
-from keras_compress.sweep.samples import Samples
 from keras_compress.text import aligned
 
 WITHOUT = "no codes"  # the weights of a plain model
@@ -69,7 +69,7 @@ class ExportRow:
 def compare_exports(
     model: keras.Model | None,
     results: Mapping[str, Result],
-    samples: Samples,
+    samples: DataSplits,
     folder: str | os.PathLike[str],
     *,
     num_samples: int = 500,
@@ -120,7 +120,7 @@ def compare_exports(
                 if row.file:
                     (folder / row.file).unlink()
             elif not row.reason:
-                row.top1 = evaluate_tflite(folder / row.file, *samples.test()).top1
+                row.top1 = evaluate_tflite(folder / row.file, samples.test()).top1
             done(f"{row.weights}, activations {row.activations} {row.storage}".rstrip())
     written = [row for row in rows.values() if not row.reason]
     paths = [folder / row.file for row in written]

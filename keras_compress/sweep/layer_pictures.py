@@ -19,10 +19,10 @@ from keras_compress.layers.rewrite import clone_model
 from keras_compress.quantization.folding import fold_batch_normalization
 from keras_compress.quantization.presets import PRESETS
 from keras_compress.result import Result, load_result
+from keras_compress.samples.splits import DataSplits
 from keras_compress.sweep import style
 from keras_compress.sweep.pictures import layer_figure, reference_rows, settings_text
 from keras_compress.sweep.records import Row
-from keras_compress.sweep.samples import Samples
 
 MAX_IMAGES = 1000  # test samples behind each point of the accuracy by layers
 MAX_LAYERS = 12  # panels of weights
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def draw_layers(
     model: keras.Model,
     rows: Sequence[Row],
-    samples: Samples,
+    samples: DataSplits,
     output_dir: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
@@ -104,11 +104,11 @@ def _top1(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _accuracy_by_layer(
-    start: keras.Model, results: list[tuple[Row, Result]], samples: Samples, folder: pathlib.Path
+    start: keras.Model, results: list[tuple[Row, Result]], samples: DataSplits, folder: pathlib.Path
 ) -> pathlib.Path:
     generator = np.random.default_rng(0)
-    chosen = generator.permutation(len(samples.x_test))[:MAX_IMAGES]
-    x, y = samples.preprocess(samples.x_test[chosen]), samples.y_test[chosen]
+    chosen = samples.test().at(generator.permutation(len(samples.x_test))[:MAX_IMAGES]).read()
+    x, y = chosen.inputs, chosen.labels
     layers = list(results[0][0]["layer_errors"])
     figure, axes = layer_figure(layers, first=["(none)"])
     for row, result in results:

@@ -34,10 +34,11 @@ from keras_compress.quantization.plan import FORMS
 from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
+from keras_compress.samples.samples import Samples
+from keras_compress.samples.splits import DataSplits
 from keras_compress.sweep.grid import Configuration, Grid
 from keras_compress.sweep.memory import peak_bytes, reset_peak
 from keras_compress.sweep.records import Records, Row, key_of
-from keras_compress.sweep.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ EXPORTS = tuple(f"{mode}/{storage}" for mode in MODES for storage in STORAGES)
 def run(
     model: keras.Model,
     grid: Grid,
-    samples: Samples,
+    samples: DataSplits,
     *,
     name: str,
     dataset: str = "",
@@ -230,7 +231,7 @@ class _Job:
     """What all configurations share."""
 
     start: Result
-    samples: Samples
+    samples: DataSplits
     ignored: set[str]
     form: str
     batch_size: int | None
@@ -239,7 +240,7 @@ class _Job:
     exports: list[str]
 
     def evaluate_float(self, model: keras.Model) -> None:
-        self.float = self._evaluate(model, *self.samples.test())
+        self.float = self._evaluate(model, self.samples.test())
         logger.info("float: %s", self.float)
 
     def measured(self, configuration: Configuration, calibration: Calibration, settings: Row) -> Row:
@@ -251,7 +252,7 @@ class _Job:
         errors = {row.path: _finite(row.relative_error) for row in steps[0].rows if row.path in result.kernels}
         known = [error for error in errors.values() if error is not None]
         codes = [kernel.codes for kernel in result.kernels.values()]
-        accuracy = self._evaluate(result.model, *self.samples.test())
+        accuracy = self._evaluate(result.model, self.samples.test())
         selection = self.samples.selection(configuration.num_samples, self.seed)
         file = ""
         if self.output_dir is not None:
@@ -264,7 +265,7 @@ class _Job:
             "float_top5": self.float.top5,
             "top1": accuracy.top1,
             "top5": accuracy.top5,
-            "selection_top1": None if selection is None else self._evaluate(result.model, *selection).top1,
+            "selection_top1": None if selection is None else self._evaluate(result.model, selection).top1,
             "test_samples": accuracy.num_samples,
             "layer_error": float(np.mean(known)) if known else None,
             "layer_errors": errors,
@@ -291,14 +292,14 @@ class _Job:
                         rounded = quantize_activations(result, images)
                     source = rounded if activations == "int8" else result
                     export_tflite(source, path, activations=activations, storage=storage, calibration=images)
-                    exported[export] = evaluate_tflite(path, *self.samples.test()).top1, path.stat().st_size
+                    exported[export] = evaluate_tflite(path, self.samples.test()).top1, path.stat().st_size
                 except InputError as error:
                     logger.warning("no TFLite file %s: %s", export, error)
                     exported[export] = None, None
         return exported
 
-    def _evaluate(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> Evaluation:
-        return evaluate(model, x, y)
+    def _evaluate(self, model: keras.Model, samples: Samples) -> Evaluation:
+        return evaluate(model, samples)
 
 
 def file_name(settings: Row) -> str:

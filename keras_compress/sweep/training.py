@@ -6,31 +6,19 @@ import pathlib
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_compress.files import check_writable_folder
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.result import Result
+from keras_compress.samples.splits import VALIDATION, DataSplits
 from keras_compress.sweep.records import Records, Row
-from keras_compress.sweep.samples import Samples
-
-VALIDATION = 0.1  # of the training samples
-
-
-def split(samples: Samples, seed: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Training samples to train on, and a tenth of them to look at after each epoch, as the network wants them."""
-    assert samples.y_train is not None
-    order = np.random.default_rng(seed).permutation(len(samples.x_train))
-    at = int(len(order) * (1 - VALIDATION))
-    parts = [(samples.preprocess(samples.x_train[rows]), samples.y_train[rows]) for rows in (order[:at], order[at:])]
-    return parts[0], parts[1]
 
 
 def record_training(
     result: Result,
     model: keras.Model,
-    samples: Samples,
+    samples: DataSplits,
     *,
     name: str,
     dataset: str,
@@ -54,7 +42,7 @@ def record_training(
         tflite: name of a TFLite file -> its top-1 on the test samples, and its bytes.
     """
     step = result.report.steps[-1]
-    before, after = (evaluate(each, *samples.test()) for each in (model, result.model))
+    before, after = (evaluate(each, samples.test()) for each in (model, result.model))
     kernels = [row for row in step.rows if row.action in ("pruned", "quantized")]
     levels = {row.num_levels for row in kernels}
     zeros = sum((row.zeros or 0.0) * row.parameters for row in kernels) / sum(row.parameters for row in kernels)

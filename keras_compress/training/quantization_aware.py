@@ -16,7 +16,6 @@ from keras_compress.bridge.compiling import compile_for
 from keras_compress.bridge.conversion import Conversion, convert, copy_weights, different_output
 from keras_compress.bridge.keeping import Kept, keeping
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
-from keras_compress.bridge.samples import Samples
 from keras_compress.bridge.strategies import scope
 from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, restore_states, rounding, without_rounding
 from keras_compress.bridge.training import Training
@@ -33,6 +32,7 @@ from keras_compress.numerics.alphabet import integer_levels
 from keras_compress.progress import quiet_stderr
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import QuantizedKernel, Result, VariableState
+from keras_compress.samples.feeding import Feed
 
 # Exact type: axes over output channels of its kernel, for each of which tfmot has a scale; () for one a layer.
 QUANTIZED: dict[type, tuple[int, ...]] = {
@@ -112,8 +112,8 @@ def quantization_aware_training(
     base, folds, _ = fold(source.model, FOLDED_FIRST)
     clusters = {path: numbers for path, numbers in source.clusters.items() if path not in folds}
     chosen, reasons = _chosen(base, layers)
-    samples = Samples.of(train_data, "train_data", batch_size)
-    tested = None if validation is None else Samples.of(validation, "validation", batch_size)
+    samples = Feed(train_data, "train_data", batch_size)
+    tested = None if validation is None else Feed(validation, "validation", batch_size)
     fused = _with_own_activations(base, chosen)
 
     def fake_quantized() -> tuple[Conversion, dict[str, str]]:

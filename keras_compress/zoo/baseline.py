@@ -11,11 +11,12 @@ import numpy as np
 
 from keras_compress.errors import InputError, UserError
 from keras_compress.files import check_writable_folder, replacing
+from keras_compress.samples.splits import split_by_class
 from keras_compress.zoo.architectures import build_architecture
 from keras_compress.zoo.batches import AUGMENTATIONS, Batches
 from keras_compress.zoo.cards import ModelCard, model_paths
 from keras_compress.zoo.preprocessing import Preprocessing, fit_preprocessing
-from keras_compress.zoo.samples import Dataset, split_by_class
+from keras_compress.zoo.samples import Dataset
 
 SCHEDULES = ("one_cycle", "constant")
 WARMUP = 0.2  # fraction of the steps in which the learning rate rises

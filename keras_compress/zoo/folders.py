@@ -1,21 +1,13 @@
 """A folder of images per class: ROOT/CLASS/*.png, or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."""
 
-import contextlib
 import pathlib
-import warnings
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from keras_compress import foreign
 from keras_compress.errors import InputError
-from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
-
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "WEBP", "TIFF")  # of Pillow; others start programs of the system
-FEW_PIXELS = 1 << 23  # that any folder may have; beyond them
-PIXELS_A_BYTE = 256  # of its files at most: a white page has more, a photograph less than ten
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+from keras_compress.samples.images import bilinear, check_claim, folders_in, labelled_images, opened
+from keras_compress.samples.splits import split_by_class
+from keras_compress.zoo.samples import Dataset, check_dataset
 
 
 def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_fraction: float) -> Dataset:
@@ -35,9 +27,9 @@ def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_f
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size must be at least 1. Received: {image_size}.")
-    folders = _folders(root)
+    folders = folders_in(root)
     if [folder.name for folder in folders] == ["test", "train"]:
-        class_names = [folder.name for folder in _folders(root / "train")]
+        class_names = [folder.name for folder in folders_in(root / "train")]
         parts = {split: _paths(root / split, class_names) for split in ("train", "test")}
     else:
         class_names = [folder.name for folder in folders]
@@ -59,37 +51,25 @@ def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_f
     return check_dataset(root.resolve().name, arrays, repr(str(root)), class_names=class_names)
 
 
-def _folders(root: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _paths(root: pathlib.Path, class_names: list[str]) -> tuple[list[pathlib.Path], np.ndarray]:
-    names = [folder.name for folder in _folders(root)]
+    names = [folder.name for folder in folders_in(root)]
     if names != class_names or len(names) < 2:
         expected = f": {', '.join(class_names)}" if len(class_names) > 1 else ", at least two"
         raise InputError(
             f"{str(root)!r} must hold one folder of images for each class{expected}. "
             f"Received the folders: {', '.join(names) or 'none'}."
         )
-    paths: list[pathlib.Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        images = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in SUFFIXES)
-        if not images:
-            raise InputError(f"The folder {str(root / name)!r} holds no images ({', '.join(SUFFIXES)}).")
-        paths += images
-        labels += [label] * len(images)
-    return paths, np.asarray(labels)
+    return labelled_images(root, class_names)
 
 
 def _read_images(paths: list[pathlib.Path], image_size: int | None) -> np.ndarray:
     _check_pixels(paths, image_size)
     images = []
     for path in paths:
-        with _opened(path) as file:
+        with opened(path) as file:
             image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
             if image_size is not None:
-                image = image.resize((image_size, image_size), _bilinear())
+                image = image.resize((image_size, image_size), bilinear())
             images.append(np.asarray(image))
         if images[-1].shape[:2] != images[0].shape[:2]:
             raise InputError(
@@ -101,43 +81,16 @@ def _read_images(paths: list[pathlib.Path], image_size: int | None) -> np.ndarra
     return np.stack(images)
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Any]:
-    """An image of Pillow; whatever is wrong with its file is one line."""
-    from PIL import Image
-
-    with foreign.open_regular(path, "image") as content:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see _check_pixels
-                with Image.open(content, formats=FORMATS) as file:
-                    yield file
-        except InputError:
-            raise
-        except Exception as error:  # Pillow's readers raise every kind of exception
-            raise InputError(f"The image {str(path)!r} cannot be read: {error or type(error).__name__}.") from error
-
-
-def _bilinear() -> Any:
-    from PIL import Image
-
-    return Image.Resampling.BILINEAR
-
-
 def _check_pixels(paths: list[pathlib.Path], image_size: int | None) -> None:
     """Holds what all images claim against the size of their files, before one of them is unpacked."""
     pixels, size = 0, 0
     for path in paths:
-        with _opened(path) as file:
+        with opened(path) as file:
             claimed = file.width * file.height
         size += path.stat().st_size
         # Where images are resized, only one of them is there in its own size.
         pixels = claimed if image_size is not None else pixels + claimed
-        if pixels > FEW_PIXELS + PIXELS_A_BYTE * (path.stat().st_size if image_size is not None else size):
-            raise InputError(
-                f"The images up to {str(path)!r} claim {pixels:,} pixels, more than files of their size hold. Remove "
-                "those that are no pictures, or give --image_size."
-            )
+        check_claim(path, pixels, path.stat().st_size if image_size is not None else size)
 
 
 def _size(image: np.ndarray) -> str:

@@ -88,35 +88,6 @@ def check_dataset(
     return Dataset(name, x_train, labels["train"], x_test, labels["test"], class_names, max_value, table)
 
 
-def split_by_class(
-    y: np.ndarray, fraction: float, seed: int, *, names: list[str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of two parts of the samples; of each class the second part gets `fraction`, and both get at least one.
-
-    Args:
-        y: (n,) integer labels.
-        fraction: between 0 and 1.
-        seed: of the choice.
-        names: names of the classes, for the message.
-
-    Raises:
-        InputError: a class has one sample.
-    """
-    generator = np.random.default_rng(seed)
-    first, second = [], []
-    for label in np.unique(y):
-        members = generator.permutation(np.flatnonzero(y == label))
-        if len(members) < 2:
-            raise InputError(
-                f"Class {names[label] if names else label!r} has one sample; splitting it needs at least 2. "
-                "Add samples of this class or remove it."
-            )
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        second.append(members[:count])
-        first.append(members[count:])
-    return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
-
-
 def _check_samples(x: np.ndarray, key: str, source: str) -> None:
     if x.dtype.kind not in "uif":
         raise InputError(f"{key} of {source} must hold numbers (integers or floats). Received dtype {x.dtype}.")

@@ -7,8 +7,9 @@ import numpy as np
 
 from keras_compress.errors import InputError
 from keras_compress.foreign import open_regular
+from keras_compress.samples.splits import split_by_class
 from keras_compress.zoo.encoding import MISSING, Column, TableEncoding, category_of, named_lines, number_in
-from keras_compress.zoo.samples import Dataset, check_dataset, split_by_class
+from keras_compress.zoo.samples import Dataset, check_dataset
 
 LABEL_NAMES = ("label", "target", "class")
 MAX_CATEGORIES = 100  # a column of names or identifiers would become thousands of columns and teach nothing

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.calibration import blocks
 from keras_compress.calibration.forward import Stages, visit_tensors
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.rewrite import clone_model
+from keras_compress.samples import blocks
 from tests import architectures
 from tests.calibration.test_calibration import Counting, counted
 

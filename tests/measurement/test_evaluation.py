@@ -110,17 +110,17 @@ Y = np.zeros(6, int)
         (X, np.full(6, np.nan), r"must be finite"),
         (X, np.full((6, 4), np.inf), r"must be finite"),
         (X, np.array(["cat"] * 6), r"must be numbers.*<U3"),
-        (X, Y[:5], r"one label for each sample: shape \(6,\).*Received: \(5,\)"),
-        (X, 3, r"one label for each sample.*Received: \(\)"),
+        (X, Y[:5], r"x and y must have as many samples.*Received: \[5, 6\]"),
+        (X, 3, r"x and y must have as many samples.*Received: \[0, 6\]"),
         (X, np.zeros((6, 2, 2)), r"one label for each sample.*Received: \(6, 2, 2\)"),
         (X, np.eye(10)[Y], r"one-hot for 10 classes, and the model has 4"),
         (X, np.ones((6, 4)), r"a single 1 in each row"),
-        (np.ones((6, 5)), Y, r"must have the shape \('n', 4\).*Received: \(6, 5\).*Preprocess"),
+        (np.ones((6, 5)), Y, r"must have shape \(any, 4\).*Received: \(6, 5\).*preprocess"),
         (np.ones((6, 4, 1)), Y, r"Received: \(6, 4, 1\)"),
-        (np.ones((0, 4)), Y[:0], r"n of at least 1.*Received: \(0, 4\)"),
+        (np.ones((0, 4)), Y[:0], r"x and y is empty"),
         (np.full((6, 4), "a"), Y, r"must hold numbers"),
-        ([X, X], Y, r"has 1 inputs.*Received: 2 arrays"),
-        ({"image": X}, Y, r"Inputs must be named.*Received: \['image'\]"),
+        ([X, X], Y, r"has 1 inputs.*Received: a batch of 2 arrays"),
+        ({"image": X}, Y, r"dictionary of inputs must have the keys.*Received: \['image'\]"),
     ],
 )
 def test_what_does_not_fit_is_named(x, y, message):
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_named(x, y, message):
 
 
 def test_inputs_of_two_lengths():
-    with pytest.raises(InputError, match="6 and 5 samples"):
+    with pytest.raises(InputError, match=r"as many samples.*\[5, 6\]"):
         evaluate(two_inputs(False), [np.ones((6, 3)), np.ones((5, 3))], Y)
 
 

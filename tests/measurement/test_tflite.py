@@ -136,12 +136,12 @@ def test_damaged_bytes_are_read_or_refused_in_one_line(files):
 @pytest.mark.parametrize(
     "x, y, message",
     [
-        (np.zeros((3, 6, 6, 1)), [0, 1, 2], r"expects inputs of shape \(-1, 6, 6, 2\). Received: \(3, 6, 6, 1\)"),
-        (np.zeros((3, 6, 6, 2)), [0, 1], "one label for each sample"),
+        (np.zeros((3, 6, 6, 1)), [0, 1, 2], r"must have shape \(any, 6, 6, 2\). Received: \(3, 6, 6, 1\)"),
+        (np.zeros((3, 6, 6, 2)), [0, 1], "x and y must have as many samples"),
         (np.zeros((3, 6, 6, 2)), [0, 1, 7], "Labels must lie in 0 to 6"),
-        ([np.zeros((3, 6, 6, 2))] * 2, [0, 1, 2], "has 1 inputs. Received: 2 arrays"),
-        ({"pictures": np.zeros((3, 6, 6, 2))}, [0, 1, 2], r"Inputs must be named \['images'\]"),
-        (np.zeros((0, 6, 6, 2)), [], "at least one"),
+        ([np.zeros((3, 6, 6, 2))] * 2, [0, 1, 2], "has 1 inputs .images.. Received: a batch of 2 arrays"),
+        ({"pictures": np.zeros((3, 6, 6, 2))}, [0, 1, 2], r"A dictionary of inputs must have the keys \['images'\]"),
+        (np.zeros((0, 6, 6, 2)), [], "is empty"),
     ],
     ids=["shape", "number", "class", "inputs", "names", "empty"],
 )

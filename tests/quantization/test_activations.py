@@ -479,7 +479,7 @@ def test_a_bad_setting_is_one_clear_line(model, samples, settings, message):
 def test_data_is_needed(model):
     with pytest.raises(kc.InputError, match=r"measured on calibration data\. Received: None"):
         kc.quantize_activations(model, None)
-    with pytest.raises(kc.InputError, match="data is empty"):
+    with pytest.raises(kc.InputError, match="calibration is empty"):
         kc.quantize_activations(model, np.zeros((0, 8, 8, 2), np.float32))
 
 

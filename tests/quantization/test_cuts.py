@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
-from keras_compress.calibration import blocks, calibration
+from keras_compress.calibration import calibration
+from keras_compress.calibration.reblocking import Reblocked
 from keras_compress.calibration.store import ActivationStore
+from keras_compress.samples import blocks
 from tests.quantization import cuts
 from tests.quantization.contracts import QUANTIZERS
 
@@ -92,7 +94,7 @@ def test_blocks_are_the_same_however_tensors_come(rng):
     x, y = rng.normal(size=(23, 3)), rng.normal(size=(23, 2))
     for sizes in ((23,), (1,) * 23, (4, 4, 4, 4, 4, 3), (9, 14)):
         seen = []
-        blocked = blocks.Reblocked(4, lambda *tensors, seen=seen: seen.append(tensors))
+        blocked = Reblocked(4, lambda *tensors, seen=seen: seen.append(tensors))
         start = 0
         for size in sizes:
             part = slice(start, start + size)

@@ -314,7 +314,7 @@ def test_a_layer_that_trains_is_refused(samples):
     ("data", "settings", "message"),
     [
         (None, {}, r"measured on calibration data\. Received: None"),
-        (np.zeros((0, 6, 6, 2), np.float32), {}, "data is empty"),
+        (np.zeros((0, 6, 6, 2), np.float32), {}, "calibration is empty"),
         (np.full((2, 6, 6, 2), np.nan, np.float32), {}, "must be finite"),
         (np.zeros((2, 5, 6, 2), np.float32), {}, "must have shape"),
         (np.zeros((2, 6, 6, 2), np.float32), {"layers": "conv"}, "layers: the pattern 'conv' matches no layer"),

@@ -30,7 +30,7 @@ def model() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def samples() -> sweep.Samples:
+def samples() -> sweep.DataSplits:
     rng = np.random.default_rng(2)
     draw = lambda count: (rng.normal(size=(count, 6, 6, 1)), rng.integers(0, 7, count))  # noqa: E731
-    return sweep.Samples(*draw(60), *draw(40))
+    return sweep.DataSplits(*draw(60), *draw(40))

@@ -127,7 +127,7 @@ def test_methods_are_compared_with_the_settings_of_the_best_gpfq():
 def test_accuracy_by_layers_goes_from_the_float_network_to_the_quantized_one(model, samples, fold):
     start = kc.fold_batch_normalization(model).model if fold else model
     result = kc.quantize(start, kc.GPFQ(bits=2), samples.calibration(20, 0))
-    x, y = samples.test()
+    x, y = samples.test().read().parts
     accuracies = accuracies_by_layer(start, result, x, y, list(result.kernels))
     assert len(accuracies) == 4
     assert accuracies[0] == kc.evaluate(model, x, y).top1

@@ -89,12 +89,12 @@ def test_a_row_says_what_the_library_says(model, samples, whole):
     result = kc.quantize(
         kc.fold_batch_normalization(model), kc.GPFQ(alphabet=kc.Integer(2, scalar=1.0)), samples.calibration(20, 0)
     )
-    before, after = (kc.evaluate(network, *samples.test()) for network in (model, result.model))
+    before, after = (kc.evaluate(network, samples.test()) for network in (model, result.model))
     costs = kc.measure(result)
     assert set(row) == set(COLUMNS)
     assert (row["float_top1"], row["float_top5"], row["test_samples"]) == (before.top1, before.top5, 40)
     assert (row["top1"], row["top5"]) == (after.top1, after.top5)
-    assert row["selection_top1"] == kc.evaluate(result.model, *samples.selection(20, 0)).top1
+    assert row["selection_top1"] == kc.evaluate(result.model, samples.selection(20, 0)).top1
     for name in ("parameters", "nonzeros", "macs", "raw_bytes", "gzipped_bytes", "ideal_bytes"):
         assert row[name] == getattr(costs, name)
     errors = {layer.path: layer.relative_error for layer in result.report.steps[-1].rows if layer.action == "quantized"}
@@ -113,7 +113,7 @@ def test_what_is_saved_is_what_was_measured(samples, whole):
     assert len({row["file"] for row in whole.rows}) == 4
     for row in whole.rows[:2]:
         result = kc.load_result(whole.folder / "models" / row["file"])
-        assert kc.evaluate(result.model, *samples.test()).top1 == row["top1"]
+        assert kc.evaluate(result.model, samples.test()).top1 == row["top1"]
         assert result.report.row("conv").relative_error == pytest.approx(row["layer_errors"]["conv"])
 
 
@@ -266,7 +266,7 @@ def test_tflite_files_are_written_tested_and_not_made_twice(model, samples, tmp_
     for row in rows[:2]:
         for export in EXPORTS:
             path = runner.tflite_path(tmp_path / "models", row["file"], export)
-            assert kc.evaluate_tflite(path, *samples.test()).top1 == row["tflite_top1"][export]
+            assert kc.evaluate_tflite(path, samples.test()).top1 == row["tflite_top1"][export]
             assert path.stat().st_size == row["tflite_bytes"][export]
     assert rows[2]["tflite_top1"] == rows[2]["tflite_bytes"] == dict.fromkeys(EXPORTS)  # 257 levels fit no type
     assert "float/small" in sweep.table(rows) and "int8/fast" in sweep.table(rows)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from keras_compress.errors import InputError
-from keras_compress.zoo.samples import check_dataset, split_by_class
+from keras_compress.samples.splits import split_by_class
+from keras_compress.zoo.samples import check_dataset
 
 
 def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:

@@ -12,17 +12,17 @@ def rows_of(x):
 
 
 def test_a_larger_choice_holds_the_smaller_one_and_comes_from_the_training_samples(samples):
-    few, many = samples.calibration(5, 0), samples.calibration(20, 0)
+    few, many = (samples.calibration(count, 0).read().inputs for count in (5, 20))
     assert few.dtype == np.float32 and len(few) == 5
     np.testing.assert_array_equal(many[:5], few)
     assert len(rows_of(many)) == 20 and rows_of(many) <= rows_of(samples.x_train)
-    assert rows_of(samples.calibration(5, 1)) != rows_of(few)
+    assert rows_of(samples.calibration(5, 1).read().inputs) != rows_of(few)
 
 
 def test_settings_are_chosen_by_samples_that_do_not_calibrate(samples):
-    x, y = samples.selection(20, 0)
-    assert rows_of(x) | rows_of(samples.calibration(20, 0)) == rows_of(samples.x_train)
-    assert not rows_of(x) & rows_of(samples.calibration(20, 0))
+    x, y = samples.selection(20, 0).read().parts
+    assert rows_of(x) | rows_of(samples.calibration(20, 0).read().inputs) == rows_of(samples.x_train)
+    assert not rows_of(x) & rows_of(samples.calibration(20, 0).read().inputs)
     inputs = samples.x_train.astype(np.float32)
     labels = {row.tobytes(): label for row, label in zip(inputs, samples.y_train, strict=True)}
     assert [labels[row.tobytes()] for row in x] == y.tolist()
@@ -35,8 +35,23 @@ def test_no_samples_to_choose_by(samples):
 
 def test_samples_are_preprocessed(samples):
     doubled = dataclasses.replace(samples, preprocess=lambda x: np.asarray(2 * x, np.float32))
-    np.testing.assert_array_equal(doubled.calibration(5, 0), 2 * samples.calibration(5, 0))
-    np.testing.assert_array_equal(doubled.test()[0], 2 * samples.test()[0])
+    for part in (lambda each: each.calibration(5, 0), lambda each: each.selection(5, 0), lambda each: each.test()):
+        np.testing.assert_array_equal(part(doubled).read().inputs, 2 * part(samples).read().inputs)
+
+
+def test_a_tenth_of_the_training_samples_is_looked_at(samples):
+    train, validation = samples.training(seed=0)
+    assert (train.num_samples, validation.num_samples) == (54, 6)
+    both = rows_of(train.read().inputs) | rows_of(validation.read().inputs)
+    assert both == rows_of(samples.x_train)
+
+
+def test_samples_are_read_and_preprocessed_a_part_at_a_time(samples, monkeypatch):
+    monkeypatch.setattr("keras_compress.samples.samples.SLICE_BYTES", 8 * 36 * 7)
+    seen = []
+    watched = dataclasses.replace(samples, preprocess=lambda x: seen.append(len(x)) or np.asarray(x, np.float32))
+    assert [len(batch) for batch in watched.test().batches()] == [6] * 6 + [4]  # 8 bytes of the label
+    assert max(seen) == 6
 
 
 def test_the_fingerprint_changes_with_what_decides_the_numbers(model, samples):

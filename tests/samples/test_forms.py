@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_compress.calibration import batches
-from keras_compress.calibration.batches import InputSpec, checked_batches, in_chunks
 from keras_compress.errors import InputError
+from keras_compress.samples import forms
+from keras_compress.samples.inputs import InputSpec, model_batches
+from keras_compress.samples.samples import Batch, rebatched
 
 ONE = [InputSpec("image", (None, 3, 2), "float32")]
 TWO = [InputSpec("image", (None, 3, 2), "float32"), InputSpec("table", (None, 4), "float32")]
@@ -61,8 +62,12 @@ TWO_INPUTS = {
 }
 
 
+def batches(data, specs):
+    return list(model_batches(data, specs, "calibration"))
+
+
 def joined(data, specs):
-    return [np.concatenate(parts) for parts in zip(*checked_batches(data, specs), strict=True)]
+    return [np.concatenate(parts) for parts in zip(*(each.inputs for each in batches(data, specs)), strict=True)]
 
 
 @pytest.mark.parametrize("form", ONE_INPUT)
@@ -82,11 +87,14 @@ def test_every_form_gives_the_samples_of_two_inputs(form):
 @pytest.mark.parametrize("sizes", [[10], [1] * 10, [3, 3, 3, 1], [7, 3], [1, 9]], ids=str)
 @pytest.mark.parametrize("chunk", [1, 3, 4, 10, 100])
 def test_chunks_do_not_remember_the_batches(sizes, chunk):
-    batches, start = [], 0
+    cut, start = [], 0
     for size in sizes:
-        batches.append([IMAGES[start : start + size], TABLE[start : start + size]])
+        rows = slice(start, start + size)
+        cut.append(Batch([IMAGES[rows], {"table": TABLE[rows]}], LABELS[rows]))
         start += size
-    chunks = list(in_chunks(iter(batches), chunk))
+    together = list(rebatched(iter(cut), chunk))
+    chunks = [(batch.inputs[0], batch.inputs[1]["table"]) for batch in together]
+    np.testing.assert_array_equal(np.concatenate([batch.labels for batch in together]), LABELS)
     assert [len(images) for images, _ in chunks[:-1]] == [chunk] * (len(chunks) - 1)
     assert 0 < len(chunks[-1][0]) <= chunk
     np.testing.assert_array_equal(np.concatenate([images for images, _ in chunks]), IMAGES)
@@ -124,7 +132,7 @@ BAD = {
     "other_keys": ({"picture": IMAGES}, r"keys \['image'\]. Received: \['picture'\]"),
     "too_many_inputs": ([IMAGES, IMAGES], "1 inputs .image.. Received: a batch of 2 arrays"),
     "long_tuple": ((IMAGES,) * 4, "A tuple must be"),
-    "nested_lists": ([[1.0, 2.0]], "must be arrays. Received: list"),
+    "nested_lists": ([[1.0, 2.0]], "Received: float in place of an array"),
 }
 
 
@@ -132,7 +140,7 @@ BAD = {
 def test_what_is_no_calibration_data_is_one_clear_line(case):
     data, message = BAD[case]
     with pytest.raises(InputError, match=message) as raised:
-        list(checked_batches(data, ONE))
+        (batches(data, ONE))
     assert "\n" not in str(raised.value)
 
 
@@ -140,7 +148,7 @@ def test_what_is_no_calibration_data_is_one_clear_line(case):
 def test_data_that_never_ends_is_an_error(case):
     data = tf.data.Dataset.from_tensors(IMAGES).repeat() if case == "dataset" else endless()
     with pytest.raises(InputError, match="never ends"):
-        next(checked_batches(data, ONE))
+        batches(data, ONE)
 
 
 def without_end():
@@ -156,22 +164,22 @@ UNKNOWN = {  # data that do not say how long they are
 
 @pytest.mark.parametrize("form", UNKNOWN)
 def test_data_of_unknown_length_have_a_bound(form, monkeypatch):
-    monkeypatch.setattr(batches, "MOST_BATCHES", 5)
-    with pytest.raises(InputError, match=r"not ended after 5 batches. Bound them.*take"):
-        list(checked_batches(UNKNOWN[form](), ONE))
-    assert len(list(checked_batches(itertools.islice(without_end(), 5), ONE))) == 5
-    assert len(list(checked_batches([IMAGES], ONE))) == 1
-    assert len(list(checked_batches(tf.data.Dataset.from_tensors(IMAGES).repeat(9), ONE))) == 9  # says its length
+    monkeypatch.setattr(forms, "MOST_BATCHES", 5)
+    with pytest.raises(InputError, match=r"batches of calibration have not ended after 5. Bound them.*take"):
+        (batches(UNKNOWN[form](), ONE))
+    assert len(batches(itertools.islice(without_end(), 5), ONE)) == 5
+    assert len(batches([IMAGES], ONE)) == 1
+    assert len(batches(tf.data.Dataset.from_tensors(IMAGES).repeat(9), ONE)) == 9  # says its length
 
 
 def test_inputs_of_other_lengths_are_an_error():
     with pytest.raises(InputError, match=r"as many samples. Received: \[5, 10\]"):
-        list(checked_batches([IMAGES, TABLE[:5]], TWO))
+        (batches([IMAGES, TABLE[:5]], TWO))
 
 
 def test_a_missing_input_is_an_error():
     with pytest.raises(InputError, match=r"2 inputs \(image, table\). Received: a batch of 1 arrays"):
-        list(checked_batches(IMAGES, TWO))
+        (batches(IMAGES, TWO))
 
 
 def test_axes_of_any_size_take_any_size():
