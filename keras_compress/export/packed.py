@@ -25,7 +25,9 @@ from keras_compress.bridge.loading import configuration_of, model_of
 from keras_compress.errors import InputError, StorageError
 from keras_compress.files import replacing
 from keras_compress.layers.kernels import views_by_path
-from keras_compress.result import QuantizedKernel, Result
+from keras_compress.numerics.alphabet import code_type
+from keras_compress.report import LayerRow, Step
+from keras_compress.result import QuantizedKernel, Result, VariableState
 
 FORMAT = "keras_compress packed"
 VERSION = 1
@@ -106,10 +108,10 @@ def _dictionary() -> bytes:
     return importlib.resources.files(__package__).joinpath(DICTIONARY).read_bytes()
 
 
-def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> keras.Model:
-    """The plain Keras model in a file of `export_packed`; its kernels are bit for bit those that were saved.
+def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> Result:
+    """What `export_packed` wrote: the model, whose kernels are bit for bit those that were saved, and their codes.
 
-    Nothing of this package is needed to serve it: `model.save("NAME.keras")` writes an ordinary file.
+    Nothing of this package is needed to serve it: `result.model.save("NAME.keras")` writes an ordinary file.
 
     Args:
         path: of the file.
@@ -124,7 +126,7 @@ def load_packed(path: str | os.PathLike[str], *, allow_lambda: bool = False) -> 
         return _load(path, allow_lambda)
 
 
-def _load(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
+def _load(path: pathlib.Path, allow_lambda: bool) -> Result:
     content = _read(path)
     try:
         header, weights = decompressed(content)
@@ -140,18 +142,30 @@ def _load(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     try:
         if len(header["weights"]) != len(model.variables):
             raise ValueError(f"expected {len(model.variables)} weights, received {len(header['weights'])}")
-        reader = _Reader(weights)
+        reader, kernels = _Reader(weights), {}
+        paths = {id(view.variable): kernel for kernel, view in views_by_path(model).items()}
         for entry, variable in zip(header["weights"], model.variables, strict=True):
             shape = tuple(map(int, entry["shape"]))
             if shape != tuple(variable.shape):
                 raise ValueError(f"expected a weight of shape {tuple(variable.shape)}, received {shape}")
             if "kernel" in entry:
-                variable.assign(_kernel(entry["kernel"], shape, reader).decode())
+                kernel = _kernel(entry["kernel"], shape, reader)
+                variable.assign(kernel.decode())
+                kernels[paths[id(variable)]] = kernel
             else:
                 variable.assign(reader.take(entry["dtype"], shape))
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise InputError(f"{str(path)!r} does not hold the model that it says ({error}). Pack it again.") from error
-    return model
+    step = Step("load_packed", {"file": path.name})
+    for kernel_path, view in views_by_path(model).items():
+        row = LayerRow(kernel_path, type(view.layer).__name__, "float", parameters=view.kernel.size)
+        if kernel_path in kernels:
+            kernel = kernels[kernel_path]
+            row.action, row.num_levels, row.effective_bits = "loaded", len(kernel.levels), kernel.effective_bits
+            row.storage, row.zeros = kernel.storage, float(np.mean(kernel.codes == 0))
+            row.bytes = packed_bytes(row.num_levels, kernel.codes.size)
+        step.add(row)
+    return Result(model).after(model, step, changed={path: VariableState(each) for path, each in kernels.items()})
 
 
 def pack(indices: np.ndarray, num_levels: int) -> np.ndarray:
@@ -229,7 +243,7 @@ def _kernel(described: dict[str, Any], shape: tuple[int, ...], reader: _Reader) 
     count, num_levels = int(np.prod(shape)), len(parts["levels"])
     indices = unpack(reader.take_bytes(packed_bytes(num_levels, count)), num_levels, count)
     return QuantizedKernel(
-        parts["levels"][indices].reshape(shape),
+        parts["levels"][indices].astype(code_type(parts["levels"])).reshape(shape),
         parts["levels"],
         parts["scale"],
         tuple(described["axis"]),

@@ -59,7 +59,14 @@ def test_every_alphabet_comes_back_bit_for_bit(model, samples, tmp_path, name):
     layers = ["head"] if "groups" in name else None  # which only Dense layers have
     result = kc.quantize(model, quantizer, samples, layers=layers)
     kc.export_packed(result, tmp_path / "net.packed")
-    loaded = kc.load_packed(tmp_path / "net.packed")
+    again = kc.load_packed(tmp_path / "net.packed")
+    loaded = again.model
+    assert again.kernels.keys() == result.kernels.keys()
+    for path, kernel in again.kernels.items():
+        for part in ("codes", "levels", "scale", "zero_point", "gap"):
+            np.testing.assert_array_equal(getattr(kernel, part), getattr(result.kernels[path], part), err_msg=path)
+        assert kernel.codes.dtype == result.kernels[path].codes.dtype and kernel.axis == result.kernels[path].axis
+        assert again.report.row(path).num_levels == len(kernel.levels)
     assert type(loaded) is type(model) and loaded.name == model.name
     for weight, original in zip(loaded.variables, result.model.variables, strict=True):
         assert np.asarray(weight).tobytes() == np.asarray(original).tobytes(), original.path
@@ -70,7 +77,7 @@ def test_l0_levels_and_masked_zeros_come_back(samples, model, tmp_path):
     result = kc.quantize(model, kc.SparseGPFQ(3, regularizer="l0", regularization=0.05), samples)
     kc.export_packed(result, tmp_path / "net.packed")
     np.testing.assert_array_equal(
-        np.asarray(kc.load_packed(tmp_path / "net.packed")(samples)), np.asarray(result.model(samples))
+        np.asarray(kc.load_packed(tmp_path / "net.packed").model(samples)), np.asarray(result.model(samples))
     )
 
 
@@ -81,7 +88,7 @@ SERVE += "assert 'keras_compress' not in sys.modules"
 @pytest.mark.slow
 def test_what_is_loaded_is_served_without_this_package(model, tmp_path):
     kc.export_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
-    kc.load_packed(tmp_path / "net.packed").save(tmp_path / "net.keras")
+    kc.load_packed(tmp_path / "net.packed").model.save(tmp_path / "net.keras")
     done = subprocess.run(
         [sys.executable, "-c", SERVE, str(tmp_path / "net.keras")], check=True, capture_output=True, text=True
     )
@@ -128,7 +135,7 @@ def test_a_file_that_is_cut_short(file, fraction):
 @pytest.mark.slow
 def test_no_flipped_bit_goes_unnoticed(file, model, samples):
     content = file.read_bytes()
-    expected = np.asarray(kc.load_packed(file)(samples))
+    expected = np.asarray(kc.load_packed(file).model(samples))
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(40):
@@ -136,7 +143,9 @@ def test_no_flipped_bit_goes_unnoticed(file, model, samples):
         damaged[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         file.write_bytes(damaged)
         try:
-            np.testing.assert_array_equal(np.asarray(kc.load_packed(file)(samples)), expected)  # a byte nobody reads
+            np.testing.assert_array_equal(
+                np.asarray(kc.load_packed(file).model(samples)), expected
+            )  # a byte nobody reads
         except kc.InputError:
             refused += 1
     assert refused > 20
@@ -159,6 +168,7 @@ def changed(file, change):
         lambda header: header["weights"][-1].update(dtype="float64"),
         lambda header: header.pop("configuration"),
         lambda header: header["weights"][0]["kernel"].update(levels=[4]),
+        lambda header: header["weights"][1].update(kernel=header["weights"][0]["kernel"]),
     ],
 )
 def test_headers_that_do_not_fit_are_refused(file, change):
@@ -185,7 +195,7 @@ def test_lambdas_do_not_run_unasked(tmp_path):
     kc.export_packed(kc.quantize(model, kc.MSQ(4)), tmp_path / "net.packed")
     with pytest.raises(kc.InputError, match="has Lambda layers or lambda functions"):
         kc.load_packed(tmp_path / "net.packed")
-    assert kc.load_packed(tmp_path / "net.packed", allow_lambda=True).count_params() == 15
+    assert kc.load_packed(tmp_path / "net.packed", allow_lambda=True).model.count_params() == 15
 
 
 def test_other_files_are_refused(model, tmp_path):

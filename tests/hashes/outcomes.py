@@ -180,7 +180,7 @@ def packing(model: keras.Model, x: np.ndarray) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "net.packed"
         kc.export_packed(kc.quantize(model, kc.MSQ(3), x), path)
-        return Digest().add([np.asarray(weight).sum() for weight in kc.load_packed(path).weights]).hexdigest()
+        return Digest().add([np.asarray(weight).sum() for weight in kc.load_packed(path).model.weights]).hexdigest()
 
 
 def distilling(model: keras.Model, x: np.ndarray) -> str:

@@ -150,6 +150,20 @@ def test_data_that_does_not_fit_is_refused(files, x, y, message):
         kc.evaluate_tflite(files / "float.tflite", x, y)
 
 
+@pytest.mark.parametrize("name", ["float", "int8"])
+def test_batches_and_threads_leave_no_trace(files, name):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(150, 6, 6, 2)).astype(np.float32), rng.integers(0, 7, 150)
+    whole = kc.evaluate_tflite(files / f"{name}.tflite", x, y)
+    stream = ((x[at : at + 7], y[at : at + 7]) for at in range(0, 150, 7))
+    assert kc.evaluate_tflite(files / f"{name}.tflite", stream) == whole
+    for batch_size in (1, 64, 100, 1000):
+        assert kc.evaluate_tflite(files / f"{name}.tflite", x, y, batch_size=batch_size) == whole
+    assert kc.evaluate_tflite(files / f"{name}.tflite", x, y, threads=2) == whole
+    other = [kc.compare_tflite(files / "float.tflite", files / f"{name}.tflite", x, batch_size=n) for n in (1, 70, 999)]
+    assert other[0] == other[1] == other[2]
+
+
 def test_settings_out_of_range(files):
     with pytest.raises(kc.InputError, match="rounds must be an integer from 1 upwards"):
         kc.benchmark_tflite(files / "float.tflite", rounds=0)

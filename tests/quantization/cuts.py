@@ -5,12 +5,15 @@ python -m tests.quantization.cuts gpfq_searched distilled
 
 import hashlib
 import json
+import pathlib
 import sys
+import tempfile
 
 import keras
 import numpy as np
 
 import keras_compress as kc
+from keras_compress import sweep
 from tests.quantization.contracts import QUANTIZERS
 
 L = keras.layers
@@ -68,6 +71,38 @@ def holding(model, x, cut):
     )
 
 
+def labelled(model, x):
+    return x, np.asarray(model(x)).argmax(axis=1) * (np.arange(len(x)) % 3 > 0)
+
+
+def only_batches(cut):
+    return {"batch_size": cut["batch_size"]} if "batch_size" in cut else {}
+
+
+def on_files(measure):
+    """Of two files, in float and with integers."""
+
+    def measured(model, x, cut):
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = pathlib.Path(folder) / "float.tflite", pathlib.Path(folder) / "int8.tflite"
+            result = kc.quantize(model, kc.MSQ(4), x)
+            kc.export_tflite(result, first)
+            kc.export_tflite(result, second, activations="int8", calibration=x)
+            return measure(model, x, first, second, only_batches(cut))
+
+    return measured
+
+
+def sweeping(model, x, cut):
+    images, classes = labelled(model, x)
+    data = sweep.DataSplits(images, classes, images, classes)
+    settings = {name: value for name, value in cut.items() if name != "work_dir"}
+    with tempfile.TemporaryDirectory() as folder:
+        grid = sweep.Grid(methods=["gpfq"], bits=[3], num_samples=[30])
+        (row,) = sweep.run(model, grid, data, name="cut", metrics_dir=folder, **settings)
+    return {name: row[name] for name in ("top1", "float_top1", "layer_errors", "zeros", "fingerprint")}
+
+
 # name -> function of model, samples and cut
 TECHNIQUES = {name: quantizing(quantizer) for name, quantizer in QUANTIZERS.items()} | {
     "direct": quantizing(kc.GPFQ(3, radius="alternating"), form="direct"),
@@ -80,13 +115,27 @@ TECHNIQUES = {name: quantizing(quantizer) for name, quantizer in QUANTIZERS.item
     "averaged_activations": lambda model, x, cut: kc.quantize_activations(model, x, ranges="moving_average", **cut),
     "recalibrated": lambda model, x, cut: kc.recalibrate_batch_normalization(kc.quantize(model, kc.MSQ(3)), x, **cut),
     "allocated": lambda model, x, cut: kc.allocate(model, x, average_bits=3, **cut),
+    "by_name": lambda model, x, cut: kc.quantize(model, "best", x, bits=3, **cut),
+    "evaluated": lambda model, x, cut: kc.evaluate(model, *labelled(model, x), **only_batches(cut)),
+    "evaluated_file": on_files(lambda model, x, a, b, cut: kc.evaluate_tflite(a, *labelled(model, x), **cut)),
+    "evaluated_integers": on_files(lambda model, x, a, b, cut: kc.evaluate_tflite(b, *labelled(model, x), **cut)),
+    "compared_files": on_files(lambda model, x, a, b, cut: kc.compare_tflite(a, b, x, **cut)),
+    "swept": sweeping,
 }
+# Public functions that say how the work is cut, and where they are tried; of trainings the batches are steps.
+TRIED = {
+    "Calibration": "distilled", "quantize": "gpfq", "quantize_with_accuracy_control": "max_drop",
+    "quantize_activations": "rounded_activations", "recalibrate_batch_normalization": "recalibrated",
+    "allocate": "allocated", "distill_scales": "distilled", "evaluate": "evaluated",
+    "evaluate_tflite": "evaluated_file", "compare_tflite": "compared_files", "sweep.run": "swept",
+}  # fmt: skip
+STEPS = {"cluster_weights", "prune_magnitude", "quantization_aware_training"}
 
 
 def digest(outcome) -> str:
     """Changes with any code, scale or weight, or with any quantizer of an allocation."""
     if not isinstance(outcome, kc.Result):
-        return repr(sorted(outcome.items()))
+        return repr(sorted(outcome.items()) if isinstance(outcome, dict) else outcome)
     content = hashlib.sha256()
     for path, kernel in sorted(outcome.kernels.items()):
         content.update(path.encode() + kernel.codes.tobytes() + kernel.scale.tobytes())

@@ -1,5 +1,6 @@
 """How the work is cut decides nothing: other batches, memory and threads give the same codes and weights exactly."""
 
+import inspect
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress import sweep
 from keras_compress.calibration import calibration
 from keras_compress.calibration.reblocking import Reblocked
 from keras_compress.calibration.store import ActivationStore
@@ -27,7 +29,7 @@ CUTS = {
 FIRSTS = {type(quantizer): name for name, quantizer in reversed(QUANTIZERS.items())}.values()
 CHOSEN = [*FIRSTS, "gpfq_searched", "optq_corrected", "optq_through_additions", "spfq_aligned", "msq_corrected"]
 CHOSEN += [name for name in cuts.TECHNIQUES if name not in QUANTIZERS]
-FAST = ["gpfq", "patch_fraction", "direct"]
+FAST = ["gpfq", "patch_fraction", "direct", "evaluated"]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,19 @@ def test_batches_and_memory_leave_no_trace(model, name, tmp_path, monkeypatch):
         assert cuts.digest(cuts.TECHNIQUES[name](model, x, cut | {"work_dir": tmp_path})) == whole
 
 
+def test_every_function_that_says_how_the_work_is_cut_is_tried():
+    public = {
+        name: getattr(kc, name) for name in kc.__all__ if callable(getattr(kc, name)) and not name.endswith("Error")
+    } | {"sweep.run": sweep.run}
+    cut = {
+        name
+        for name, each in public.items()
+        if {"batch_size", "memory_budget"} & set(inspect.signature(each).parameters)
+    }
+    assert cut == set(cuts.TRIED) | cuts.STEPS
+    assert set(cuts.TRIED.values()) <= set(CHOSEN)
+
+
 @pytest.mark.parametrize("quantizer", [kc.GPFQ(3), pytest.param(kc.MSQ(3), marks=pytest.mark.slow)], ids=repr)
 def test_batches_of_the_user_leave_no_trace(model, quantizer):
     x = cuts.samples(COUNT)
@@ -68,7 +83,7 @@ def test_the_draw_of_patches_is_another_one_for_another_seed(model):
 
 
 # What a search, an inverse or a training makes of the last digit of a sum
-THREADED = ["gpfq", "gpfq_searched", "optq_corrected", "beacon", "distilled"]
+THREADED = ["gpfq", "gpfq_searched", "optq_corrected", "beacon", "distilled", "evaluated"]
 
 
 @pytest.mark.slow

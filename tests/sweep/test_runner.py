@@ -102,7 +102,7 @@ def test_a_row_says_what_the_library_says(model, samples, whole):
     assert row["layer_error"] == pytest.approx(np.mean(list(errors.values())))
     codes = np.concatenate([kernel.codes.ravel() for kernel in result.kernels.values()])
     assert row["zeros"] == pytest.approx(np.mean(codes == 0))
-    assert (row["bits"], row["levels"], row["folded"], row["samples"]) == (2, 3, 1, 20)
+    assert (row["bits"], row["levels"], row["folded"], row["samples"]) == (2, 4, 1, 20)
     assert (row["dataset"], row["model"], row["form"], row["patches"]) == ("noise", "tiny", "auto", "joint")
     assert row["seconds"] > 0 and 50 < row["peak_memory_mb"] < 1e5
     assert datetime.datetime.fromisoformat(row["time"]).tzinfo is not None

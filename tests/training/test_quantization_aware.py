@@ -75,6 +75,8 @@ def test_kernels_lie_on_the_grid(model, data, bits):
 def test_a_negative_gamma_behind_2_bits_is_not_folded(model, data):
     norm = layers_by_path(model)["norm"]
     norm.gamma.assign(-norm.gamma)
+    kernel = layers_by_path(model)["first"].kernel
+    kernel.assign(-abs(kernel.numpy()))  # codes of -2 in every channel
     result = train(model, data, bits=2, epochs=1)
     assert "norm" in layers_by_path(result.model)
     result.check()
