@@ -75,7 +75,13 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
     from keras_compress import sweep, zoo
     from keras_compress.bridge.loading import load_model
 
-    grid = sweep.Grid(methods=FLAGS.methods, bits=bits, levels=levels, num_samples=[FLAGS.num_samples])
+    grid = sweep.Grid(
+        methods=FLAGS.methods,
+        bits=bits,
+        levels=levels,
+        num_samples=[FLAGS.num_samples],
+        fold=FLAGS.fold_batch_normalization,
+    )
     for network in networks.chosen(data):
         model = load_model(network.path)
         dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
@@ -90,7 +96,6 @@ def measure(folder: pathlib.Path, seeds: list[int], levels: list[int], bits: lis
                 name=network.name,
                 dataset=network.dataset,
                 metrics_dir=folder,
-                fold=FLAGS.fold_batch_normalization,
                 seed=seed,
                 progress=True,
             )

@@ -96,6 +96,7 @@ def measure(name: str, experiment: published.Experiment, data: pathlib.Path) -> 
         scalars=[float(text) for text in FLAGS.alphabet_scalars] if FLAGS.alphabet_scalars else experiment.scalars,
         num_samples=[FLAGS.num_samples or experiment.num_samples],
         patches=FLAGS.patches,
+        fold=False,
     )
     return sweep.run(
         load_model(network.path),
@@ -104,7 +105,6 @@ def measure(name: str, experiment: published.Experiment, data: pathlib.Path) -> 
         name=name,
         dataset=network.dataset,
         metrics_dir=pathlib.Path(FLAGS.results_dir) / "scalars",
-        fold=False,
         seed=FLAGS.seed,
         progress=True,
     )

@@ -96,7 +96,7 @@ def nested() -> keras.Model:
 
 
 def shared() -> keras.Model:
-    """Two towers with the same weights: neither call of `tower` hangs on the other."""
+    """Two towers with the same weights: neither call of `tower` depends on the other."""
     left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
     stem, tower = L.Dense(6, "relu", name="stem"), L.Dense(5, "relu", name="tower")
     joined = L.Concatenate()([tower(stem(left)), tower(right)])

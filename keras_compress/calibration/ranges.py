@@ -16,7 +16,7 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.limits import LEAST, Limit, limits
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rewrite import rebuild
-from keras_compress.layers.rounding import Names, RoundedTensor
+from keras_compress.layers.rounding import Names, QuantizedTensor
 from keras_compress.numerics.ranges import Histogram, MinMax, MovingAverage, TensorAlphabet, mse_range
 
 RANGES = ("mse", "moving_average", "minmax")
@@ -37,7 +37,7 @@ class Activation:
         clipped, count: how many values lie beyond the alphabet, of how many.
     """
 
-    tensor: RoundedTensor
+    tensor: QuantizedTensor
     bits: int
     alphabet: TensorAlphabet | None = None
     layer: QuantizeActivation | None = None
@@ -58,7 +58,7 @@ def choose_alphabets(
 
     Args:
         source: the samples; it is open.
-        graph: of the network that `rounded_tensors` looked at.
+        graph: of the network that `quantized_tensors` looked at.
         chosen: the tensors.
         symmetric: whether zero points are 0.
         ranges: one of `RANGES`.

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_compress.calibration.calibration import Calibration
 from keras_compress.calibration.store import ANALOG, COMPRESSED
-from keras_compress.layers.capture import noted_inputs
+from keras_compress.layers.capture import observed_inputs
 from keras_compress.layers.graph import ACTIVATION, LINEAR, Call, Graph
 from keras_compress.samples.blocks import in_blocks
 
@@ -316,7 +316,7 @@ def _observer(call: Call, layer: Any, graph: Graph) -> Any:
     """A traced function of a call's inputs that gives what `layer` is called on meanwhile."""
 
     def observe(*values: Any) -> list[Any]:
-        with noted_inputs([layer]) as noted:
+        with observed_inputs([layer]) as noted:
             call.run(dict(zip(call.inputs, values, strict=True)))
         return [value for _, value in noted]
 

@@ -108,10 +108,10 @@ def take_arguments(argv: list[str], *names: str) -> list[str]:
     """
     arguments = argv[1:]
     if len(arguments) != len(names):
-        wanted = " ".join(name.upper() for name in names) or "no arguments, only flags"
+        expected = " ".join(name.upper() for name in names) or "no arguments, only flags"
         received = " ".join(arguments) or "none"
         raise InputError(
-            f"Expected {wanted}. Received: {received}. "
+            f"Expected {expected}. Received: {received}. "
             f"A value belongs to its flag as in --name=value. See {os.path.basename(argv[0])} --help."
         )
     return arguments

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.activations in INTEGERS and not options.has_data(path):
         raise InputError(
             f"--activations={FLAGS.activations} measures ranges on samples, and there is no model card "
-            f"{str(options.card_path(path))!r}. Name the data set with --dataset, and how the network wants it with "
+            f"{str(options.card_path(path))!r}. Name the data set with --dataset, and how the network expects it with "
             "--scale, --mean and --std."
         )
     cli.import_tensorflow()

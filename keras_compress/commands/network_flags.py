@@ -59,9 +59,9 @@ def numbers(flag: str, kind: Callable[[str], Any]) -> list[Any]:
     try:
         return [kind(text) for text in FLAGS[flag].value]
     except ValueError:
-        wanted = "whole numbers" if kind is int else "numbers"
+        expected = "whole numbers" if kind is int else "numbers"
         raise InputError(
-            f"--{flag} takes {wanted} with commas between. Received: {','.join(FLAGS[flag].value)}."
+            f"--{flag} takes {expected} with commas between. Received: {','.join(FLAGS[flag].value)}."
         ) from None
 
 
@@ -171,10 +171,10 @@ def _preprocessing(model: Any, dataset: "Dataset") -> "Preprocessing":
 
 def input_shape(model: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The model's input shape where samples differ from it by axes of one channel, or by being flat; else None."""
-    wanted = model.input_shape[1:] if isinstance(model.input_shape, tuple) else ()
-    if None in wanted or [size for size in wanted if size != 1] == [size for size in shape if size != 1]:
-        return wanted if None not in wanted else None
+    expected = model.input_shape[1:] if isinstance(model.input_shape, tuple) else ()
+    if None in expected or [size for size in expected if size != 1] == [size for size in shape if size != 1]:
+        return expected if None not in expected else None
     flat = 1
     for size in shape:
         flat *= size
-    return wanted if wanted == (flat,) else None
+    return expected if expected == (flat,) else None

@@ -8,7 +8,7 @@
 
 MODEL is a path, or the name of a network in serialized_models/. Its model card NAME.json, which train_baseline.py
 writes, says which data set it belongs to and how samples are preprocessed; a network without one needs --dataset, and
---scale, --mean and --std, unless it wants the numbers of the data set as they are.
+--scale, --mean and --std, unless it expects the numbers of the data set as they are.
 
 One row for each configuration is in model_metrics/NAME.csv the moment it is known, pictures are in model_metrics/NAME/,
 quantized networks with their integers, and .tflite files if asked for, in quantized_models/, and the log in
@@ -96,13 +96,9 @@ def main(argv: list[str]) -> None:
             dataset=data.name,
             metrics_dir=FLAGS.metrics_dir,
             output_dir=FLAGS.output_dir if FLAGS.save_models else None,
-            ignore_layers=FLAGS.ignore_layers,
-            fold=FLAGS.fold_batch_normalization,
-            form=FLAGS.form,
             memory_budget=FLAGS.memory_budget,
             batch_size=FLAGS.batch_size,
             seed=FLAGS.seed,
-            exports=[f"{activations}/{FLAGS.storage}" for activations in FLAGS.export_tflite],
             overwrite=FLAGS.overwrite,
             progress=True,
         )
@@ -154,6 +150,10 @@ def grid_settings() -> dict[str, Any]:
         "patches": FLAGS.patches,
         "regularizer": FLAGS.regularizer,
         "regularizations": options.numbers("lambdas", float),
+        "form": FLAGS.form,
+        "fold": FLAGS.fold_batch_normalization,
+        "ignore_layers": FLAGS.ignore_layers,
+        "exports": [f"{activations}/{FLAGS.storage}" for activations in FLAGS.export_tflite],
     }
 
 

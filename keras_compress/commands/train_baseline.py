@@ -27,7 +27,7 @@ options.define_dataset()
 flags.DEFINE_string("architecture", "cnn", "mlp, cnn, lenet, resnet18, vgg16 or vgg16_bn.")
 flags.DEFINE_alias("model", "architecture")
 flags.DEFINE_float("width_multiplier", 1.0, "Factor on the numbers of filters and units.")
-flags.DEFINE_float("dropout_scale", 1.0, "Factor on the dropout rates, 0 to 1. A short training wants less dropout.")
+flags.DEFINE_float("dropout_scale", 1.0, "Factor on the dropout rates, 0 to 1. A short training needs less dropout.")
 flags.DEFINE_string(
     "preprocessing", None, "unit, raw or standardize. Default: unit for images, standardize for tables."
 )

@@ -201,7 +201,7 @@ def _augmented(train: "IndexedSamples", data: Data) -> Any:
         return train
     if not images:
         raise InputError(
-            f"--augment={augment} wants images, of shape (height, width, channels). Received: samples of shape {shape}."
+            f"--augment={augment} takes images, of shape (height, width, channels). Received: samples of shape {shape}."
         )
     x, y = train.unprocessed().parts
     return Batches(x, y, data.card.preprocessing, FLAGS.batch_size, augment=augment, seed=FLAGS.seed)

@@ -17,7 +17,7 @@ from keras_compress.layers.graph import Graph
 from keras_compress.layers.limits import LEAST, limits
 from keras_compress.layers.paths import is_graph, layers_by_path
 from keras_compress.layers.rewrite import Change, rebuild
-from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.rounding import quantized_tensors
 from keras_compress.layers.splitting import split_layers
 from keras_compress.result import Result, weight_scales
 
@@ -104,7 +104,7 @@ def measured(result: Result, samples: list[np.ndarray]) -> tuple[Result, dict[st
     """
     split = split_layers(result.model)
     network, graph = split.model, Graph(split.model)
-    chosen = [Activation(tensor, BITS) for tensor in rounded_tensors(graph)]
+    chosen = [Activation(tensor, BITS) for tensor in quantized_tensors(graph)]
     with calibrating(result.model, samples, "2GB", None, None) as source:
         assert source is not None
         choose_alphabets(source, graph, chosen, False, "minmax", lambda name: None)

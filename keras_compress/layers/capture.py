@@ -8,7 +8,7 @@ import keras
 
 
 @contextlib.contextmanager
-def noted_inputs(layers: Iterable[keras.Layer]) -> Iterator[list[tuple[keras.Layer, Any]]]:
+def observed_inputs(layers: Iterable[keras.Layer]) -> Iterator[list[tuple[keras.Layer, Any]]]:
     """Notes (layer, first argument) for each call of one of these layers, in order, while the block runs.
 
     Each layer's `call` is wrapped meanwhile, and is what it was afterwards.

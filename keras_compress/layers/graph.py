@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_compress.errors import InputError
-from keras_compress.layers.capture import noted_inputs
+from keras_compress.layers.capture import observed_inputs
 from keras_compress.layers.kernels import named_views, views_by_path
 from keras_compress.layers.operations import kind_of
 from keras_compress.layers.paths import (
@@ -231,7 +231,7 @@ class Graph:
         hidden: set[int] = set()
 
         def trace(*values: Any) -> Any:
-            with noted_inputs(view.layer for view in views.values()) as noted:
+            with observed_inputs(view.layer for view in views.values()) as noted:
                 outputs = run(dict(zip(inputs, values, strict=True)))
             graph = tf.compat.v1.get_default_graph()
             called.extend(id(layer) for layer, _ in noted)

@@ -26,7 +26,7 @@ FUNCTIONS = {"softmax": (0.0, 1.0), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), 
 
 
 @dataclasses.dataclass(frozen=True)
-class RoundedTensor:
+class QuantizedTensor:
     """A tensor that a full-integer network rounds.
 
     Attributes:
@@ -49,7 +49,7 @@ class RoundedTensor:
     range_of: tuple[int, ...]
 
 
-def rounded_tensors(graph: Graph) -> list[RoundedTensor]:
+def quantized_tensors(graph: Graph) -> list[QuantizedTensor]:
     """What a full-integer network rounds, in the order of the graph.
 
     Args:
@@ -87,7 +87,7 @@ class _Plan:
         for call in graph.calls:
             self._visit(call)
 
-    def tensors(self) -> list[RoundedTensor]:
+    def tensors(self) -> list[QuantizedTensor]:
         by_symbol = collections.defaultdict(list)  # several tensors in a nested model that is called twice
         for tensor, symbol in enumerate(self.graph.symbols):
             by_symbol[id(symbol)].append(tensor)
@@ -112,7 +112,7 @@ class _Plan:
             group, symbol = self._root(tensors[0]), self.graph.symbols[tensors[0]]
             range_of = tuple(joined.get(group) or new[group])
             function = self.functions.get(group)
-            result.append(RoundedTensor(symbol, tuple(tensors), first.path, first.kind, group, function, range_of))
+            result.append(QuantizedTensor(symbol, tuple(tensors), first.path, first.kind, group, function, range_of))
         return result
 
     def _readers(self) -> collections.Counter[int]:

@@ -19,7 +19,7 @@ from keras_compress.errors import InputError
 from keras_compress.layers.activation import QuantizeActivation, check_bits
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.rounding import quantized_tensors
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.layers.splitting import split_layers
 from keras_compress.quantization.biases import round_biases
@@ -88,7 +88,7 @@ def quantize_activations(
     Graph(source_result.model).check_known(f"Tensors within model {source_result.model.name!r} cannot be rounded")
     split = split_layers(source_result.model)
     network, graph = split.model, Graph(split.model)
-    tensors = rounded_tensors(graph)
+    tensors = quantized_tensors(graph)
     widths = _widths([tensor.path for tensor in tensors], bits, layers, overrides)
     chosen = [Activation(tensor, width) for tensor in tensors if (width := widths[tensor.path]) is not None]
     if not chosen:

@@ -25,7 +25,7 @@ class Preset:
 
     Attributes:
         quantizer: name of the class.
-        settings: of its constructor, beside the alphabet.
+        settings: of its constructor, other than the alphabet.
         label: in tables and legends.
         color: hexadecimal; told apart by the colour-blind (Okabe & Ito; Tol).
         marker: Matplotlib's.

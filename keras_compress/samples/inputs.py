@@ -24,12 +24,12 @@ def labelled(x: Any, y: Any = None) -> Samples:
     """Inputs and labels as samples: from one setting each, or both in `x`.
 
     Raises:
-        InputError: labels in a setting of their own beside data that have theirs.
+        InputError: labels in a setting of their own, and data that have theirs.
     """
     if y is None:
         return as_samples(x, "x")
     if not (isinstance(x, (list, tuple, Mapping)) or is_array(x)):
-        raise InputError(f"y goes with arrays: a {type(x).__name__} has its labels with it. Received: y beside it.")
+        raise InputError(f"y goes with arrays: a {type(x).__name__} has its labels with it. Received: y too.")
     return as_samples((list(x) if isinstance(x, tuple) else x, y), "x and y")
 
 

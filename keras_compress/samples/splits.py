@@ -30,7 +30,7 @@ class DataSplits:
         y_train: (n,) integer labels, or None: nothing then chooses between settings but the test samples.
         x_test: (m, ...).
         y_test: (m,) integer labels.
-        preprocess: turns samples into what the network wants.
+        preprocess: turns samples into what the network expects.
         num_classes: of the data set; None leaves it to the labels.
     """
 

@@ -3,7 +3,7 @@
 from keras_compress import sweep
 
 grid = sweep.Grid(methods=["gpfq", "msq"], bits=[2, 3, 4], num_samples=[500])
-samples = sweep.DataSplits(x_train, y_train, x_test, y_test)  # as the network wants them
+samples = sweep.DataSplits(x_train, y_train, x_test, y_test)  # as the network expects them
 rows = sweep.run(model, grid, samples, name="my_network", metrics_dir="model_metrics")
 print(sweep.table(rows))
 sweep.draw(rows, "model_metrics/my_network")

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_compress.errors import InputError
+from keras_compress.export.policy import MODES, STORAGES
 from keras_compress.quantization.alphabets import AlphabetSetting, Equispaced, Integer, Midtread, Radius
+from keras_compress.quantization.plan import FORMS
 from keras_compress.quantization.presets import ALIASES, PRESETS, preset_of
 from keras_compress.quantization.quantizers import Quantizer
 
+EXPORTS = tuple(f"{mode}/{storage}" for mode in MODES for storage in STORAGES)
 ALPHABETS: dict[str, Callable[..., AlphabetSetting]] = {
     "integer": Integer,
     "integer_full": functools.partial(Integer, narrow_range=False),
@@ -94,6 +97,12 @@ class Grid:
         patches: of convolutions, for GPFQ: "joint" or "per_channel".
         regularizer: of sparse_gpfq: "l1" or "l0".
         regularizations: lambdas of sparse_gpfq.
+        form: of the solvers, see `quantize`.
+        fold: whether BatchNorm layers are folded first, wherever that is exact.
+        ignore_layers: names, paths or regular expressions of layers that stay in floating point.
+        exports: TFLite files to write of each network and to test on the same samples, from `EXPORTS`: the activations
+            and the storage of `export_tflite`, such as "int8/small". Ranges of activations are those that
+            `quantize_activations` finds on the calibration samples.
 
     Raises:
         InputError: a value out of range, an unknown name, or a list that leaves nothing.
@@ -110,6 +119,10 @@ class Grid:
     patches: str = "joint"
     regularizer: str = "l1"
     regularizations: Sequence[float] = (0.1,)
+    form: str = "auto"
+    fold: bool = True
+    ignore_layers: Sequence[str] = ()
+    exports: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -126,6 +139,11 @@ class Grid:
         for number in self.num_samples:
             if number < 1:
                 raise InputError(f"num_samples must be at least 1. Received: {number}.")
+        if self.form not in FORMS:
+            raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {self.form!r}.")
+        for export in self.exports:
+            if export not in EXPORTS:
+                raise InputError(f"exports must be among {', '.join(EXPORTS)}. Received: {export!r}.")
         for configuration in self:
             configuration.quantizer(), configuration.quantizer(dense=True)  # their constructors check
 

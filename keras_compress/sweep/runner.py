@@ -18,7 +18,6 @@ import numpy as np
 from keras_compress import progress as progress_bar
 from keras_compress.calibration.calibration import Calibration, parse_bytes
 from keras_compress.errors import InputError
-from keras_compress.export.policy import MODES, STORAGES
 from keras_compress.export.tflite import export_tflite
 from keras_compress.files import check_writable_folder
 from keras_compress.layers.graph import Graph
@@ -30,7 +29,6 @@ from keras_compress.measurement.tflite import evaluate_tflite
 from keras_compress.quantization.activations import quantize_activations
 from keras_compress.quantization.distillation import distill_scales
 from keras_compress.quantization.folding import fold_batch_normalization
-from keras_compress.quantization.plan import FORMS
 from keras_compress.quantization.quantize import quantize
 from keras_compress.quantization.quantizers import Quantizer
 from keras_compress.result import Result
@@ -47,7 +45,6 @@ ALWAYS_THERE = (
     "float_top1", "top1", "test_samples", "layer_errors", "zeros", "parameters", "nonzeros", "macs", "raw_bytes",
     "gzipped_bytes", "ideal_bytes", "seconds",
 )  # fmt: skip
-EXPORTS = tuple(f"{mode}/{storage}" for mode in MODES for storage in STORAGES)
 
 
 def run(
@@ -59,14 +56,10 @@ def run(
     dataset: str = "",
     metrics_dir: str | os.PathLike[str] = "model_metrics",
     output_dir: str | os.PathLike[str] | None = None,
-    ignore_layers: Sequence[str] = (),
-    fold: bool = True,
-    form: str = "auto",
     memory_budget: int | str = "2GB",
     batch_size: int | None = None,
     work_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    exports: Sequence[str] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[Row]:
@@ -82,17 +75,9 @@ def run(
         name: of the model, in file names and in the column `model`.
         dataset: name of the data set, for its column.
         metrics_dir: where NAME.csv goes.
-        output_dir: where quantized models go (`Result.save`); None saves none.
-        ignore_layers: names, paths or regular expressions of layers that stay in floating point.
-        fold: whether BatchNorm layers are folded first, wherever that is exact.
-        form: see `quantize`.
-        memory_budget: see `quantize`.
-        batch_size: see `quantize`.
-        work_dir: see `quantize`.
+        output_dir: where quantized models (`Result.save`) and their TFLite files go; None saves none.
+        memory_budget, batch_size, work_dir: see `quantize`.
         seed: of the choice of calibration samples.
-        exports: TFLite files to write of each network and to test on the same samples, from `EXPORTS`: the activations
-            and the storage of `export_tflite`, such as "int8/small". Ranges of activations are those that
-            `quantize_activations` finds on the calibration samples. They go to `output_dir` as NAME.int8_small.tflite.
         overwrite: compute the configurations of this grid again and replace their rows.
         progress: whether to show a bar (on a terminal) or lines.
 
@@ -103,11 +88,11 @@ def run(
         InputError: a model, data or setting that cannot be used; found before any work starts.
         StorageError: a folder cannot be written to, or a disk is full.
     """
-    _check_settings(name, form, memory_budget, batch_size, exports)
+    _check_settings(name, memory_budget, batch_size)
     samples.check(model, max(grid.num_samples))
     graph = Graph(model)
     paths = list(graph.views)
-    ignored = select(ignore_layers, paths, "ignore_layers") if ignore_layers else set()
+    ignored = select(grid.ignore_layers, paths, "ignore_layers") if grid.ignore_layers else set()
     if ignored >= set(paths):
         raise InputError(f"There is no layer to quantize: ignore_layers leaves none of {', '.join(paths) or 'none'}.")
     for path in set(paths) - ignored:
@@ -120,32 +105,32 @@ def run(
     records = Records(check_writable_folder(metrics_dir) / f"{name}.csv")
     if output_dir is not None:
         check_writable_folder(output_dir)
-    start = fold_batch_normalization(model) if fold else Result(model)
+    start = fold_batch_normalization(model) if grid.fold else Result(model)
     common: Row = {
         "dataset": dataset,
         "model": name,
         "batch_size": batch_size,
         "seed": seed,
-        "folded": start.report.steps[-1].figures["folded"] if fold else 0,
-        "ignored_layers": " ".join(ignore_layers),
+        "folded": start.report.steps[-1].figures["folded"] if grid.fold else 0,
+        "ignored_layers": " ".join(grid.ignore_layers),
     }
     fingerprints = {count: samples.fingerprint(model, count, seed) for count in dict.fromkeys(grid.num_samples)}
     settings = {
         configuration: common
-        | setting_cells(configuration, form)
+        | setting_cells(configuration, grid.form)
         | {"fingerprint": fingerprints[configuration.num_samples]}
         for configuration in grid
     }
     pending = [
         configuration
         for configuration, row in settings.items()
-        if overwrite or not _done(records, row, output_dir, exports)
+        if overwrite or not _done(records, row, output_dir, grid.exports)
     ]
     if len(pending) < len(settings):
         logger.info("%d of %d configurations are recorded already", len(settings) - len(pending), len(settings))
     records.drop(key_of(settings[configuration]) for configuration in pending)
     if pending:
-        job = _Job(start, samples, ignored, form, batch_size, seed, output_dir, list(exports))
+        job = _Job(start, samples, ignored, grid.form, batch_size, seed, output_dir, list(grid.exports))
         job.evaluate_float(model)
         with progress_bar.tasks("quantize", len(pending), enabled=progress) as done:
             for count in dict.fromkeys(configuration.num_samples for configuration in pending):
@@ -335,16 +320,9 @@ def _done(records: Records, settings: Row, output_dir: str | os.PathLike[str] | 
     return all(file.is_file() for file in files)
 
 
-def _check_settings(
-    name: str, form: str, memory_budget: int | str, batch_size: int | None, exports: Sequence[str]
-) -> None:
+def _check_settings(name: str, memory_budget: int | str, batch_size: int | None) -> None:
     if not name or name.startswith(".") or pathlib.Path(name).name != name or ":" in name:
         raise InputError(f"name must be a file name without dots in front, colons or slashes. Received: {name!r}.")
-    if form not in FORMS:
-        raise InputError(f"form must be one of {', '.join(FORMS)}. Received: {form!r}.")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be a positive integer. Received: {batch_size!r}.")
     parse_bytes(memory_budget)
-    for export in exports:
-        if export not in EXPORTS:
-            raise InputError(f"exports must be among {', '.join(EXPORTS)}. Received: {export!r}.")

@@ -17,7 +17,7 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when used: data sets and cards are also wanted where Keras takes too long to load.
+    # Looked up when used: data sets and cards are also needed where Keras takes too long to load.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -64,7 +64,7 @@ def load_dataset(
         seed: of the split into training and test samples, where the source has none.
         label_column: for a `.csv`: the column of the labels. None takes the column named label, target or class, or
             the last.
-        image_size: for a folder: height and width to which images are resized. None wants images of one size.
+        image_size: for a folder: height and width to which images are resized. None expects images of one size.
         test_fraction: fraction of the samples that become test samples, where the source has no split.
 
     Raises:

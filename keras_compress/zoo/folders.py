@@ -17,7 +17,7 @@ def read_folder(root: pathlib.Path, *, seed: int, image_size: int | None, test_f
         root: the folder. Classes are its folders in the order of their names; with folders `train` and `test` (and no
             others) these hold the classes, and otherwise the images are split class by class.
         seed: of the split.
-        image_size: height and width to which images are resized; None wants images of one size.
+        image_size: height and width to which images are resized; None expects images of one size.
         test_fraction: fraction of the images that become test images, where there is no folder `test`.
 
     Raises:

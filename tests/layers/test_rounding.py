@@ -7,7 +7,7 @@ import pytest
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rewrite import rebuild
-from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.rounding import quantized_tensors
 from keras_compress.layers.splitting import split_layers
 from tests import architectures
 from tests.layers.roundings import EXPECTED, conv, operators
@@ -20,7 +20,7 @@ def described(model):
     or a function's values."""
     graph = Graph(split_layers(model).model)
     groups = {}
-    for tensor in rounded_tensors(graph):
+    for tensor in quantized_tensors(graph):
         groups.setdefault(tensor.group, []).append(tensor)
     lines = []
     for tensors in groups.values():
@@ -41,12 +41,13 @@ def test_what_is_rounded(outputs):
 
 def test_operators_are_rounded_like_layers():
     image = keras.Input((8, 8, 4), name="image")
-    kinds = [tensor.kind for tensor in rounded_tensors(Graph(split_layers(keras.Model(image, operators(image))).model))]
+    graph = Graph(split_layers(keras.Model(image, operators(image))).model)
+    kinds = [tensor.kind for tensor in quantized_tensors(graph)]
     assert sorted(kinds) == ["Conv2D", "Conv2D", "InputLayer", "Multiply", "Relu"]
 
 
 def test_each_call_of_a_shared_layer_makes_a_tensor_of_its_own():
-    tensors = rounded_tensors(Graph(architectures.build("shared")))
+    tensors = quantized_tensors(Graph(architectures.build("shared")))
     towers = [tensor for tensor in tensors if tensor.path == "tower"]
     assert len(towers) == 2 and len({tensor.symbol for tensor in towers}) == 2
     assert towers[0].group == towers[1].group  # they are joined
@@ -54,7 +55,7 @@ def test_each_call_of_a_shared_layer_makes_a_tensor_of_its_own():
 
 def test_a_nested_model_that_is_called_twice_has_one_rounding_for_both():
     graph = Graph(architectures.build("shared_nested"))
-    (inside,) = [tensor for tensor in rounded_tensors(graph) if tensor.path == "block/inside"]
+    (inside,) = [tensor for tensor in quantized_tensors(graph) if tensor.path == "block/inside"]
     assert len(inside.tensors) == 2
     assert {id(graph.symbols[number]) for number in inside.tensors} == {id(inside.symbol)}
 
@@ -75,7 +76,7 @@ def test_what_is_not_floating_point_is_not_rounded():
 def test_several_outputs_of_one_layer_are_rounded_alike():
     steps = keras.Input((5, 3), name="steps")
     outputs, state, cell = L.LSTM(4, return_state=True, name="recurrent")(steps)
-    tensors = rounded_tensors(Graph(keras.Model(steps, [outputs, state, cell])))
+    tensors = quantized_tensors(Graph(keras.Model(steps, [outputs, state, cell])))
     assert [tensor.path for tensor in tensors] == ["steps", "recurrent", "recurrent", "recurrent"]
 
 
@@ -137,8 +138,8 @@ def test_inserted_layers_stand_behind_their_tensors(model):
     """Every quantized tensor doubled, in the rebuilt model and in a run of the flat graph."""
     inputs = architectures.samples(model, 4)
     graph = Graph(model)
-    doubled = {tensor.path for tensor in rounded_tensors(graph)}
-    chosen = {id(tensor.symbol) for tensor in rounded_tensors(graph)}
+    doubled = {tensor.path for tensor in quantized_tensors(graph)}
+    chosen = {id(tensor.symbol) for tensor in quantized_tensors(graph)}
     rebuilt = rebuild(model, insert=lambda tensor: [L.Rescaling(2.0)] if id(tensor) in chosen else []).model
     values = dict(zip(graph.inputs, [2.0 * np.asarray(array) for array in keras.tree.flatten(inputs)], strict=True))
     for call in graph.calls:

@@ -225,7 +225,7 @@ def test_callbacks_of_both_kinds(model, data, tmp_path):
         ({"layers": "nowhere"}, "'nowhere' matches no layer that can be pruned"),
         ({"schedule": kc.ConstantSparsity(end_step=500)}, "the training has 16 steps"),
         ({"callbacks": [print]}, "Callbacks must be keras.callbacks.Callback"),
-        ({"validation": 3}, r"validation must be a tuple \(x, y\)"),
+        ({"validation": 3}, r"validation must be an array"),
         ({"loss": "no_such_loss"}, "loss: Keras knows none that is called 'no_such_loss'"),
         ({"optimizer": "no_such"}, "optimizer: Keras knows none"),
         ({"metrics": ["accuracy", "no_such"]}, "metrics: Keras knows none"),
@@ -240,9 +240,9 @@ def test_bad_data(model, data):
     x, y = data
     with pytest.raises(kc.InputError, match="All arrays of train_data must have as many samples"):
         prune(model, (x, y[:-1]))
-    with pytest.raises(kc.InputError, match=r"must be a tuple \(x, y\) of arrays"):
+    with pytest.raises(kc.InputError, match=r"must have labels: a tuple \(x, y\) of arrays"):
         prune(model, x)
-    with pytest.raises(kc.InputError, match="a dataset with an end"):
+    with pytest.raises(kc.InputError, match="The dataset of train_data never ends"):
         prune(model, tf.data.Dataset.from_tensor_slices(data).batch(5).repeat())
     with pytest.raises(kc.InputError, match="no loss is obvious for its outputs and labels"):
         prune(model, (x, y.astype("float32") / 3))

@@ -11,7 +11,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.layers.graph import Graph
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.layers.rounding import rounded_tensors
+from keras_compress.layers.rounding import quantized_tensors
 from keras_compress.layers.splitting import split_layers
 from keras_compress.numerics.ranges import Histogram, TensorAlphabet, mse_range
 from tests import architectures
@@ -135,7 +135,7 @@ def test_the_outputs_are_those_of_the_rounded_network(name, bits):
     layers = roundings(result.model)
     split = split_layers(model).model
     graph = Graph(split)
-    tensors = rounded_tensors(graph)
+    tensors = quantized_tensors(graph)
     assert len(layers) == len(tensors) == len(result.report.steps[-1].rows)
     owner = {
         number: layer
@@ -255,7 +255,7 @@ def tensors_of(model, samples):
     values = dict(zip(graph.inputs, [samples], strict=True))
     for call in graph.calls:
         values |= dict(zip(call.outputs, call.run(values), strict=True))
-    return {f"{tensor.path}_quantized": np.asarray(values[tensor.tensors[0]]) for tensor in rounded_tensors(graph)}
+    return {f"{tensor.path}_quantized": np.asarray(values[tensor.tensors[0]]) for tensor in quantized_tensors(graph)}
 
 
 MEASURED = ["image_quantized", "relu_quantized", "hidden_quantized", "predictions_quantized"]

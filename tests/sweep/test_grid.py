@@ -93,6 +93,7 @@ def test_aliases_stand_for_their_methods():
     [
         ({"methods": ["gptq"]}, "Unknown method: 'gptq'. Known: best, fast, optq_distilled,"),
         ({"alphabets": ["float"]}, "Unknown alphabet: 'float'. Known: integer,"),
+        ({"form": "dense"}, "form must be one of auto, gram, direct. Received: 'dense'."),
         ({"bits": []}, "A grid needs bits or levels"),
         ({"bits": [1]}, "bits of Integer must be an integer from 2 to 16. Received: 1."),
         ({"bits": [17]}, "Received: 17."),

@@ -209,8 +209,11 @@ def test_other_weights_under_the_same_name_are_computed_anew(model, samples, aga
 @pytest.mark.slow
 def test_dense_layers_have_their_own_scalar_ignored_ones_stay_and_the_model_too(model, samples, tmp_path):
     weights = [weight.copy() for weight in model.get_weights()]
-    grid = sweep.Grid(methods=["msq"], bits=[4], scalars=[1.0], dense_scalars=[2.0], num_samples=[60])
-    (row,) = run(model, samples, tmp_path, grid, ignore_layers=["pred.*"], fold=False)
+    grid = sweep.Grid(
+        methods=["msq"], bits=[4], scalars=[1.0], dense_scalars=[2.0], num_samples=[60], ignore_layers=["pred.*"],
+        fold=False,
+    )  # fmt: skip
+    (row,) = run(model, samples, tmp_path, grid)
     result = kc.load_result(tmp_path / "models" / row["file"])
     assert set(result.kernels) == {"conv", "hidden"} == set(row["layer_errors"])
     assert result.report.row("conv").alphabet == "Integer()"
@@ -231,9 +234,8 @@ def test_nothing_is_saved_where_nobody_asks(model, samples, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ignore_layers": ["conv9"]}, "ignore_layers: the pattern 'conv9' matches no layer"),
-        ({"ignore_layers": [".*"]}, "ignore_layers leaves none of conv, hidden, predictions"),
-        ({"form": "dense"}, "form must be one of auto, gram, direct. Received: 'dense'."),
+        ({"grid": dataclasses.replace(GRID, ignore_layers=["conv9"])}, "the pattern 'conv9' matches no layer"),
+        ({"grid": dataclasses.replace(GRID, ignore_layers=[".*"])}, "leaves none of conv, hidden, predictions"),
         ({"memory_budget": "lots"}, "memory_budget must be bytes"),
         ({"batch_size": 0}, "batch_size must be a positive integer. Received: 0."),
         ({"name": "a/b"}, "name must be a file name"),
@@ -260,9 +262,10 @@ EXPORTS = ("float/small", "int8/fast")
 
 @pytest.mark.slow
 def test_tflite_files_are_written_tested_and_not_made_twice(model, samples, tmp_path, monkeypatch):
-    grid = sweep.Grid(methods=["msq"], bits=[4], alphabets=["integer", "midtread"], num_samples=[10])
-    wide = sweep.Grid(methods=["msq"], bits=[8], alphabets=["midtread"], num_samples=[10])
-    rows = run(model, samples, tmp_path, grid, exports=EXPORTS) + run(model, samples, tmp_path, wide, exports=EXPORTS)
+    settings = {"methods": ["msq"], "num_samples": [10], "exports": EXPORTS}
+    grid = sweep.Grid(**settings, bits=[4], alphabets=["integer", "midtread"])
+    wide = sweep.Grid(**settings, bits=[8], alphabets=["midtread"])
+    rows = run(model, samples, tmp_path, grid) + run(model, samples, tmp_path, wide)
     for row in rows[:2]:
         for export in EXPORTS:
             path = runner.tflite_path(tmp_path / "models", row["file"], export)
@@ -271,14 +274,14 @@ def test_tflite_files_are_written_tested_and_not_made_twice(model, samples, tmp_
     assert rows[2]["tflite_top1"] == rows[2]["tflite_bytes"] == dict.fromkeys(EXPORTS)  # 257 levels fit no type
     assert "float/small" in sweep.table(rows) and "int8/fast" in sweep.table(rows)
     counts = count_calls(monkeypatch)
-    assert run(model, samples, tmp_path, grid, exports=EXPORTS[:1]) == rows[:2]
-    assert run(model, samples, tmp_path, wide, exports=EXPORTS) == rows[2:]
+    assert run(model, samples, tmp_path, dataclasses.replace(grid, exports=EXPORTS[:1])) == rows[:2]
+    assert run(model, samples, tmp_path, wide) == rows[2:]
     assert counts["quantize"] == 0
     runner.tflite_path(tmp_path / "models", rows[0]["file"], EXPORTS[0]).unlink()
-    assert lasting(run(model, samples, tmp_path, grid, exports=EXPORTS)) == lasting(rows[:2])
+    assert lasting(run(model, samples, tmp_path, grid)) == lasting(rows[:2])
     assert counts["quantize"] == 1
 
 
-def test_an_unknown_export_is_refused(model, samples, tmp_path):
+def test_an_unknown_export_is_refused():
     with pytest.raises(InputError, match=r"exports must be among float/fast, .* Received: 'int8'"):
-        run(model, samples, tmp_path, exports=["int8"])
+        sweep.Grid(bits=[4], exports=["int8"])

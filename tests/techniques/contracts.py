@@ -87,5 +87,5 @@ TECHNIQUES: dict[str, Technique] = {
 NO_TECHNIQUE = {  # public functions that return something else
     "allocate", "benchmark_tflite", "compare_sizes", "compare_tflite", "evaluate", "evaluate_tflite", "export_c_array",
     "export_packed", "export_tflite", "from_tf_keras", "inspect_tflite", "load_model", "load_packed", "load_result",
-    "measure", "to_tf_keras",
+    "measure", "preprocess", "to_tf_keras",
 }  # fmt: skip

@@ -261,7 +261,7 @@ def test_shared_layers_stay_in_floating_point(data):
         ({"bits": 9}, "bits must be an integer from 2 to 8. Received: 9"),
         ({"epochs": 0}, "epochs must be an integer from 1"),
         ({"layers": "nowhere"}, "'nowhere' matches no layer that can be quantized"),
-        ({"validation": 3}, r"validation must be a tuple \(x, y\)"),
+        ({"validation": 3}, r"validation must be an array"),
     ],
 )
 def test_bad_settings(model, data, settings, message):
