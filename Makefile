@@ -5,13 +5,13 @@ PYTHON ?= python3
 JOBS ?= 0
 
 RUN := $(VENV)/bin/python
-PYTEST = $(RUN) -m pytest --numprocesses=$(JOBS) --dist=loadfile
+PYTEST = $(RUN) -m pytest --numprocesses=$(JOBS) --dist=worksteal
 # Stamps: the environment is brought up to date only when the package's requirements change.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart install test test-fast faults hostile hunt readme lint format docker-test benchmarks clean
+.PHONY: help quickstart install test test-fast evidence faults hostile hunt readme lint format docker-test benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -26,8 +26,12 @@ quickstart: $(INSTALLED)  ## train the digits CNN, quantize it with GPFQ and MSQ
 
 install: $(INSTALLED_DEV)  ## make the virtual environment with all that development needs
 
-test: lint  ## check style and types, then run every test
+test: lint  ## check style and types, then run the tests (of long families of cases some)
 	$(PYTEST)
+
+evidence: JOBS = 2
+evidence: $(INSTALLED_DEV)  ## run every case of every test (half an hour)
+	ALL_CASES=1 $(PYTEST)
 
 test-fast: JOBS = 2
 test-fast: $(INSTALLED_DEV)  ## run, in two processes, the tests that take no training, no command run end to end and no second

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 DATA_VARIABLE = "KERAS_COMPRESS_DATA"
+ALL_CASES = "ALL_CASES"  # of tests that are marked `sampled`: set by `make evidence`
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,27 @@ def data_file() -> Callable[[str], pathlib.Path]:
     return find
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "data_file" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
+    if os.environ.get(ALL_CASES) or any("::" in argument for argument in config.args):
+        return
+    cases: dict[tuple[pathlib.Path, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    left: set[pytest.Item] = set()
+    for group in cases.values():
+        left |= set(group) - set(evenly(group, group[0].get_closest_marker("sampled").args[0]))  # type: ignore[union-attr]
+    if left:
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
+
+
+def evenly(cases: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """So many of the cases, evenly spread, the same in every run."""
+    return (
+        cases if count >= len(cases) else [cases[(2 * place + 1) * len(cases) // (2 * count)] for place in range(count)]
+    )

@@ -105,6 +105,7 @@ def test_the_examples_of_the_readme_and_the_guide_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_the_examples_of_the_export_guide_run(tmp_path):
     printed = run_blocks(blocks(EXPORT_GUIDE, "python"), tmp_path)
     assert "int4" in printed and "static" in printed and "top-1" in printed
@@ -116,12 +117,14 @@ def test_the_examples_of_the_guide_to_model_files_run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_the_examples_of_the_guide_to_pruning_run(tmp_path):
     printed = run_blocks(blocks(PRUNE_GUIDE, "python"), tmp_path)
     assert "target" in printed and "validation accuracy after" in printed
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_the_examples_of_the_guide_to_quantization_aware_training_run(tmp_path):
     printed = run_blocks(blocks(QAT_GUIDE, "python"), tmp_path)
     assert "int4" in printed and "top-1" in printed

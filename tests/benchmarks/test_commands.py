@@ -58,6 +58,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("old\n".join(tables.MARKS))
@@ -88,6 +89,7 @@ def test_accuracy_goes_on_where_it_stopped_and_writes_the_readme(data, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_methods_are_timed_next_to_their_floor_or_say_what_they_need(tmp_path):
     done = run(
         "methods.py", "--methods=msq,gpfq,optq", "--channels=16", "--units=4", "--conv_images=4", "--fc_images=30",
@@ -109,6 +111,7 @@ def test_methods_are_timed_next_to_their_floor_or_say_what_they_need(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_files_of_integers_stand_next_to_the_simulation_of_their_ranges(data, tmp_path):
     done = run(
         "tflite.py", f"--data={data}", "--parts=files", "--networks=deepxplore_lenet1", "--unlabelled=",
@@ -130,6 +133,7 @@ def test_files_of_integers_stand_next_to_the_simulation_of_their_ranges(data, tm
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_dead_channels_trains_once_and_compares_files_with_their_simulations(data, tmp_path):
     small = [f"--data={data}", "--dataset=mnist", "--images=16", "--epochs=1", "--batch_size=8", "--bits=8"]
     small += ["--num_samples=4", "--test_images=12", "--models_dir=models", "--results_dir=."]

@@ -69,6 +69,7 @@ OPTIMIZERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.sampled(4)
 def test_optimizers_by_name_and_as_objects(optimizer):
     model = classifier()
     model.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -99,6 +100,7 @@ def test_nadam():
     ],
     ids=["sparse", "one-hot", "name", "function", "smoothed", "object", "axis", "sum", "own"],
 )
+@pytest.mark.sampled(4)
 def test_losses_and_metrics(loss, labels, metrics):
     model = classifier()
     model.compile(opt.SGD(0.1), loss, metrics=metrics)

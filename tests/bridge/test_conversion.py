@@ -545,6 +545,7 @@ APPLICATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.sampled(2)
 def test_applications_convert_both_ways(name):
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, classes=10, **APPLICATIONS[name])

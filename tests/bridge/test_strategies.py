@@ -37,6 +37,7 @@ np.savez(sys.argv[2], *pruned.model.get_weights(), *trained.model.get_weights(),
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_two_workers_give_what_one_process_gives(tmp_path):
     done = workers.finish(workers.start(lambda index: ["-c", TRAINING, "multiworker", tmp_path / f"worker{index}"]))
     assert [code for code, _, _ in done] == [0, 0], done

@@ -80,6 +80,7 @@ def test_one_shared_value_takes_the_mean_step(data):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.sampled(1)
 def test_rounding_keeps_them_few(model, data, tmp_path, bits):
     clustered = cluster(model, data)
     rounded = kc.quantization_aware_training(clustered, data, bits=bits, epochs=2, batch_size=25)

@@ -195,6 +195,7 @@ def run_command(folder: pathlib.Path, *arguments: str, **settings) -> subprocess
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_a_command_that_was_killed_goes_on_where_it_stopped(networks, tmp_path):
     arguments = ("tiny", "--methods=gpfq,msq", "--bits=2,3", "--num_samples=10,20")
     for name in ("killed", "whole"):

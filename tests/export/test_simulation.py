@@ -94,6 +94,7 @@ def networks():
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 1])
 @pytest.mark.parametrize("name", networks())
+@pytest.mark.sampled(12)
 def test_the_file_is_the_simulation_bit_for_bit(tmp_path, rng, name, batch):
     build, bits = networks()[name]
     keras.utils.set_random_seed(0)
@@ -126,6 +127,7 @@ DYNAMIC = {
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("storage", ["fast", "small"])
 @pytest.mark.parametrize("name", DYNAMIC)
+@pytest.mark.sampled(8)
 def test_what_is_rounded_at_each_call_is_as_simulated(tmp_path, rng, name, storage, bits):
     """XNNPACK takes the range of each pixel where it computes a convolution as a product of rows."""
     inputs = keras.Input((9, 9, 4))

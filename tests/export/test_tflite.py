@@ -154,6 +154,7 @@ def combinations():
 
 @pytest.mark.parametrize("name, mode, storage", list(combinations()))
 @pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.sampled(16)
 def test_the_file_holds_the_codes_and_scales_of_the_result(model, tmp_path, name, mode, storage, folded):
     result = kc.quantize(kc.fold_batch_normalization(model) if folded else model, kc.MSQ(alphabet=ALPHABETS[name]))
     x = samples_of(model)
@@ -487,6 +488,7 @@ def test_ranges_that_the_model_has_are_those_of_the_file(tmp_path, symmetric):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 1])
 @pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.sampled(2)
 def test_a_batchnorm_behind_an_activation_is_integers(tmp_path, rank, batch):
     """A product and a sum of constants: a depthwise convolution of 1 x 1, with a weight of 127 steps a channel."""
     inputs = keras.Input(((6, 6, 3), (7, 3), (10,))[3 - rank], name="images")

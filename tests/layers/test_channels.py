@@ -1,5 +1,7 @@
 """Groups of channels: taking out those that are zero changes nothing, in every kind of network."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from keras_compress.layers.paths import functional_graph, layers_by_path
 from keras_compress.layers.rewrite import clone_model
 from tests.hunt.networks import networks
 
+EXAMPLES = 25 if "ALL_CASES" in os.environ else 8  # random networks
 L = keras.layers
 APPLICATIONS = ("ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0")
 FILES = (
@@ -216,7 +219,7 @@ def test_what_is_known_of_kernels_can_follow():
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_zero_channels_of_any_network_go_without_a_trace(network):
     model = network.model()
@@ -226,6 +229,7 @@ def test_zero_channels_of_any_network_go_without_a_trace(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.sampled(1)
 def test_zero_channels_of_large_networks_go_without_a_trace(name, rng):
     model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=10)
     randomize(model, rng)

@@ -80,6 +80,7 @@ def test_the_same_seed_gives_the_same_weights(model, data):
 
 
 @pytest.mark.parametrize("epoch, batch", [(0, 3), (1, 0), (2, 7)])
+@pytest.mark.sampled(1)
 def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path, epoch, batch):
     settings = {"epochs": 3, "optimizer": keras.optimizers.Adam(0.01), "validation": data}
     whole = prune(model, data, **settings)

@@ -29,6 +29,7 @@ def test_schedules_round_trip(schedule):
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 @pytest.mark.parametrize("steps", [41, 100, 101, 997, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.sampled(2)
 def test_the_last_update_reaches_the_final_fraction(schedule, steps):
     """tfmot updates masks at whole multiples of the frequency: with an end between two of them it stops short."""
     tfmot_schedule = schedule.for_steps(steps)

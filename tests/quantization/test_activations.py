@@ -539,6 +539,7 @@ def test_progress_names_the_passes(model, samples, capsys):
     ],
     ids=["resnet8", "lenet"],
 )
+@pytest.mark.sampled(1)
 def test_eight_bits_everywhere_stay_near_the_float_network(data_file, file, mean, std):
     model = kc.load_model(data_file(file))
     with np.load(data_file("cifar10.npz")) as arrays:

@@ -114,6 +114,7 @@ def test_bits_go_where_the_outputs_of_the_network_feel_them(activation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["small", "cnn", "residual", "two_inputs_and_outputs", "nested"])
+@pytest.mark.sampled(2)
 def test_it_is_never_further_off_than_one_width_everywhere(name):
     model = architectures.build(name)
     x = architectures.samples(model, 40)

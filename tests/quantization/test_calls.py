@@ -45,6 +45,7 @@ def images():
         for kind, form in [*((kind, "gram") for kind in SHARED if kind != "dense"), ("conv", "direct")]
     ],
 )
+@pytest.mark.sampled(3)
 def test_a_shared_layer_on_maps_of_several_sizes(images, kind, form):
     model = detector(SHARED[kind]())
     result = kc.quantize(model, kc.GPFQ(8), images, form=form)

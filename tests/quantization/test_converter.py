@@ -47,6 +47,7 @@ def without_partner(alphabets, others):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected:UserWarning")
+@pytest.mark.sampled(0)
 def test_the_alphabets_are_those_of_the_int8_file(rng):
     image = keras.Input((8, 8, 4), name="image")
     chosen = [case for case in roundings.EXPECTED if case not in LEFT_OUT]

@@ -107,6 +107,7 @@ def test_every_known_layer_is_in_one_of_the_models():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIRSTS)
+@pytest.mark.sampled(24)
 def test_every_method_quantizes_every_layer(model, name, tmp_path):
     samples, quantizer = samples_of(model), QUANTIZERS[name]
     before = [np.asarray(weight).copy() for weight in model.weights]
@@ -132,6 +133,7 @@ def test_every_method_quantizes_every_layer(model, name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "lstm", "masked"])
 @pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.sampled(12)
 def test_every_setting_rounds_what_is_rounded_weight_by_weight(kind, name):
     model = MODELS[kind]()
     result = kc.quantize(model, QUANTIZERS[name], samples_of(model))
@@ -140,6 +142,7 @@ def test_every_setting_rounds_what_is_rounded_weight_by_weight(kind, name):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(5)
 def test_following_the_path_beats_rounding(model):
     samples = samples_of(model, 64)
     views = views_by_path(model)

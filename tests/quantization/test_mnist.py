@@ -71,6 +71,7 @@ def digits():
 
 
 @pytest.mark.data
+@pytest.mark.sampled(0)
 def test_greedy_ternary_weights_hold_the_accuracy_on_mnist(mnist):
     assert mnist.accuracies[kc.GPFQ, 3] >= 0.96
     assert mnist.accuracies[kc.MSQ, 3] < mnist.accuracies[kc.GPFQ, 3]

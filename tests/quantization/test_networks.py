@@ -43,6 +43,7 @@ BOTH_FORMS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "form"), BOTH_FORMS)
 @pytest.mark.parametrize("centered", [False, True], ids=["plain", "centered"])
+@pytest.mark.sampled(8)
 def test_codes_and_biases_are_those_of_the_reference(name, form, centered):
     model = architectures.build(name)
     samples = architectures.samples(model, 12)

@@ -137,6 +137,7 @@ REFUSED = {  # pairs that cannot be, by words of the message
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.mark.sampled(14)
 def test_any_two_follow_each_other(first, second, results):
     if (first, second) in REFUSED:
         with pytest.raises(kc.InputError, match=REFUSED[first, second]):

@@ -37,6 +37,7 @@ def trained(technique, model, data, **settings):
 
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.sampled(3)
 def test_the_compiled_optimizer_trains(technique, normalized):
     """One that takes no step leaves biases as they are; Adam would not."""
     model = network(normalized)

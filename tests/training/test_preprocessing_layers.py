@@ -79,6 +79,7 @@ def check_training(technique, model, samples, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(4)
 def test_quantization_aware_training_keeps_what_was_learned(kind):
     check_training(kc.quantization_aware_training, *network(kind))
 
@@ -92,6 +93,7 @@ def test_within_a_model_too(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["each column", "bins", "weighted texts"])
 @pytest.mark.parametrize("technique", [kc.prune_magnitude, kc.cluster_weights])
+@pytest.mark.sampled(3)
 def test_other_trainings_keep_it_too(technique, kind):
     settings = {"number_of_clusters": 12}
     if technique is kc.prune_magnitude:

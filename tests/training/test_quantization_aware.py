@@ -101,6 +101,7 @@ def test_a_negative_gamma_behind_2_bits_is_not_folded(model, data):
     ],
     ids=str,
 )
+@pytest.mark.sampled(4)
 def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
     """TensorFlow's converter makes integers of the same graph on its own: those of convolutions, channel by channel."""
     keras.utils.set_random_seed(0)
@@ -134,6 +135,7 @@ def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
 @pytest.mark.parametrize(
     "behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling", "Activation", "Multiply"]
 )
+@pytest.mark.sampled(2)
 def test_layers_behind_such_as_tfmot_cannot_round_are_of_integers_in_the_file(data, tmp_path, behind, bits):
     inputs = keras.Input((6, 6, 1))
     settings = {"Rescaling": {"scale": 2.0}, "Activation": {"activation": "hard_silu"}}
@@ -217,6 +219,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.sampled(0)
 def test_a_killed_run_on_batches_that_change_with_the_epoch_goes_on_too(model, data, tmp_path):
     """Ranges begin with a look at the batches, which counts as an epoch of theirs in every run."""
     whole = train(model, Mirrored(data), epochs=3)
