@@ -62,7 +62,7 @@ KERNELS = {
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("front", FRONTS)
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 def test_constants_in_front_of_a_kernel_count_once(tmp_path, rng, front, kernel):
     x = rng.integers(0, 256, (48, 8, 8, 2)).astype(np.float32)
     inputs = keras.Input((8, 8, 2))
@@ -101,7 +101,7 @@ def with_dead_channels(tiny):
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("tiny", [1e-3, 1e-5, 1e-6, 1e-15, 1e-30, 0])
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_biases_of_dead_channels_fit(tmp_path, rng, tiny, bits):
     x = rng.random((64, 16, 16, 3)).astype(np.float32)
     for difference, _ in both(tmp_path / "net.tflite", with_dead_channels(tiny), x, kc.GPFQ(bits)):
@@ -111,7 +111,7 @@ def test_biases_of_dead_channels_fit(tmp_path, rng, tiny, bits):
 @pytest.mark.parametrize("storage", ["fast", "small"])
 @pytest.mark.parametrize("bits", [8, 4, 2])
 @pytest.mark.parametrize("tiny", [1e-7, 1e-8, 1e-9, 1e-15])
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 def test_biases_of_dead_neurons_fit(tmp_path, rng, tiny, bits, storage):
     """XNNPACK multiplies the sums of 4-bit weights by 16: 2^28 steps of a bias were 0."""
     model = keras.Sequential([keras.Input((16,)), L.Dense(8, "relu", name="a"), L.Dense(4)])
@@ -257,7 +257,7 @@ def test_softplus_of_large_numbers(tmp_path, rng):
 
 @pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN", "Bidirectional"])
 @pytest.mark.parametrize("coded", [True, False])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 def test_ranges_within_loops_are_refused_by_name(tmp_path, rng, layer, coded):
     """TensorFlow's converter ends the process."""
     cell = (

@@ -94,7 +94,7 @@ def networks():
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 1])
 @pytest.mark.parametrize("name", networks())
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(8)
 def test_the_file_is_the_simulation_bit_for_bit(tmp_path, rng, name, batch):
     build, bits = networks()[name]
     keras.utils.set_random_seed(0)

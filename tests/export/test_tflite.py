@@ -154,7 +154,7 @@ def combinations():
 
 @pytest.mark.parametrize("name, mode, storage", list(combinations()))
 @pytest.mark.parametrize("folded", [True, False])
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(10)
 def test_the_file_holds_the_codes_and_scales_of_the_result(model, tmp_path, name, mode, storage, folded):
     result = kc.quantize(kc.fold_batch_normalization(model) if folded else model, kc.MSQ(alphabet=ALPHABETS[name]))
     x = samples_of(model)

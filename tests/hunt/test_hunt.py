@@ -1,4 +1,4 @@
-"""Files of random networks compute what is simulated: 300 by `make hunt`, 20 by `make evidence`, five by `make test`.
+"""Files of random networks compute what is simulated: 300 by `make hunt`, 20 by `make evidence`, three by `make test`.
 
 A network that fails is printed as the call that builds it.
 """
@@ -48,7 +48,7 @@ def drawn(count: int) -> list[Network]:
     return list(distinct)[:count]
 
 
-NETWORKS = drawn(COUNT or (20 if "ALL_CASES" in os.environ else 5))
+NETWORKS = drawn(COUNT or (20 if "ALL_CASES" in os.environ else 3))
 
 
 def near(output: np.ndarray, expected: np.ndarray, step: float, tolerance: float, moved: float) -> bool:

@@ -133,7 +133,7 @@ def test_every_method_quantizes_every_layer(model, name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedding", "lstm", "masked"])
 @pytest.mark.parametrize("name", QUANTIZERS)
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(8)
 def test_every_setting_rounds_what_is_rounded_weight_by_weight(kind, name):
     model = MODELS[kind]()
     result = kc.quantize(model, QUANTIZERS[name], samples_of(model))

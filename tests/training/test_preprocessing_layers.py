@@ -79,7 +79,7 @@ def check_training(technique, model, samples, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_quantization_aware_training_keeps_what_was_learned(kind):
     check_training(kc.quantization_aware_training, *network(kind))
 

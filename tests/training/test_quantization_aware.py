@@ -101,7 +101,7 @@ def test_a_negative_gamma_behind_2_bits_is_not_folded(model, data):
     ],
     ids=str,
 )
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
     """TensorFlow's converter makes integers of the same graph on its own: those of convolutions, channel by channel."""
     keras.utils.set_random_seed(0)
