@@ -139,11 +139,12 @@ def _load(path: pathlib.Path, allow_lambda: bool) -> Result:
             f"{str(path)!r} claims {num_weights:,} weights and has {len(weights):,} bytes of them. Pack it again."
         )
     model = model_of(configuration, Stored(num_weights, len(header["weights"])), path, allow_lambda=allow_lambda)
+    views = views_by_path(model)
     try:
         if len(header["weights"]) != len(model.variables):
             raise ValueError(f"expected {len(model.variables)} weights, received {len(header['weights'])}")
         reader, kernels = _Reader(weights), {}
-        paths = {id(view.variable): kernel for kernel, view in views_by_path(model).items()}
+        paths = {id(view.variable): kernel for kernel, view in views.items()}
         for entry, variable in zip(header["weights"], model.variables, strict=True):
             shape = tuple(map(int, entry["shape"]))
             if shape != tuple(variable.shape):
@@ -157,7 +158,7 @@ def _load(path: pathlib.Path, allow_lambda: bool) -> Result:
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise InputError(f"{str(path)!r} does not hold the model that it says ({error}). Pack it again.") from error
     step = Step("load_packed", {"file": path.name})
-    for kernel_path, view in views_by_path(model).items():
+    for kernel_path, view in views.items():
         row = LayerRow(kernel_path, type(view.layer).__name__, "float", parameters=view.kernel.size)
         if kernel_path in kernels:
             kernel = kernels[kernel_path]

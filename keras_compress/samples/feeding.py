@@ -1,6 +1,5 @@
 """Samples as datasets of tf.data, for trainings: in an order that a seed gives."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_compress.errors import InputError
+from keras_compress.samples.blocks import slices
 from keras_compress.samples.forms import DatasetSamples, PyDatasetSamples, as_samples
 from keras_compress.samples.samples import Batch, IndexedSamples, Samples, batch_of
 
@@ -59,10 +59,7 @@ class Feed:
             return self.samples.dataset
         if isinstance(self.samples, IndexedSamples):
             indexed, size = self.samples, self.batch_size
-            starts = range(0, indexed.num_samples, size)
-            return self._generated(
-                lambda: (indexed.rows(slice(at, min(at + size, indexed.num_samples))) for at in starts)
-            )
+            return self._generated(lambda: map(indexed.rows, slices(indexed.num_samples, size)))
         return self._generated(self.samples.batches)
 
     def shuffled(self, seed: int, first_epoch: int, epochs: int) -> tf.data.Dataset:
@@ -103,7 +100,7 @@ class Feed:
 
 def _steps(samples: Samples, argument: str, batch_size: int) -> int:
     if isinstance(samples, IndexedSamples):
-        return math.ceil(samples.num_samples / batch_size)
+        return samples.num_batches(batch_size)
     known = getattr(samples, "num_batches", None)
     if known is not None:
         return int(known)

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from keras_compress.errors import InputError, check_integer
+from keras_compress.samples.blocks import slices
 from keras_compress.samples.nests import leaves, mapped
 
 SLICE_BYTES = 1 << 24  # of samples that are read at a time, before preprocessing
@@ -214,8 +215,7 @@ class IndexedSamples(Samples):
 
     def _batches(self) -> Iterator[Batch]:
         size = max(1, SLICE_BYTES // self.sample_bytes)
-        for start in range(0, self.num_samples, size):
-            yield self._chosen(slice(start, min(start + size, self.num_samples)))
+        return map(self._chosen, slices(self.num_samples, size))
 
     def _chosen(self, positions: np.ndarray | slice) -> Batch:
         return self._read(positions if self.index is None else self.index[positions])
