@@ -53,8 +53,10 @@ PRESETS: dict[str, Preset] = {  # in the order of tables and legends
     ),
     "optq_refined": Preset("OPTQ", ORDERED | REFINED, "OPTQ, corrected, refined", "#332288", "*"),
     "gpfq_refined": Preset("GPFQ", REFINED, "GPFQ, refined", "#661100", "P"),
-    "optq_refined_mse": Preset("OPTQ", ORDERED | REFINED_MSE, "OPTQ, corrected, refined, MSE scales", "#6699CC", "1"),
-    "gpfq_refined_mse": Preset("GPFQ", REFINED_MSE, "GPFQ, refined, MSE scales", "#AA4466", "2"),
+    "optq_refined_mse": Preset(
+        "OPTQ", ORDERED | REFINED_MSE, "OPTQ, corrected, refined, MSE scales", "#6699CC", "$\\spadesuit$"
+    ),
+    "gpfq_refined_mse": Preset("GPFQ", REFINED_MSE, "GPFQ, refined, MSE scales", "#AA4466", "$\\clubsuit$"),
     "optq_corrected": Preset("OPTQ", CORRECTED, "OPTQ, corrected", "#117733", ">"),
     "qronos": Preset("Qronos", {}, "Qronos", "#AA4499", "<"),
     "beacon": Preset("Beacon", {}, "Beacon", "#999933", "h"),
