@@ -1,5 +1,6 @@
 """Samples as datasets of tf.data, for trainings: in an order that a seed gives."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,15 +9,18 @@ import tensorflow as tf
 
 from keras_compress.errors import InputError
 from keras_compress.samples.blocks import slices
-from keras_compress.samples.forms import DatasetSamples, PyDatasetSamples, as_samples
+from keras_compress.samples.forms import BatchSamples, DatasetSamples, PyDatasetSamples, as_samples, with_an_end
+from keras_compress.samples.nests import leaves
 from keras_compress.samples.samples import Batch, IndexedSamples, Samples, batch_of
+
+MOST_HELD = 4 << 30  # bytes of the batches of a generator
 
 
 class Feed:
     """Labelled samples in the batches of a training.
 
     Args:
-        data: what `as_samples` takes, with labels, but no generator, which can be read once.
+        data: what `as_samples` takes, with labels. The batches of a generator, which can be read once, are held.
         argument: name of the setting, for messages.
         batch_size: samples in one step, where `data` is not in batches.
 
@@ -26,15 +30,13 @@ class Feed:
         labels: of a sample at least.
 
     Raises:
-        InputError: another form, arrays of different lengths, batches without an end or without labels.
+        InputError: another form, arrays of different lengths, batches without an end or without labels; a generator of
+            more than 4 GB.
     """
 
     def __init__(self, data: Any, argument: str, batch_size: int):
         if isinstance(data, Iterator):
-            raise InputError(
-                f"{argument} is read once for each epoch. Received: a {type(data).__name__}, which can be read once. "
-                "Pass arrays, a tf.data.Dataset, a keras.utils.PyDataset or a kc.ImageFolder."
-            )
+            data = _Held(data, argument)
         self.samples = as_samples(data, argument)
         self.batch_size = batch_size
         self.steps = _steps(self.samples, argument, batch_size)
@@ -56,11 +58,11 @@ class Feed:
     def in_order(self) -> tf.data.Dataset:
         """Batches of all samples once, as they stand."""
         if isinstance(self.samples, DatasetSamples) and not self.samples._functions:
-            return self.samples.dataset
+            return self.samples.dataset.apply(tf.data.experimental.assert_cardinality(self.steps))
         if isinstance(self.samples, IndexedSamples):
             indexed, size = self.samples, self.batch_size
-            return self._generated(lambda: map(indexed.rows, slices(indexed.num_samples, size)))
-        return self._generated(self.samples.batches)
+            return self._generated(lambda: map(indexed.rows, slices(indexed.num_samples, size)), self.steps)
+        return self._generated(self.samples.batches, self.steps)
 
     def shuffled(self, seed: int, first_epoch: int, epochs: int) -> tf.data.Dataset:
         """Batches of the epochs from `first_epoch` on, one after the other.
@@ -83,10 +85,10 @@ class Feed:
                 if isinstance(samples, PyDatasetSamples):
                     samples.dataset.on_epoch_end()
 
-        return self._generated(batches)
+        return self._generated(batches, (epochs - first_epoch) * self.steps)
 
-    def _generated(self, batches: Callable[[], Iterator[Batch]]) -> tf.data.Dataset:
-        """The batches, of arrays that differ from the first ones in their number of samples only."""
+    def _generated(self, batches: Callable[[], Iterator[Batch]], count: int) -> tf.data.Dataset:
+        """So many batches, of arrays that differ from the first ones in their number of samples only."""
         signature = tf.nest.map_structure(
             lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.first.parts
         )
@@ -95,7 +97,29 @@ class Feed:
         )
         options = tf.data.Options()  # workers take turns at batches, since there are no files to be divided among them
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return plain.prefetch(2).with_options(options)
+        return plain.prefetch(2).with_options(options).apply(tf.data.experimental.assert_cardinality(count))
+
+
+class _Held(BatchSamples):
+    """The batches of a generator, which an epoch after the first needs too."""
+
+    def __init__(self, generator: Iterator[Any], argument: str):
+        batches, size = [], 0
+        for element in with_an_end(generator, argument):
+            batches.append(_plain(batch_of(element)))
+            size += sum(array.nbytes for part in batches[-1].parts for array in leaves(part))
+            if size > MOST_HELD:
+                raise InputError(
+                    "A generator is read once, and its batches are held for all epochs. Those of "
+                    f"{argument} are more than {MOST_HELD / 2**30:.3g} GB. Pass a tf.data.Dataset or a "
+                    "keras.utils.PyDataset, which are read again."
+                )
+        super().__init__([batch.parts for batch in batches], argument)
+        self.num_batches = len(batches)
+
+    def digest(self) -> str:
+        arrays = (array for batch in self.batches() for part in batch.parts for array in leaves(part))
+        return f"{self.num_batches} x {[zlib.crc32(np.ascontiguousarray(array).data) for array in arrays]}"
 
 
 def _steps(samples: Samples, argument: str, batch_size: int) -> int:

@@ -12,6 +12,7 @@ from keras_compress.samples import forms
 from keras_compress.samples.feeding import Feed
 
 X, Y = np.arange(128, dtype=np.float32).reshape(16, 8), np.arange(16) % 3
+BIG = np.zeros((16, 10_000), "float32")
 
 
 def dataset(batches):
@@ -87,6 +88,13 @@ def test_every_form_has_all_samples_in_each_epoch(form):
     np.testing.assert_array_equal(first_of(later), first_of(two[4:]))
 
 
+def test_a_generator_is_held_for_all_epochs():
+    feed = Feed(((X[at : at + 4], Y[at : at + 4]) for at in range(0, 16, 4)), "train_data", 9)
+    assert feed.steps == 4
+    np.testing.assert_array_equal(first_of(feed.shuffled(0, 0, 2)), np.concatenate([X, X]))
+    assert feed.digest() != Feed(iter([(X, Y)]), "train_data", 9).digest()
+
+
 def test_arrays_are_shuffled_by_seed_and_epoch():
     feed = Feed((X, Y), "train_data", 4)
     orders = [first_of(feed.shuffled(seed, 0, 2))[:, 0].tolist() for seed in (0, 0, 1)]
@@ -104,8 +112,8 @@ def test_hooks_of_a_py_dataset_are_those_of_fit():
     [
         (X, "train_data must have labels"),
         ([X], "train_data must have labels"),
-        (iter([(X, Y)]), "train_data is read once for each epoch. Received: a list_iterator"),
-        (itertools.repeat((X, Y)), "Received: a repeat"),
+        (itertools.repeat((X, Y)), "train_data have not ended after 9"),
+        ((each for each in [(BIG, Y)]), "Those of train_data are more than 4.77e-05 GB"),
         ((X, Y[:3]), r"All arrays of train_data must have as many samples.*\[3, 16\]"),
         ((X[:0], Y[:0]), "train_data is empty"),
         ((X, Y, Y, Y), "A tuple must be"),
@@ -113,7 +121,9 @@ def test_hooks_of_a_py_dataset_are_those_of_fit():
         (None, "Received: NoneType"),
     ],
 )
-def test_what_cannot_train_is_one_line(data, message):
+def test_what_cannot_train_is_one_line(data, message, monkeypatch):
+    monkeypatch.setattr("keras_compress.samples.forms.MOST_BATCHES", 9)
+    monkeypatch.setattr("keras_compress.samples.feeding.MOST_HELD", 100 * X.nbytes)
     with pytest.raises(kc.InputError, match=message) as caught:
         Feed(data, "train_data", 4)
     assert "\n" not in str(caught.value)
