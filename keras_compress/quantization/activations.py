@@ -22,9 +22,9 @@ from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import quantized_tensors
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.layers.splitting import split_layers
-from keras_compress.quantization.biases import round_biases
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result, weight_scales
+from keras_compress.result.biases import round_biases
 
 BEYOND = 0.501  # steps: no rounding moves a value that far, unless it is clipped
 

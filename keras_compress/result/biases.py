@@ -11,7 +11,7 @@ from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.layers.rounding import rounding_of
 from keras_compress.numerics.biases import bias_step, fit_biases
-from keras_compress.result import QuantizedKernel
+from keras_compress.result.quantized_kernel import QuantizedKernel
 
 
 def round_biases(model: keras.Model, kernels: Mapping[str, QuantizedKernel]) -> None:
