@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # what `_MODULES` finds, for type checkers and editors
     from keras_compress.export.packed import export_packed as export_packed
     from keras_compress.export.packed import load_packed as load_packed
     from keras_compress.export.tflite import export_tflite as export_tflite
+    from keras_compress.fitting.summaries import TrainingSummaries as TrainingSummaries
+    from keras_compress.fitting.training import Training as Training
     from keras_compress.layers.activation import QuantizeActivation as QuantizeActivation
     from keras_compress.measurement.counts import compare_sizes as compare_sizes
     from keras_compress.measurement.counts import measure as measure
@@ -88,6 +90,8 @@ _MODULES = {  # public name: the module that defines it
     "SparseGPFQ": "keras_compress.quantization.greedy",
     "StorageError": "keras_compress.errors",
     "Ternary": "keras_compress.quantization.alphabets",
+    "Training": "keras_compress.fitting.training",
+    "TrainingSummaries": "keras_compress.fitting.summaries",
     "UserError": "keras_compress.errors",
     "VariableState": "keras_compress.result.states",
     "allocate": "keras_compress.quantization.allocation",

@@ -14,7 +14,7 @@ COMMANDS = ("train", "quantize", "benchmarks")
 MOST_LINES = 400  # of a module
 DECIDES = "bridge/tfmot.py"  # what tf.keras is, before tfmot would
 EVERYWHERE = {"errors", "files", "foreign", "progress", "text"}
-LOWER = {"numerics", "layers", "samples", "calibration", "measurement", "bridge", "result", "report"} | {
+LOWER = {"numerics", "layers", "samples", "fitting", "calibration", "measurement", "bridge", "result", "report"} | {
     "keras",
     "tensorflow",
     "numpy",
@@ -35,11 +35,13 @@ ROOMS: dict[str, set[str]] = {
     "report": {"numerics", "keras", "numpy", "pandas"},
     "result": {"numerics", "report", "layers", "bridge", "keras", "numpy"},
     "samples": {"layers", "keras", "tensorflow", "numpy", "PIL"},
+    "fitting": {"layers", "samples", "keras", "tensorflow", "numpy"},
     "calibration": {"numerics", "layers", "samples", "keras", "tensorflow", "numpy", "h5py"},
     "measurement": {"layers", "samples", "keras", "tensorflow", "numpy", "ai_edge_litert", "flatbuffers"},
     "bridge": {
         "layers",
         "samples",
+        "fitting",
         "keras",
         "tensorflow",
         "numpy",

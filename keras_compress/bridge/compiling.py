@@ -1,8 +1,7 @@
-"""How a model of tf_keras is compiled for a training: as the settings say, else as the Keras 3 model was."""
+"""How a model of tf_keras is compiled for a training: as the Keras 3 model was."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,40 +18,22 @@ KINDS = {  # setting of `compile`: module of its objects
     "metrics": "metrics",
     "weighted_metrics": "metrics",
 }
-PASSED = ("optimizer", "loss", "metrics")  # settings of a training
 BY_LOSS = ("accuracy", "acc", "crossentropy", "ce")  # metrics that `compile` chooses to fit the loss
 
 
-class Settings(Protocol):
-    """What a training says about compiling; None leaves it to the model."""
-
-    @property
-    def optimizer(self) -> Any: ...
-    @property
-    def loss(self) -> Any: ...
-    @property
-    def metrics(self) -> Sequence[Any] | None: ...
-
-
-def compile_for(converted: Any, model: keras.Model, training: Settings, labels: Any, optimizer: Any = "adam") -> None:
-    """Compiles the tf_keras model of a model as the settings say, else as the model was compiled.
+def compile_for(converted: Any, model: keras.Model, labels: Any, optimizer: Any = "adam") -> None:
+    """Compiles the tf_keras model of a model as the model was compiled.
 
     Args:
         converted: of tf_keras, with the outputs of `model`.
         model: of Keras 3. Where it is not compiled: `optimizer`, and the cross-entropy that fits the labels.
-        training: settings; those that are not None take the place of the model's own.
         labels: of a sample at least.
         optimizer: of Keras 3, for a model that has none.
 
     Raises:
         InputError: labels for which no loss is obvious, or an optimizer, loss or metric that tf_keras does not have.
     """
-    passed = {name: getattr(training, name) for name in PASSED if getattr(training, name) is not None}
-    replaced = {*passed, *(("loss_weights",) if "loss" in passed else ())}
-    settings = {
-        name: _converted_state(model, name, value) for name, value in _compiled(model).items() if name not in replaced
-    }
-    settings |= {name: _converted(value, name) for name, value in passed.items()}
+    settings = {name: _converted_state(model, name, value) for name, value in _compiled(model).items()}
     if "loss" not in settings:
         settings["loss"] = _loss_for(model, labels)
         settings.setdefault("metrics", ["accuracy"])
@@ -85,8 +66,7 @@ def _converted_state(model: keras.Model, name: str, value: Any) -> Any:
     try:
         return _converted(value, name)
     except InputError as error:
-        instead = f" Pass {name}=... in its place." if name in PASSED else ""
-        raise InputError(f"Model {model.name!r} is compiled with {name}={value!r}. {error}{instead}") from error
+        raise InputError(f"Model {model.name!r} is compiled with {name}={value!r}. {error}") from error
 
 
 def _converted(value: Any, name: str) -> Any:
@@ -151,8 +131,8 @@ def _loss_for(model: keras.Model, labels: Any) -> Any:
         if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
             return losses.CategoricalCrossentropy(from_logits=from_logits)
     raise InputError(
-        f"Model {model.name!r} is not compiled with a loss, and no loss is obvious for its outputs and labels. Pass "
-        "loss=..., or compile the model before."
+        f"Model {model.name!r} is not compiled with a loss, and no loss is obvious for its outputs and labels. Compile "
+        "it before: model.compile(optimizer, loss)."
     )
 
 

@@ -1,14 +1,8 @@
-"""Training of tf_keras models: settings from Keras 3, one order of samples for a seed, a run that can be killed.
-
-tfmot trains models of tf_keras. What stands here is what its techniques share.
-"""
+"""Training of tfmot's graphs, models of tf_keras: one order of samples for a seed, a run that can be killed."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,15 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import convert
 from keras_compress.bridge.libraries import import_tf_keras
-from keras_compress.bridge.strategies import task_of
-from keras_compress.errors import InputError, UserError, check_integer
+from keras_compress.errors import InputError, UserError
 from keras_compress.files import replacing
+from keras_compress.fitting.strategies import task_of
+from keras_compress.fitting.training import Fitting, Training
 from keras_compress.samples.feeding import Feed
 
-DROP = 0.02  # of the accuracy on validation samples, above which a training warns
+ENGINE = "tfmot"
 RUN = "run.json"  # what a checkpoint belongs to
 HOOKS = [
     f"on_{part}{kind}_{when}"
@@ -36,61 +29,18 @@ HOOKS = [
 ] + ["on_epoch_begin", "on_epoch_end", "on_train_begin", "on_train_end", "on_test_begin", "on_test_end"]  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """Settings of a training.
-
-    Attributes:
-        epochs: passes over the training samples.
-        batch_size: samples in one step; those of a `tf.data.Dataset` are its own.
-        optimizer, loss, metrics: as in `keras.Model.compile`. Where they are None: how the model was compiled; else
-            Adam, and the cross-entropy that fits the labels and the last activation.
-        seed: of the order of samples and of random layers.
-        checkpoint: a folder for the state after each epoch; a run that finds it there goes on from it, and gives the
-            same weights as one that was not interrupted. It is emptied when the run is done. Workers share it.
-        strategy: of `tf.distribute`: batches are divided among its devices or workers, each of which calls with the
-            same arguments. None for this process alone.
-    """
-
-    epochs: int
-    batch_size: int = 32
-    optimizer: Any = None
-    loss: Any = None
-    metrics: Sequence[Any] | None = None
-    seed: int = 0
-    checkpoint: str | os.PathLike[str] | None = None
-    strategy: tf.distribute.Strategy | None = None
-
-    def __post_init__(self) -> None:
-        check_integer("epochs", self.epochs, 0)
-        check_integer("batch_size", self.batch_size, 1)
-        check_integer("seed", self.seed, 0)
-        if self.strategy is not None and not isinstance(self.strategy, tf.distribute.Strategy):
-            raise InputError(f"strategy must be a tf.distribute.Strategy. Received: {self.strategy!r}.")
-
-    def digest(self) -> str:
-        """What tells these settings from others, in every process; where a run takes place is none."""
-        kept = dataclasses.replace(self, checkpoint=None, strategy=None)
-        values = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
-        return json.dumps(keras.saving.serialize_keras_object(values), default=lambda value: type(value).__name__)
-
-
 def fit(
     converted: Any,
-    samples: Feed,
-    training: Training,
-    validation: Feed | None,
-    callbacks: Sequence[Any],
+    fitting: Fitting,
+    own: Sequence[Any] = (),
     begin: Callable[[], None] | None = None,
 ) -> None:
     """Trains a compiled model of tf_keras.
 
     Args:
         converted: of tf_keras, compiled.
-        samples: to train on.
-        training: settings.
-        validation: evaluated after each epoch.
-        callbacks: of tf_keras or of Keras 3; they see the tf_keras model.
+        fitting: samples, callbacks and settings of the user's; callbacks, of Keras 3 too, see the tf_keras model.
+        own: callbacks of the technique, called before the user's.
         begin: called first; where a run goes on, its checkpoint then takes the place of what `begin` did to the model.
             It may read samples, whose hooks are then as far in a run that goes on as in one that was not interrupted.
 
@@ -98,13 +48,14 @@ def fit(
         InputError: a checkpoint of another run.
         UserError: loss or weights became NaN.
     """
+    samples, validation, training = fitting.feed, fitting.tested, fitting.training
     generators = _seed_layers(converted, training.seed)
     state = _State(converted, training, samples, generators) if training.checkpoint is not None else None
     if begin is not None:
         begin()
     done = state.restore() if state is not None else 0
     if done < training.epochs:
-        adapted = [_adapted(callback) for callback in callbacks]
+        adapted = [_adapted(callback) for callback in (*own, *fitting.callbacks)]
         losses = converted.fit(
             samples.shuffled(training.seed, done, training.epochs),
             steps_per_epoch=samples.steps,
@@ -128,39 +79,6 @@ def fit(
             )
     if state is not None:
         state.clear()
-
-
-def constant_then_cosine(rate: float, constant: int, steps: int) -> Any:
-    """A learning rate that stays for some steps of a training, and then falls to zero in half a cosine."""
-    if constant >= steps:
-        return rate
-    return keras.optimizers.schedules.CosineDecay(
-        rate, steps - constant, warmup_target=rate if constant else None, warmup_steps=constant
-    )
-
-
-def warn_of_lost_accuracy(figures: dict[str, Any], instead: str) -> None:
-    """Adds a warning to the figures of a report, and to the log, where a training has lost more than `DROP`.
-
-    Args:
-        figures: of `figures_before` and `figures`; "warning" is added.
-        instead: what to do.
-    """
-    for name, before in list(figures.items()):
-        after = figures.get(name.replace(" before", " after"))
-        if name.endswith("accuracy before") and after is not None and before - after > DROP:
-            figures["warning"] = f"{name.removesuffix(' before')} fell from {before:.2%} to {after:.2%}. {instead}"
-            logging.getLogger("keras_compress").warning(figures["warning"])
-            return
-
-
-def figures_before(model: keras.Model, training: Training, samples: Feed, validation: Feed | None) -> dict[str, Any]:
-    """Loss and metrics of a model of Keras 3 that is to be trained; none, and no work, without samples."""
-    if validation is None:
-        return {}
-    plain = convert(model).model
-    compile_for(plain, model, training, samples.labels)
-    return figures("before", plain, validation)
 
 
 def figures(when: str, converted: Any, validation: Feed | None) -> dict[str, Any]:
@@ -206,6 +124,7 @@ class _State:
         written = self.folder if self.task == 0 else self.folder / f"worker_{self.task}"
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(written), max_to_keep=1)
         self.run = {
+            "engine": ENGINE,
             "weights": _digest(converted.variables),
             "settings": training.digest(),
             "data": samples.digest(),
@@ -216,15 +135,16 @@ class _State:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / RUN
         latest = tf.train.latest_checkpoint(str(self.folder))
-        if latest is None or not path.is_file():
+        known = json.loads(path.read_text()) if path.is_file() else self.run
+        if latest is None and known.get("engine") == ENGINE:
             if self.task == 0:
                 with replacing(path) as part:
                     part.write_text(json.dumps(self.run))
             return 0
-        if json.loads(path.read_text()) != self.run:
+        if known != self.run or not path.is_file():
             raise InputError(
-                f"The checkpoint in {str(self.folder)!r} is that of another run: another model, other data or other "
-                "settings. Name another folder, or remove this one."
+                f"The checkpoint in {str(self.folder)!r} is that of another run: another engine or model, other data "
+                "or settings. Name another folder, or remove this one."
             )
         self.checkpoint.restore(latest).assert_consumed()
         return int(self.epoch)

@@ -8,10 +8,10 @@
 
 MODEL is a path, or the name of a network in serialized_models/; its model card says which data set it belongs to, as
 for quantize/quantize_pretrained.py. The pruned network, its zeros and its report are in quantized_models/NAME_pruned.*,
-a row is in model_metrics/NAME.csv, and logs for TensorBoard are in train_logs/NAME_pruned/. With --checkpoint_dir the
-same command goes on after a kill, to the same weights. The learning rate stays until the last zeros come, and then
-falls. With --architecture the network is trained first, as train/train_baseline.py would. With --strategy=multiworker
-the same command runs on each worker, the first one writes.
+a row is in model_metrics/NAME.csv, and logs for TensorBoard are in a folder of train_logs/NAME_pruned/. With
+--checkpoint_dir the same command goes on after a kill, to the same weights. The learning rate stays until the last
+zeros come, and then falls. With --architecture the network is trained first, as train/train_baseline.py would. With
+--strategy=multiworker the same command runs on each worker, the first one writes.
 """
 
 import pathlib
@@ -25,8 +25,8 @@ FLAGS = flags.FLAGS
 
 options.define_model()
 options.define_training()
-flags.DEFINE_float("initial_sparsity", 0.5, "Share of zeros in each kernel at the beginning.")
-flags.DEFINE_float("final_sparsity", 0.8, "Share of zeros in each kernel after three quarters of the training.")
+flags.DEFINE_float("initial_sparsity", 0.5, "Fraction of zeros in each kernel at the beginning.")
+flags.DEFINE_float("final_sparsity", 0.8, "Fraction of zeros in each kernel after three quarters of the training.")
 flags.DEFINE_bool("constant", False, "--final_sparsity from the beginning.")
 flags.DEFINE_list("m_by_n", None, "Such as 2,4: two zeros among four neighbours along the input axis.")
 flags.DEFINE_list("block_size", None, "Such as 4,1: zeros in blocks of four inputs of Dense layers.")
@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
             if FLAGS.constant
             else PolynomialDecay(FLAGS.initial_sparsity, FLAGS.final_sparsity)
         )
-        check_settings(schedule, FLAGS.epochs, **pairs)
-        return {"schedule": schedule, **pairs}
+        check_settings(schedule, **pairs)
+        return {"schedule": schedule, "engine": FLAGS.engine, **pairs}
 
     job = options.load_training(argv, "pruned", technique)
     import keras_compress as kc

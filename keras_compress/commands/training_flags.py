@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import flags
 
-from keras_compress.bridge.strategies import STRATEGIES, strategy_of, task_of
 from keras_compress.commands import cli
 from keras_compress.commands.network_flags import Data, load_data, model_path
-from keras_compress.errors import InputError
+from keras_compress.errors import InputError, UserError
+from keras_compress.fitting.strategies import STRATEGIES, strategy_of, task_of
 
 if TYPE_CHECKING:
     from keras_compress.samples.samples import IndexedSamples
+
+CALIBRATION = 500  # training samples for ranges of activations that no training has found
 
 flags.disclaim_key_flags()  # flags belong to the command that asks for them, whose --help shows them
 FLAGS = flags.FLAGS
@@ -40,6 +42,7 @@ def define_training() -> None:
     flags.DEFINE_enum(
         "strategy", "none", STRATEGIES, "tf.distribute: all devices here, or the workers in the variable TF_CONFIG."
     )
+    flags.DEFINE_enum("engine", "keras", ["keras", "tfmot"], "Keras 3's own fit, or tfmot's graph in Keras 2.")
     flags.DEFINE_string("checkpoint_dir", None, "A folder for the state after each epoch, to go on after a kill.")
     flags.DEFINE_string("output_dir", "quantized_models", "Where the trained network goes.")
     flags.DEFINE_string("metrics_dir", "model_metrics", "Where NAME.csv goes.")
@@ -59,12 +62,19 @@ class TrainingJob(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether this is the one of the workers that writes files."""
-        return task_of(self.settings["strategy"]) == 0
+        return task_of(self.settings["training"].strategy) == 0
 
     def write(
-        self, result: Any, folder: pathlib.Path, *, bits: int | None = None, tflite: pathlib.Path | None = None
+        self, result: Any, folder: pathlib.Path, *, bits: int | None = None, activations: str | None = None
     ) -> None:
-        """Saves the result with its model card, records what it cost, and prints it."""
+        """Saves the result with its model card, records what it cost, and prints it.
+
+        Args:
+            result: of the training.
+            folder: of its files.
+            bits: of the weights, where they were rounded.
+            activations: of the TFLite file; None for no file.
+        """
         if not self.writes:
             return
         from keras_compress import sweep
@@ -74,8 +84,8 @@ class TrainingJob(NamedTuple):
         network = self.name.rpartition("_")[0]
         result.save(folder / self.name)
         self.data.card.write(folder / f"{self.name}.card.json")
-        files = {}
-        if tflite is not None:
+        files, tflite = {}, folder / f"{self.name}.tflite"
+        if activations is not None and self._export(result, tflite, activations):
             files["qat"] = evaluate_tflite(tflite, self.data.samples.test()).top1, tflite.stat().st_size
         row = sweep.record_training(
             result,
@@ -99,6 +109,20 @@ class TrainingJob(NamedTuple):
         print(f"network:  {folder / self.name}.keras")
         print(f"table:    {FLAGS.metrics_dir}/{network}.csv")
 
+    def _export(self, result: Any, tflite: pathlib.Path, activations: str) -> bool:
+        """Whether there is a file; a network that was trained is not lost for want of one."""
+        from keras_compress.export.ranges import rounded
+        from keras_compress.export.tflite import export_tflite
+
+        ranged = activations != "int8" or rounded(result.model)
+        calibration = None if ranged else self.data.samples.training(FLAGS.seed)[0].take(CALIBRATION, FLAGS.seed)
+        try:
+            export_tflite(result, tflite, activations=activations, calibration=calibration)
+        except UserError as error:
+            print(f"TFLite:   no file: {error}")
+            return False
+        return True
+
 
 def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str, Any]]) -> TrainingJob:
     """What the flags of `define_training` describe.
@@ -121,6 +145,8 @@ def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str
         )
     strategy = _strategy()
     from keras_compress.bridge.loading import load_model
+    from keras_compress.fitting.compiling import loss_for
+    from keras_compress.fitting.training import Training
     from keras_compress.result import has_codes, load_result
 
     own = technique()
@@ -133,16 +159,12 @@ def load_training(argv: list[str], suffix: str, technique: Callable[[], dict[str
     name = f"{path.name.removesuffix(path.suffix)}_{suffix}"
     _check_folders()
     batches = _augmented(train, data)
+    optimizer = _optimizer(train.num_batches(FLAGS.batch_size), own.get("schedule"))
+    model.compile(optimizer, loss_for(model, train.rows(slice(0, 1)).labels), metrics=["accuracy"])
     settings = own | {
-        "epochs": FLAGS.epochs,
-        "batch_size": FLAGS.batch_size,
-        "optimizer": _optimizer(train.num_batches(FLAGS.batch_size), own.get("schedule")),
-        "metrics": ["accuracy"],
         "layers": FLAGS.layers,
         "validation": validation,
-        "seed": FLAGS.seed,
-        "checkpoint": FLAGS.checkpoint_dir,
-        "strategy": strategy,
+        "training": Training(FLAGS.epochs, FLAGS.batch_size, FLAGS.seed, FLAGS.checkpoint_dir, strategy),
         "callbacks": _callbacks(name) if task_of(strategy) == 0 else [],
     }
     return TrainingJob(name, given if given is not None else model, model, data, batches, settings)
@@ -211,7 +233,7 @@ def _optimizer(steps: int, masks: Any) -> Any:
     """Adam, for so many steps in an epoch, and a schedule of masks or None."""
     import keras
 
-    from keras_compress.bridge.training import constant_then_cosine
+    from keras_compress.fitting.rates import constant_then_cosine
 
     rate = FLAGS.learning_rate
     if FLAGS.learning_rate_schedule == "cosine":
@@ -221,6 +243,14 @@ def _optimizer(steps: int, masks: Any) -> Any:
 
 
 def _callbacks(name: str) -> list[Any]:
-    import keras
+    from keras_compress.fitting.summaries import TrainingSummaries
 
-    return [keras.callbacks.TensorBoard(str(pathlib.Path(FLAGS.logs_dir) / name), write_graph=False)]
+    return [TrainingSummaries(_new_run(pathlib.Path(FLAGS.logs_dir) / name), write_graph=False)]
+
+
+def _new_run(folder: pathlib.Path) -> pathlib.Path:
+    """A folder of its own for each run: TensorBoard joins all logs of one."""
+    number = 1
+    while (folder / f"run_{number}").exists():
+        number += 1
+    return folder / f"run_{number}"

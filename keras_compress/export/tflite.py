@@ -171,8 +171,9 @@ def _check_settings(
     rounding = ranges.rounded(result.model)
     if rounding and activations != "int8":
         raise InputError(
-            f"Model {result.model.name!r} rounds its activations (quantize_activations), which only a file of integers "
-            f'does too. Received: activations="{activations}". Pass "int8", or the result before that step.'
+            f"Model {result.model.name!r} rounds its activations, which only a file of integers does too. Received: "
+            f'activations="{activations}". Pass "int8"; or the result before quantize_activations, or of a training '
+            "with activation_bits=None."
         )
     other = next((path for path, layer in rounding.items() if layer.bits != ranges.BITS), None)
     if other is not None:

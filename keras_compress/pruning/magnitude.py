@@ -1,37 +1,39 @@
-"""`prune_magnitude()`: tfmot's pruning of small weights, on Keras 3 models."""
+"""`prune_magnitude()`: the smallest weights become zero while Keras 3 trains the others."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_compress.bridge import training
-from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import convert, copy_weights, weight_pairs
-from keras_compress.bridge.strategies import scope
-from keras_compress.bridge.tfmot import import_tfmot
-from keras_compress.bridge.training import Training
 from keras_compress.errors import InputError, check_integer
+from keras_compress.fitting import loop
+from keras_compress.fitting.compiling import compile_as
+from keras_compress.fitting.constraints import keep
+from keras_compress.fitting.rates import constant_then_cosine
+from keras_compress.fitting.strategies import scope
+from keras_compress.fitting.training import Fitting, Training
 from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import functional_graph, held_layers, layers_by_path
 from keras_compress.layers.rewrite import clone_model
 from keras_compress.layers.selection import Patterns, select
 from keras_compress.measurement.counts import measure
+from keras_compress.numerics.sparsity import block_mask, m_by_n_mask, magnitude_mask
+from keras_compress.pruning.masks import MaskOf, MaskUpdates
 from keras_compress.pruning.schedules import PolynomialDecay, PruningSchedule
+from keras_compress.pruning.with_tfmot import pruned_by_tfmot
 from keras_compress.report import LayerRow, Step
 from keras_compress.result import Result, VariableState
-from keras_compress.samples.feeding import Feed
 
+ENGINES = ("keras", "tfmot")
 PRUNED = (  # exact types in which tfmot prunes kernels
     keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv2DTranspose, keras.layers.Conv3D,
     keras.layers.Conv3DTranspose, keras.layers.Dense, keras.layers.Embedding, keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )  # fmt: skip
 RATE = 0.001  # of Adam, for a model that is not compiled
+KERNELS = ("pointwise_kernel", "embeddings", "kernel")  # the first that a layer has is pruned
 WITH_BLOCKS = (keras.layers.Dense, keras.layers.Embedding)  # whose kernels have two axes
 
 
@@ -40,87 +42,59 @@ def prune_magnitude(
     train_data: Any,
     *,
     schedule: PruningSchedule | None = None,
-    epochs: int = 2,
     layers: Patterns | None = None,
     m_by_n: tuple[int, int] | None = None,
     block_size: tuple[int, int] | None = None,
     validation: Any = None,
     callbacks: Sequence[Any] = (),
-    batch_size: int = 32,
-    optimizer: Any = None,
-    loss: Any = None,
-    metrics: Sequence[Any] | None = None,
-    seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    strategy: tf.distribute.Strategy | None = None,
+    training: Training | None = None,
+    engine: str = "keras",
 ) -> Result:
     """Fine-tunes a model while its smallest weights become zero, in each kernel for itself (Zhu & Gupta, 2017).
 
-    tfmot does the work on a copy in tf_keras; the trained weights come back by layer. The model that is given is not
-    written to.
+    A copy is fitted by Keras, with the optimizer, the loss and the metrics that the model was compiled with; a model
+    that is not compiled gets the cross-entropy that fits, and Adam, whose learning rate of 0.001 falls to zero after
+    the last masks. The model that is given is not written to.
 
     Args:
         model: a Functional or Sequential model, or a result. Codes of a result are dropped, zeros that it keeps stay.
-        train_data: (x, y) or (x, y, sample_weight) of arrays; a `tf.data.Dataset` or `keras.utils.PyDataset` of such.
-        schedule: `PolynomialDecay()` by default, 50 to 80 % zeros.
-        epochs: passes over the data.
-        layers: which ones, as in `quantize`; None for all that tfmot prunes.
+        train_data: (x, y) or (x, y, sample_weight) of arrays; a `tf.data.Dataset` or `keras.utils.PyDataset` of such; a
+            `kc.ImageFolder` or `kc.preprocess(...)`.
+        schedule: `PolynomialDecay()` by default, 50 to 80 % zeros. tfmot's schedules say when and how much.
+        layers: which ones, as in `quantize`; None for all whose kernels tfmot prunes.
         m_by_n: (2, 4) for two zeros among four neighbours along the input axis, in place of a fraction of the kernel.
         block_size: (4, 1) for zeros in blocks of four along the input axis of Dense kernels, which TFLite runs faster;
             other layers are then left alone.
         validation: as `train_data`; evaluated before, after, and after each epoch.
-        callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
-        batch_size, optimizer, loss, metrics, seed, checkpoint, strategy: see `Training`
-            (keras_compress/bridge/training.py): by default as the model was compiled, else the cross-entropy that fits,
-            and Adam, whose learning rate of 0.001 falls to zero after the last masks.
+        callbacks: of Keras; they see the copy. `logs["zeros"]` is the fraction of zeros in what is pruned.
+        training: epochs, batch size, seed, checkpoint, strategy; None is `kc.Training(epochs=2)`.
+        engine: "keras"; or "tfmot", whose own graph is fitted in Keras 2.
 
     Returns:
         The pruned model, of the same class, names and outputs; `masks`, the zeros to keep in later steps; the report
         with the fraction of zeros in each layer, target and achieved.
 
     Raises:
-        InputError: a model that tf_keras does not have; settings that contradict each other; a schedule that is longer
-            than the training; a checkpoint of another run.
+        InputError: settings that contradict each other; a schedule that is longer than the training; a checkpoint of
+            another run; a model without a loss that is obvious.
     """
     started = time.perf_counter()
     source = Result.of(model)
     functional_graph(source.model)
     schedule = PolynomialDecay() if schedule is None else schedule
-    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    check_settings(schedule, epochs, m_by_n, block_size)
+    check_settings(schedule, m_by_n, block_size)
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)}. Received: {engine!r}.")
     chosen, reasons = _chosen(source.model, layers, m_by_n, block_size)
-    samples = Feed(train_data, "train_data", batch_size)
-    tested = None if validation is None else Feed(validation, "validation", batch_size)
-    steps = epochs * samples.steps
-    adam = keras.optimizers.Adam(training.constant_then_cosine(RATE, schedule.last_step(steps), steps))
-    shared = {"pruning_schedule": schedule.for_steps(steps)}
-    if m_by_n is not None:
-        shared["sparsity_m_by_n"] = m_by_n
-    if block_size is not None:
-        shared["block_size"] = block_size
-    paths = {id(layer): path for path, layer in layers_by_path(source.model).items()}
-    sparsity = import_tfmot().sparsity.keras
-    wrappers: dict[str, Any] = {}
-
-    def wrap(layer: keras.Layer, converted: Any) -> Any:
-        path = paths[id(layer)]
-        if path in chosen:
-            wrappers[path] = converted = sparsity.prune_low_magnitude(converted, **shared)
-        return converted
-
-    with scope(strategy):
-        conversion = convert(source.model, wrap)
-        compile_for(conversion.model, source.model, settings, samples.labels, adam)
-        figures = training.figures("before", conversion.model, tested)
-        training.fit(conversion.model, samples, settings, tested, [sparsity.UpdatePruningStep(), *callbacks])
-        for wrapper in wrappers.values():
-            for weight, mask, _ in wrapper.pruning_vars:
-                weight.assign(weight * mask)
-        figures |= training.figures("after", conversion.model, tested)
-    training.warn_of_lost_accuracy(figures, "Train for more epochs, or ask for fewer zeros.")
-    pruned, masks = _returned(source, conversion.pairs, wrappers, paths)
-    step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": epochs})
+    fitting = Fitting.of(train_data, validation, callbacks, training, epochs=2)
+    steps = fitting.steps
+    adam = keras.optimizers.Adam(constant_then_cosine(RATE, schedule.last_step(steps), steps))
+    run = pruned_by_tfmot if engine == "tfmot" else _pruned
+    pruned, masks, figures = run(source, fitting, chosen, schedule.for_steps(steps), m_by_n, block_size, adam)
+    loop.warn_of_lost_accuracy(figures, "Train for more epochs, or ask for fewer zeros.")
+    step = Step("prune_magnitude", {"schedule": repr(schedule), "epochs": fitting.training.epochs})
     step.settings |= {name: value for name, value in (("m_by_n", m_by_n), ("block_size", block_size)) if value}
+    step.settings |= {"engine": engine} if engine != "keras" else {}
     target = schedule.final if m_by_n is None else m_by_n[0] / m_by_n[1]
     for row in _rows(pruned, chosen, reasons, target):
         step.add(row)
@@ -136,9 +110,62 @@ def prune_magnitude(
     return source.after(pruned, step, changed={path: VariableState(mask=mask) for path, mask in masks.items()})
 
 
+def _pruned(
+    source: Result,
+    fitting: Fitting,
+    chosen: set[str],
+    schedule: Any,
+    m_by_n: tuple[int, int] | None,
+    block_size: tuple[int, int] | None,
+    optimizer: Any,
+) -> tuple[keras.Model, dict[str, np.ndarray], dict[str, Any]]:
+    """The model, its masks and its figures, by Keras 3's `fit`."""
+    feed = fitting.feed
+    with scope(fitting.training.strategy):
+        copied = clone_model(source.model)
+        compile_as(copied, source.model, feed.labels, optimizer)
+        figures = loop.figures("before", copied, fitting.tested)
+        variables = _variables(copied, chosen)
+        earlier = source.masks
+        ones = {path: np.ones(variable.shape, bool) for path, variable in variables.items()}
+        kernels = {path: view.variable for path, view in views_by_path(copied).items()} | variables
+        kept = keep(kernels, earlier | {path: mask & earlier.get(path, np.True_) for path, mask in ones.items()}, {})
+        updated = {path: kept[path] for path in variables}
+        updates = MaskUpdates(
+            updated, earlier, schedule, _mask_of(m_by_n, block_size), feed.steps, once=m_by_n is not None
+        )
+        state = [each.mask for each in updated.values()]
+        loop.fit(copied, fitting, own=[updates], state=state, summaries=updates.summaries)
+        figures |= loop.figures("after", copied, fitting.tested)
+    pruned = clone_model(source.model)
+    pruned.set_weights(copied.get_weights())
+    views = views_by_path(pruned)
+    masks = earlier | {path: each.mask.numpy() > 0 for path, each in updated.items() if path in views}
+    return pruned, masks, figures
+
+
+def _variables(model: keras.Model, chosen: set[str]) -> dict[str, keras.Variable]:
+    """The kernel of each chosen layer, by its path."""
+    layers = layers_by_path(model)
+    paths = {id(view.variable): path for path, view in views_by_path(model).items()}
+    variables = {}
+    for path in sorted(chosen):
+        name = next(name for name in KERNELS if hasattr(layers[path], name))
+        variable = getattr(layers[path], name)
+        variables[paths.get(id(variable), path)] = variable
+    return variables
+
+
+def _mask_of(m_by_n: tuple[int, int] | None, block_size: tuple[int, int] | None) -> MaskOf:
+    if m_by_n is not None:
+        return lambda kernel, sparsity: m_by_n_mask(kernel, *m_by_n)
+    if block_size is not None:
+        return lambda kernel, sparsity: block_mask(kernel, sparsity, block_size)
+    return magnitude_mask
+
+
 def check_settings(
     schedule: Any,
-    epochs: int,
     m_by_n: tuple[int, int] | None = None,
     block_size: tuple[int, int] | None = None,
 ) -> None:
@@ -147,7 +174,6 @@ def check_settings(
         raise InputError(
             f"schedule must be kc.PolynomialDecay(...) or kc.ConstantSparsity(...). Received: {schedule!r}."
         )
-    check_integer("epochs", epochs, 1)
     if m_by_n is not None and block_size is not None:
         raise InputError("m_by_n and block_size exclude each other. Received: both. Leave one of them out.")
     for name, value, low in (("m_by_n", m_by_n, 1), ("block_size", block_size, 1)):
@@ -184,30 +210,6 @@ def _chosen(
         )
     chosen = select(layers, possible, "layers", "pruned")
     return chosen, reasons | {path: "not chosen" for path in possible if path not in chosen}
-
-
-def _returned(
-    source: Result, pairs: list[tuple[Any, Any]], wrappers: dict[str, Any], paths: dict[int, str]
-) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """A copy of the model with the trained weights, and the zeros of its kernels, those to keep of before too."""
-    pruned = clone_model(source.model)
-    layers = layers_by_path(pruned)
-    kernels = {id(view.variable): (path, view) for path, view in views_by_path(pruned).items()}
-    masks = dict(source.masks)
-    for layer, converted in pairs:
-        path = paths[id(layer)]
-        copy_weights(converted, layers[path])
-        if path not in wrappers:
-            continue
-        zeros = {id(weight): mask.numpy() > 0 for weight, mask, _ in wrappers[path].pruning_vars}
-        for trained, weight in weight_pairs(converted, layers[path]):
-            if id(trained) in zeros and id(weight) in kernels:
-                name = kernels[id(weight)][0]
-                masks[name] = zeros[id(trained)] & masks.get(name, True)
-    for path, view in kernels.values():
-        if path in masks:
-            view.variable.assign(view.kernel * masks[path])
-    return pruned, masks
 
 
 def _rows(pruned: keras.Model, chosen: set[str], reasons: dict[str, str], target: float) -> list[LayerRow]:

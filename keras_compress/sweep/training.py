@@ -43,7 +43,7 @@ def record_training(
     """
     step = result.report.steps[-1]
     before, after = (evaluate(each, samples.test()) for each in (model, result.model))
-    kernels = [row for row in step.rows if row.action in ("pruned", "quantized")]
+    kernels = [row for row in step.rows if row.action in ("pruned", "quantized") and row.parameters]
     levels = {row.num_levels for row in kernels}
     zeros = sum((row.zeros or 0.0) * row.parameters for row in kernels) / sum(row.parameters for row in kernels)
     num_levels = levels.pop() if bits is not None and len(levels) == 1 else None

@@ -1,368 +1,131 @@
-"""`quantization_aware_training()`: tfmot's fake quantization on Keras 3 models, and the integers that it ends with."""
+"""`quantization_aware_training()`: a model that is trained while its weights and activations are rounded."""
 
-import collections
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_compress.bridge import training
-from keras_compress.bridge.compiling import compile_for
-from keras_compress.bridge.conversion import Conversion, convert, copy_weights, different_output
-from keras_compress.bridge.keeping import Kept, keeping
-from keras_compress.bridge.libraries import import_tf_keras, keras_2
-from keras_compress.bridge.strategies import scope
-from keras_compress.bridge.tfmot import begin_ranges, import_tfmot, restore_states, rounding, without_rounding
-from keras_compress.bridge.training import Training
-from keras_compress.errors import InputError, check_integer
-from keras_compress.files import replacing
-from keras_compress.layers.folding import fold, foldable
-from keras_compress.layers.graph import ACTIVATION, LINEAR, Graph, is_linear
-from keras_compress.layers.kernels import views_by_path
+from keras_compress.errors import InputError
+from keras_compress.fitting import loop
+from keras_compress.fitting.training import Fitting, Training
+from keras_compress.layers.activation import QuantizeActivation
+from keras_compress.layers.activation import check_bits as check_activation_bits
+from keras_compress.layers.kernels import refusal
 from keras_compress.layers.paths import functional_graph, layers_by_path
-from keras_compress.layers.rewrite import Change, clone_model, copy_layer, rebuild
-from keras_compress.layers.selection import Patterns, select
+from keras_compress.layers.selection import Patterns
 from keras_compress.measurement.counts import measure
-from keras_compress.numerics.alphabet import integer_levels
-from keras_compress.progress import quiet_stderr
 from keras_compress.report import LayerRow, Step
-from keras_compress.result import QuantizedKernel, Result, VariableState
-from keras_compress.samples.feeding import Feed
+from keras_compress.result import Result
+from keras_compress.training.with_keras import WIDTH, trained_by_keras
+from keras_compress.training.with_tfmot import ACTIVATION_BITS, trained_by_tfmot
 
-# Exact type: axes over output channels of its kernel, for each of which tfmot has a scale; () for one a layer.
-QUANTIZED: dict[type, tuple[int, ...]] = {
-    keras.layers.Conv2D: (3,),
-    keras.layers.Conv2DTranspose: (),
-    keras.layers.Dense: (),
-    keras.layers.DepthwiseConv2D: (3,),
-}
-KNOWN_ACTIVATIONS = (  # of tfmot, in layers with kernels
-    keras.activations.gelu, keras.activations.linear, keras.activations.relu, keras.activations.sigmoid,
-    keras.activations.silu, keras.activations.softmax, keras.activations.tanh,
-)  # fmt: skip
-KNOWN_ALONE = (  # of tfmot, in Activation layers
-    keras.activations.relu, keras.activations.sigmoid, keras.activations.softmax, keras.activations.tanh,
-)  # fmt: skip
-FOLDED_FIRST = (keras.layers.Conv2DTranspose,)  # since tfmot would round what is between it and its BatchNorm
-OUTPUTS_ONLY = (  # computed in floating point, with rounded outputs: the layer behind is one of integers in a file
-    keras.layers.BatchNormalization, keras.layers.ELU, keras.layers.LayerNormalization, keras.layers.Multiply,
-    keras.layers.PReLU, keras.layers.Rescaling,
-)  # fmt: skip
-BITS = range(2, 9)  # of fake_quant_with_min_max_vars
-ACTIVATION_BITS = 8
-RANGE_BATCHES = 16  # that ranges of activations begin with
+ENGINES = ("keras", "tfmot")
+BITS = range(2, 9)
 
 
 def quantization_aware_training(
     model: keras.Model | Result,
     train_data: Any,
     *,
-    bits: int = 8,
-    epochs: int = 1,
+    bits: int | None = None,
+    activation_bits: int | None = 8,
     layers: Patterns | None = None,
     validation: Any = None,
     callbacks: Sequence[Any] = (),
-    batch_size: int = 32,
-    optimizer: Any = None,
-    loss: Any = None,
-    metrics: Sequence[Any] | None = None,
-    seed: int = 0,
-    checkpoint: str | os.PathLike[str] | None = None,
-    strategy: tf.distribute.Strategy | None = None,
-    tflite: str | os.PathLike[str] | None = None,
+    training: Training | None = None,
+    engine: str = "keras",
 ) -> Result:
-    """Fine-tunes a model while its weights and activations are rounded (Jacob et al., 2018), by tfmot.
+    """Fine-tunes a model while its weights and activations are rounded (Jacob et al., 2018, section 3).
 
-    Kernels are rounded to 2^bits - 1 levels, activations to 8 bits with moving averages as ranges; what tfmot cannot
-    round stays in floating point. Zeros and clusters that a result keeps stay. BatchNorm normalizes while the model is
-    trained, and is then folded wherever that is exact: scales are multiplied, codes stay.
+    A copy is fitted by Keras, with the optimizer, the loss and the metrics that the model was compiled with, else Adam
+    and the cross-entropy that fits. Gradients go straight through the rounding.
+
+    Kernels that have codes begin on their grid, and their scales are trained with them (Esser et al., 2020). Others
+    have 2^bits - 1 levels, 4 for 2 bits, of which the outermost is the largest weight in each step; Dense kernels have
+    one scale, others one for each channel. Activations are rounded where a full-integer TFLite file rounds them, to
+    ranges that begin as the means of 16 batches and move as in tfmot. Zeros and clusters that a result keeps stay.
+    BatchNorm normalizes while the model is trained, and is then folded wherever that is exact: scales are multiplied,
+    codes stay.
 
     Args:
-        model: a Functional or Sequential model, or a result, whose codes are dropped.
-        train_data: (x, y) or (x, y, sample_weight) of arrays; a `tf.data.Dataset` or `keras.utils.PyDataset` of such.
-        bits: of the weights, 2 to 8: tfmot's scheme for 8 bits, or its experimental one for others.
-        epochs: passes over the data.
-        layers: whose kernels are rounded, as in `quantize`; None for all that tfmot rounds.
+        model: a Functional or Sequential model, or a result.
+        train_data: in any form that `keras.Model.fit` takes.
+        bits: of the weights, 2 to 8. Codes of a result that have as many levels are where the training begins; others
+            are dropped. None takes codes as they are, and 8 bits for other kernels.
+        activation_bits: 2 to 16, of which TFLite files have 8; None leaves activations in floating point. Those that
+            `quantize_activations` has rounded stay as they are.
+        layers: whose kernels are rounded, as in `quantize`; None for all that `quantize` knows.
         validation: as `train_data`; evaluated before, after, and after each epoch.
-        callbacks: of Keras 3 or tf_keras; they see the model in tf_keras.
-        batch_size, optimizer, loss, metrics, seed, checkpoint, strategy: see `Training`
-            (keras_compress/bridge/training.py).
-        tflite: path of a TFLite file that TensorFlow's converter makes of the trained graph, with its ranges of
-            activations; None for no file.
+        callbacks: of Keras; they see the copy.
+        training: epochs, batch size, seed, checkpoint, strategy; None is `kc.Training(epochs=1)`.
+        engine: "keras"; or "tfmot", whose own graph is fitted in Keras 2: codes are dropped, kernels of fewer layers
+            are rounded, and the ranges of its activations are not part of the result.
 
     Returns:
-        The model with kernels on the trained grid, without rounding of activations; their codes, so that
-        `export_tflite` writes them exactly; the report.
+        The model with kernels on the trained grid and, as `quantize_activations` gives it, with the trained ranges of
+        its activations; their codes, so that `export_tflite` writes both exactly; the report.
 
     Raises:
-        InputError: a model that tf_keras does not have, or tfmot cannot train; settings that do not exist; a checkpoint
-            of another run.
+        InputError: settings that do not exist; a model without such kernels, or without a loss that is obvious; a
+            checkpoint of another run.
     """
     started = time.perf_counter()
     source = Result.of(model)
     functional_graph(source.model)
-    check_integer("epochs", epochs, 1)
-    check_bits(bits)
-    settings = Training(epochs, batch_size, optimizer, loss, metrics, seed, checkpoint, strategy)
-    base, folds, _ = fold(source.model, FOLDED_FIRST)
-    clusters = {path: numbers for path, numbers in source.clusters.items() if path not in folds}
-    chosen, reasons = _chosen(base, layers)
-    samples = Feed(train_data, "train_data", batch_size)
-    tested = None if validation is None else Feed(validation, "validation", batch_size)
-    fused = _with_own_activations(base, chosen)
-
-    def fake_quantized() -> tuple[Conversion, dict[str, str]]:
-        return _fake_quantized(fused, chosen, bits, set(clusters))
-
-    def begin() -> None:
-        # Of a model that belongs to no strategy: the distributed one runs by `fit` only.
-        alone = conversion if strategy is None else fake_quantized()[0]
-        begin_ranges(alone.model, (batch[0] for batch in samples.shuffled(seed, 0, 1).take(RANGE_BATCHES)))
-        if strategy is not None:
-            conversion.model.set_weights(alone.model.get_weights())
-
-    with scope(strategy):
-        conversion, left = fake_quantized()
-        compile_for(conversion.model, source.model, settings, samples.labels)
-        figures = training.figures_before(source.model, settings, samples, tested)
-        kept = _kept(conversion, source.masks, clusters)
-        training.fit(conversion.model, samples, settings, tested, [*keeping(kept), *callbacks], begin)
-        figures |= training.figures("after", conversion.model, tested)
-    training.warn_of_lost_accuracy(figures, "Train for more epochs, or with more bits.")
-    if strategy is not None:  # the converter needs variables that belong to none
-        weights = conversion.model.get_weights()
-        conversion, _ = fake_quantized()
-        conversion.model.set_weights(weights)
-    reasons |= left
-    trained, kernels = _returned(base, conversion, bits)
-    assert kernels.keys() == chosen
-    step = Step("quantization_aware_training", {"bits": bits, "epochs": epochs})
-    changed = {path: VariableState(kernel) for path, kernel in kernels.items()}
-    result = source.after(trained, step, changed=changed).folded()[0].without_broken(step)
-    if tflite is not None:
-        with replacing(tflite) as part:
-            part.write_bytes(_converted(conversion.model))
-    kernels = result.kernels
-    for path, layer in layers_by_path(result.model).items():
-        if path in kernels or path in reasons:
-            row = LayerRow(path, type(layer).__name__, "quantized" if path in kernels else "float")
-            row.parameters, row.reason = layer.count_params(), reasons.get(path, "")
-            if path in kernels:
-                row.num_levels, row.effective_bits = len(kernels[path].levels), kernels[path].effective_bits
-                row.storage, row.zeros = kernels[path].storage, float(np.mean(kernels[path].codes == 0))
-            step.add(row)
+    check_settings(bits, activation_bits, engine)
+    fitting = Fitting.of(train_data, validation, callbacks, training, epochs=1)
+    step = Step("quantization_aware_training", {"bits": bits, "activation_bits": activation_bits})
+    step.settings["epochs"] = fitting.training.epochs
+    if engine == "tfmot":
+        step.settings["engine"] = engine
+        result = trained_by_tfmot(source, fitting, bits or WIDTH, layers, step)
+    else:
+        result = trained_by_keras(source, fitting, bits, activation_bits, layers, step)
+    loop.warn_of_lost_accuracy(step.figures, "Train for more epochs, or with more bits.")
+    _add_rows(step, result)
     sizes = measure(source.model), measure(result)
-    step.figures = {
-        **step.figures,
-        **figures,
+    step.figures |= {
         "bytes": sizes[0].raw_bytes,
         "ideal bytes": sizes[1].ideal_bytes,
         "seconds": time.perf_counter() - started,
     }
-    if tflite is not None:
-        step.figures["file"] = os.path.basename(os.fspath(tflite))
-        step.figures["bytes of the file"] = os.path.getsize(tflite)
     return result
 
 
-def check_bits(bits: int) -> None:
-    """Raises InputError for a width that fake quantization does not have."""
-    if bits not in BITS:
+def check_settings(
+    bits: int | None = None, activation_bits: int | None = ACTIVATION_BITS, engine: str = "keras"
+) -> None:
+    """Raises InputError for settings of `quantization_aware_training` that do not exist."""
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)}. Received: {engine!r}.")
+    if bits is not None and bits not in BITS:
         raise InputError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}. Received: {bits!r}.")
+    if activation_bits is not None:
+        check_activation_bits(activation_bits)
+    if engine == "tfmot" and activation_bits != ACTIVATION_BITS:
+        raise InputError(f"engine='tfmot' rounds activations to {ACTIVATION_BITS} bits. Received: {activation_bits!r}.")
 
 
-def _chosen(model: keras.Model, layers: Patterns | None) -> tuple[set[str], dict[str, str]]:
-    """Paths of the layers whose kernels are rounded, and why other kernels are not."""
-    graph = Graph(model)
-    possible, reasons = [], {}
-    with_kernels = {id(view.layer) for view in views_by_path(model).values()}
-    for path, layer in layers_by_path(model).items():
-        if type(layer) not in QUANTIZED:
-            if id(layer) in with_kernels:
-                reasons[path] = f"tfmot rounds no kernel of {type(layer).__name__}"
-        elif len(graph.linear_calls(path)) > 1:
-            reasons[path] = "it is called more than once, which tfmot does not know"
-        else:
-            possible.append(path)
-    if not possible:
-        raise InputError(
-            f"Model {model.name!r} has no kernel that tfmot rounds. It rounds those of "
-            f"{', '.join(kind.__name__ for kind in QUANTIZED)}."
-        )
-    chosen = select(layers, possible, "layers")
-    return chosen, reasons | {path: "not chosen" for path in possible if path not in chosen}
-
-
-def _with_own_activations(model: keras.Model, chosen: set[str]) -> keras.Model:
-    """A copy in which layers have the ReLU that stands behind them as their activation, and no others tfmot refuses.
-
-    Where a ReLU layer follows, tfmot 0.8 rounds its outputs, and no kernel. An activation that it does not know becomes
-    a layer of its own, in floating point.
-    """
-    graph = Graph(model)
-    layers = layers_by_path(model)
-    counts = collections.Counter(call.path for call in graph.calls if call.part != LINEAR)
-    activations: dict[str, str] = {}
-    apart: dict[int, Any] = {}  # a tensor -> the function that makes it
-    gone = []
-    for call in graph.calls:
-        if call.path not in chosen or call.part != ACTIVATION:
-            continue
-        if not is_linear(call.operation):
-            if call.operation.activation not in KNOWN_ACTIVATIONS:
-                activations[call.path] = "linear"
-                apart[id(graph.symbols[call.outputs[0]])] = call.operation.activation
-            continue
-        readers = [each for each in graph.calls if call.outputs[0] in each.inputs]
-        if len(readers) != 1 or counts[readers[0].path] != 1 or call.outputs[0] in graph.outputs:
-            continue
-        if _is_relu(readers[0].operation):
-            activations[call.path] = "relu"
-            gone.append(readers[0].path)
-
-    def behind(tensor: keras.KerasTensor) -> list[keras.Layer]:
-        return [keras.layers.Activation(apart[id(tensor)])] if id(tensor) in apart else []
-
-    changes = {path: Change() for path in gone}
-    changes |= {path: Change([copy_layer(layers[path], activation=each)]) for path, each in activations.items()}
-    return rebuild(model, changes, insert=behind).model
-
-
-def _is_relu(operation: Any) -> bool:
-    if type(operation) is keras.layers.Activation:
-        return bool(operation.activation is keras.activations.relu)
-    plain = type(operation) is keras.layers.ReLU and operation.max_value is None
-    return plain and not operation.negative_slope and not operation.threshold
-
-
-def _fake_quantized(
-    model: keras.Model, chosen: set[str], bits: int, clustered: set[str]
-) -> tuple[Conversion, dict[str, str]]:
-    """tfmot's model of a model, the layers of both, and why other layers stay in floating point.
-
-    Clustered kernels have one scale: equal weights then have equal codes, whatever their channel.
-    """
-    quantization = import_tfmot().quantization.keras
-    ways = rounding(bits, ACTIVATION_BITS, clustered)
-    paths = {id(layer): path for path, layer in layers_by_path(model).items()}
-    kernels = {id(view.layer) for view in views_by_path(model).values()}
-    graph = Graph(model)
-    counts = collections.Counter(call.path for call in graph.calls if call.part != ACTIVATION)
-    after_kernels = {  # where tfmot would leave the kernel alone: see `_with_own_activations`
-        call.path
-        for call in graph.calls
-        if type(call.operation) in (keras.layers.ReLU, keras.layers.Activation)
-        and any(graph.calls[graph.producer[each]].path in chosen for each in call.inputs if each in graph.producer)
-    }
-    normalizations = {
-        each.batch_normalization for path, each in foldable(model).items() if path in chosen
-    }  # behind kernels: their outputs are rounded, or those of the ReLU that follows
-    left: dict[str, str] = {}
-
-    class Float(import_tf_keras().layers.Activation):  # type: ignore[misc]
-        """tfmot rounds the outputs of every Activation before a layer that it rounds, and fails where it cannot."""
-
-    def annotate(layer: keras.Layer, converted: Any) -> Any:
-        path = paths[id(layer)]
-        own = path in chosen if id(layer) in kernels else counts[path] == 1 and path not in after_kernels
-        if type(layer) is keras.layers.Activation and layer.activation not in KNOWN_ALONE:
-            plain = Float(converted.activation, name=converted.name, dtype=converted.dtype_policy)
-            return quantization.quantize_annotate_layer(plain, ways.outputs_only()) if counts[path] == 1 else plain
-        if path in normalizations or (own and ways.registry.supports(converted)):
-            return quantization.quantize_annotate_layer(converted)
-        if layer.weights and id(layer) not in kernels:
-            left[path] = f"tfmot rounds nothing in {type(layer).__name__}"
-        if type(layer) in OUTPUTS_ONLY and counts[path] == 1:
-            return quantization.quantize_annotate_layer(converted, ways.outputs_only())
-        return converted
-
-    annotated = convert(model, annotate, flat=True)
-    try:
-        with quantization.quantize_scope({"Float": Float}):
-            converted = quantization.quantize_apply(annotated.model, ways.scheme, quantized_layer_name_prefix="")
-    except (RuntimeError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"tfmot cannot train model {model.name!r} with fake quantization ({' '.join(str(error).split())[:200]}). "
-            "Replace operations between layers by layers, or choose fewer layers."
-        ) from error
-    restore_states(converted)
-    with without_rounding():
-        output = different_output(annotated.model, converted, keras_2(), keras_2())
-    if output is not None:
-        raise InputError(
-            f"tfmot's copy of model {model.name!r} gives other outputs, before anything is rounded (output {output}). "
-            "Leave the layers out that it copies badly: those that keep more than their weights, such as preprocessing."
-        )
-    by_name = {getattr(layer, "layer", layer).name: layer for layer in converted.layers}
-    pairs = [(layer, by_name[paths[id(layer)]]) for layer, _ in annotated.pairs if paths[id(layer)] in by_name]
-    return Conversion(converted, pairs), left
-
-
-def _kept(conversion: Conversion, masks: dict[str, np.ndarray], clusters: dict[str, np.ndarray]) -> list[Kept]:
-    kept = []
-    for _, converted in conversion.pairs:
-        path = getattr(converted, "layer", converted).name
-        mask, numbers = masks.get(path), clusters.get(path)
-        shapes = {each.shape for each in (mask, numbers) if each is not None}
-        if shapes:
-            kernel = next(weight for weight in converted.weights if tuple(weight.shape) in shapes)
-            kept.append(Kept(kernel, mask, numbers))
-    return kept
-
-
-def _returned(model: keras.Model, conversion: Conversion, bits: int) -> tuple[keras.Model, dict[str, QuantizedKernel]]:
-    """A copy with the trained weights, those of rounded kernels decoded from their codes."""
-    trained = clone_model(model)
-    layers, views = layers_by_path(trained), views_by_path(trained)
-    kernels = {}
-    for layer, converted in conversion.pairs:
-        path = getattr(converted, "layer", converted).name
-        if path not in layers:
-            continue  # an activation that has become a layer of its own
-        rounded = getattr(converted, "_weight_vars", [])
-        if not rounded:
-            copy_weights(getattr(converted, "layer", converted), layers[path])
-            continue
-        # tfmot puts tensors in the place of the variables that it rounds: the wrapper has them.
-        ((kernel, _, ranges),) = rounded
-        others = {weight.name.rpartition("/")[2].partition(":")[0]: weight for weight in converted.weights}
-        for weight in layers[path].weights:
-            if weight is not views[path].variable:
-                weight.assign(others[weight.name].numpy())
-        low, high = ranges["min_var"].numpy(), ranges["max_var"].numpy()
-        kernels[path] = _codes(kernel.numpy(), low, high, bits, type(layer))
-        views[path].variable.assign(kernels[path].decode())
-    return trained, kernels
-
-
-def _codes(kernel: np.ndarray, low: np.ndarray, high: np.ndarray, bits: int, kind: type) -> QuantizedKernel:
-    """The integers of symmetric fake quantization: those of `kc.Integer(bits)`, times a scale."""
-    levels = integer_levels(bits)
-    scale = np.maximum((high - low).astype(np.float32) / (len(levels) - 1), np.float32(1e-9)).reshape(-1)
-    # By the operation that training rounds with: at a tie a division could go the other way.
-    fake_quantized = tf.quantization.fake_quant_with_min_max_vars
-    if np.ndim(low):
-        fake_quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel
-    rounded = fake_quantized(kernel, low, high, num_bits=bits, narrow_range=bits > 2).numpy()
-    codes = np.clip(np.rint(rounded / scale), levels[0], levels[-1]).astype(np.int32)
-    axes = QUANTIZED[kind]
-    if scale.size == 1 and kind is not keras.layers.DepthwiseConv2D:
-        axis: int | tuple[int, ...] = 2 if kind is keras.layers.Conv2DTranspose else kernel.ndim - 1
-        return QuantizedKernel(codes, levels, scale, axis)
-    if kind is keras.layers.DepthwiseConv2D:  # tfmot has a scale for each multiplier, and no channel of its own
-        return QuantizedKernel(codes, levels, np.broadcast_to(scale, kernel.shape[2:]).copy(), (2, 3))
-    return QuantizedKernel(codes, levels, scale, axes[0])
-
-
-def _converted(converted: Any) -> bytes:
-    """TensorFlow's TFLite file of a model with fake quantization, which has all ranges."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(converted)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with warnings.catch_warnings(), quiet_stderr():
-        warnings.simplefilter("ignore")  # of statistics, which stand in the graph
-        return bytes(converter.convert())
+def _add_rows(step: Step, result: Result) -> None:
+    """A row for each kernel, each rounded tensor, and each layer whose weights stay in floating point."""
+    reasons: dict[str, str] = step.figures.pop("reasons")
+    kernels = result.kernels
+    layers = layers_by_path(result.model)
+    for path, layer in layers.items():
+        mine = [each for each in kernels if each == path or each.startswith(path + "/")]
+        for name in mine:
+            row = LayerRow(name, type(layer).__name__, "quantized", parameters=kernels[name].codes.size)
+            row.num_levels, row.effective_bits = len(kernels[name].levels), kernels[name].effective_bits
+            row.storage, row.zeros = kernels[name].storage, float(np.mean(kernels[name].codes == 0))
+            step.add(row)
+        if isinstance(layer, QuantizeActivation):
+            ends = [layer.scale * (code - layer.zero_point) for code in (layer.lowest, layer.highest)]
+            row = LayerRow(path, type(layer).__name__, "quantized", low=ends[0], high=ends[1])
+            row.num_levels, row.effective_bits = 2**layer.bits, float(layer.bits)
+            row.scale, row.zero_point = layer.scale, layer.zero_point
+            step.add(row)
+        elif layer.weights and not mine:
+            reason = reasons.get(path) or refusal(layer)
+            step.add(LayerRow(path, type(layer).__name__, "float", reason, parameters=layer.count_params()))

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_compress.files import replacing
+from keras_compress.fitting.training import Training
 from keras_compress.measurement.counts import measure
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.pruning.magnitude import prune_magnitude
@@ -72,9 +73,8 @@ class ModelPruning:
             self.model,
             samples,
             schedule=required(self.schedule, "apply_pruning"),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
             validation=tested,
+            training=Training(self.epochs, self.batch_size, verbose=0),
         )
 
     def evaluate_pruned_model(self, test_images: Any, test_labels: Any) -> float:

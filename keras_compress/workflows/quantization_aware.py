@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_compress.export.tflite import export_tflite
+from keras_compress.fitting.training import Training
 from keras_compress.measurement.evaluation import evaluate
 from keras_compress.result import Result
 from keras_compress.training.quantization_aware import quantization_aware_training
@@ -42,7 +43,6 @@ class QuantizationAwareTraining:
         self.model: keras.Model = small_network(input_shape, num_classes, filters, kernel_size, pool_size)
         self.applied: bool | None = None
         self.q_aware: Result | None = None
-        self._file: bytes | None = None
 
     def train(self, train_data: Any, train_labels: Any, epochs: int = 10, validation_split: float = 0.1) -> None:
         """Trains the network until the validation samples are no longer served better."""
@@ -64,18 +64,13 @@ class QuantizationAwareTraining:
         """Fine-tunes the network with fake quantization; the original stays as it is."""
         required(self.applied, "apply_quantization_aware_training")
         samples, tested = split(train_data, train_labels, validation_split)
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "q_aware.tflite"
-            self.q_aware = quantization_aware_training(
-                self.model,
-                samples,
-                epochs=epochs,
-                batch_size=batch_size,
-                validation=tested,
-                callbacks=[_early_stopping()],
-                tflite=path,
-            )
-            self._file = path.read_bytes()
+        self.q_aware = quantization_aware_training(
+            self.model,
+            samples,
+            validation=tested,
+            training=Training(epochs, batch_size, verbose=0),
+            callbacks=[_early_stopping()],
+        )
 
     def evaluate(self, test_data: Any, test_labels: Any) -> tuple[float, float]:
         """Prints and returns the accuracies of the network before and after quantization-aware training."""
@@ -87,30 +82,31 @@ class QuantizationAwareTraining:
 
     def convert_to_tflite(self) -> bytes:
         """The TFLite file of the network after quantization-aware training; prints its size."""
-        content: bytes = required(self._file, "train_q_aware_model")
+        content = _exported(required(self.q_aware, "train_q_aware_model"), "int8")
         self._print_size("Quantization-aware", content)
         return content
 
     def post_quantization(self) -> bytes:
         """The TFLite file of the original network with weights rounded to 8 bits afterwards; prints its size."""
-        content = self._exported("dynamic")
+        content = _exported(self.model, "dynamic")
         self._print_size("Post-training", content)
         return content
 
-    def _exported(self, activations: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "network.tflite"
-            export_tflite(self.model, path, activations=activations)
-            return path.read_bytes()
-
     def _print_size(self, name: str, content: bytes) -> None:
-        original = self._exported("float")
+        original = _exported(self.model, "float")
         gzipped = [len(zlib.compress(each, 9)) for each in (original, content)]
         print(f"Original model: {len(original) / MEGABYTE:.3f} MB, {gzipped[0] / MEGABYTE:.3f} MB after gzip")
         print(
             f"{name} model: {len(content) / MEGABYTE:.3f} MB, {gzipped[1] / MEGABYTE:.3f} MB after gzip: "
             f"{1 - len(content) / len(original):.1%} and {1 - gzipped[1] / gzipped[0]:.1%} less"
         )
+
+
+def _exported(model: keras.Model | Result, activations: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "network.tflite"
+        export_tflite(model, path, activations=activations)
+        return path.read_bytes()
 
 
 def _early_stopping() -> Any:

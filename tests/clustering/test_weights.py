@@ -9,6 +9,7 @@ import pytest
 import keras_compress as kc
 from keras_compress.layers.kernels import views_by_path
 from tests.pictures import Kill, Killed
+from tests.trainings import fitted
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -39,7 +40,8 @@ def model():
 
 
 def cluster(model, data, **settings):
-    return kc.cluster_weights(model, data, **({"epochs": 2, "batch_size": 25, "number_of_clusters": 8} | settings))
+    settings = {"epochs": 2, "batch_size": 25, "number_of_clusters": 8} | settings
+    return fitted(kc.cluster_weights, model, data, **settings)
 
 
 def test_kernels_have_a_few_values_and_the_model_is_the_same_otherwise(model, data, tmp_path):
@@ -83,22 +85,22 @@ def test_one_shared_value_takes_the_mean_step(data):
 @pytest.mark.sampled(1)
 def test_rounding_keeps_them_few(model, data, tmp_path, bits):
     clustered = cluster(model, data)
-    rounded = kc.quantization_aware_training(clustered, data, bits=bits, epochs=2, batch_size=25)
-    alone = kc.quantization_aware_training(model, data, bits=bits, epochs=2, batch_size=25)
+    rounded = fitted(kc.quantization_aware_training, clustered, data, bits=bits, epochs=2, batch_size=25)
+    alone = fitted(kc.quantization_aware_training, model, data, bits=bits, epochs=2, batch_size=25)
     for path, kernel in rounded.kernels.items():
         # A BatchNorm with a negative gamma turns the sign of its channel's codes.
         assert len(np.unique(np.abs(kernel.codes) if path == "first" else kernel.codes)) <= 8, path
     sizes = []
     for name, result in (("rounded", rounded), ("alone", alone)):
-        kc.export_tflite(result, tmp_path / f"{name}.tflite", storage="small")
+        kc.export_tflite(result, tmp_path / f"{name}.tflite", activations="int8", storage="small")
         sizes.append(len(gzip.compress((tmp_path / f"{name}.tflite").read_bytes())))
     assert sizes[0] < sizes[1] if bits == 8 else sizes[0] < 1.02 * sizes[1]
 
 
 def test_zeros_of_pruning_stay_through_both(model, data):
-    pruned = kc.prune_magnitude(model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
+    pruned = fitted(kc.prune_magnitude, model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
     clustered = cluster(pruned, data)
-    rounded = kc.quantization_aware_training(clustered, data, epochs=1, batch_size=25)
+    rounded = fitted(kc.quantization_aware_training, clustered, data, epochs=1, batch_size=25)
     for path, mask in pruned.masks.items():
         kernel = views_by_path(clustered.model)[path].kernel
         assert (kernel[~mask] == 0).all() and len(np.unique(kernel)) <= 8, path

@@ -2,9 +2,11 @@
 
 import csv
 import pathlib
+import random
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ CHANGING = ("time", "seconds", "peak_memory_mb")  # of a row: all else is the sa
 
 CHILD = """
 import sys
+import time
 import numpy as np
 from keras_compress.commands import cli
 
@@ -160,6 +163,7 @@ def test_a_grid_that_died_goes_on_and_ends_as_one_that_did_not(network, tmp_path
 
 TRAINING = """
 import sys
+import time
 import keras, numpy as np
 import keras_compress as kc
 
@@ -175,17 +179,16 @@ class Tell(keras.callbacks.Callback):
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(120, 16, 16, 3)).astype("float32"), rng.integers(0, 12, 120)
 technique = getattr(kc, sys.argv[1])
-result = technique(
-    kc.load_model(sys.argv[2]),
-    (x, y),
-    epochs=4,
-    batch_size=20,
-    checkpoint=sys.argv[3],
-    callbacks=[Tell()],
-    optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.001, 24)),
-)
-np.savez(sys.argv[4], *result.model.get_weights())
+model = kc.load_model(sys.argv[2])
+rate = keras.optimizers.schedules.CosineDecay(0.001, 24)
+model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+training = kc.Training(4, 20, checkpoint=sys.argv[3], verbose=0)
+result = technique(model, (x, y), callbacks=[Tell()], training=training)
+ranges = [layer.scale for layer in result.model.layers if isinstance(layer, kc.QuantizeActivation)]
+codes = {f"codes of {path}": kernel.codes for path, kernel in result.kernels.items()}
+np.savez(sys.argv[4], *result.model.get_weights(), ranges=ranges, **codes)
 """
+TECHNIQUES = ["prune_magnitude", "cluster_weights", "quantization_aware_training"]
 
 
 def training(technique: str, folder: pathlib.Path, name: str, wait: str = "") -> subprocess.Popen[str]:
@@ -194,21 +197,54 @@ def training(technique: str, folder: pathlib.Path, name: str, wait: str = "") ->
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("technique", ["prune_magnitude", "quantization_aware_training"])
+@pytest.fixture(scope="module")
+def whole():
+    """What a training that nobody killed gives, once for each technique: every folder has the same model."""
+    done: dict[str, dict[str, np.ndarray]] = {}
+
+    def of(technique: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
+        if technique not in done:
+            process = training(technique, folder, f"whole_{technique}")
+            _, stderr = process.communicate("", timeout=240)
+            assert process.returncode == 0, stderr
+            done[technique] = dict(np.load(folder / f"whole_{technique}.npz"))
+        return done[technique]
+
+    return of
+
+
+def go_on(technique: str, folder: pathlib.Path, name: str, expected: dict[str, np.ndarray]) -> str:
+    """Calls again what was killed, and compares all that it gives; what it said."""
+    again = training(technique, folder, name)
+    _, stderr = again.communicate("", timeout=240)
+    assert again.returncode == 0, stderr
+    resumed = np.load(folder / f"{name}.npz")
+    assert set(resumed) == set(expected)
+    for each in expected:
+        np.testing.assert_array_equal(resumed[each], expected[each], err_msg=each)
+    assert not (folder / f"{name}_state").exists()
+    return stderr
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
 @pytest.mark.parametrize("moment", ["0 2", "2 3"])
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(folder, technique, moment):
-    whole = training(technique, folder, "whole")
-    _, stderr = whole.communicate("", timeout=240)
-    assert whole.returncode == 0, stderr
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(folder, whole, technique, moment):
     killed = training(technique, folder, "killed", moment)
     wait_for(killed, f"step {moment}")
     assert end(killed, signal.SIGKILL)[0] == -signal.SIGKILL
     assert not (folder / "killed.npz").exists() and (folder / "killed_state").exists()
-    again = training(technique, folder, "killed")
-    _, stderr = again.communicate("", timeout=240)
-    assert again.returncode == 0, stderr
+    stderr = go_on(technique, folder, "killed", whole(technique, folder))
     assert f"step {int(moment[0])} 0" in stderr and (moment[0] == "0" or "step 0 0" not in stderr)
-    resumed, uninterrupted = np.load(folder / "killed.npz"), np.load(folder / "whole.npz")
-    for name in uninterrupted:
-        np.testing.assert_array_equal(resumed[name], uninterrupted[name])
-    assert not (folder / "killed_state").exists()
+    (folder / "killed.npz").unlink()
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_training_is_killed_at_a_random_moment(folder, whole, number):
+    """Within a step, between two, or while its state is written."""
+    generator = random.Random(number)
+    technique = TECHNIQUES[number % len(TECHNIQUES)]
+    killed = training(technique, folder, f"random_{number}")
+    wait_for(killed, f"step {generator.randrange(4)} {generator.randrange(5)}")
+    time.sleep(generator.uniform(0, 0.1))
+    end(killed, signal.SIGKILL)
+    go_on(technique, folder, f"random_{number}", whole(technique, folder))

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 import keras_compress as kc
-from keras_compress.bridge.training import constant_then_cosine
+from keras_compress.fitting.rates import constant_then_cosine
 
 SCHEDULES = [
     kc.PolynomialDecay(),

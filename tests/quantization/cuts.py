@@ -129,7 +129,7 @@ TRIED = {
     "allocate": "allocated", "distill_scales": "distilled", "evaluate": "evaluated",
     "evaluate_tflite": "evaluated_file", "compare_tflite": "compared_files", "sweep.run": "swept",
 }  # fmt: skip
-STEPS = {"cluster_weights", "prune_magnitude", "quantization_aware_training"}
+STEPS = {"Training"}
 
 
 def digest(outcome) -> str:

@@ -48,7 +48,7 @@ def in_batches(x):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in CHOSEN])
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(6)
 def test_batches_and_memory_leave_no_trace(model, name, tmp_path, monkeypatch):
     x = cuts.samples(COUNT)
     whole = cuts.digest(cuts.TECHNIQUES[name](model, x, {}))

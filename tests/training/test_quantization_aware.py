@@ -1,16 +1,20 @@
-"""Quantization-aware training: codes are those that tfmot trained with, and the model is otherwise the same."""
+"""Quantization-aware training in Keras 3: the trained grid and the trained ranges come back, and go into files."""
 
 import keras
 import numpy as np
 import pytest
 
 import keras_compress as kc
+from keras_compress.layers.activation import QuantizeActivation
+from keras_compress.layers.kernels import views_by_path
 from keras_compress.layers.paths import layers_by_path
 from keras_compress.measurement import flatbuffer
 from tests.pictures import Kill, Killed, Mirrored
+from tests.trainings import fitted
 
 pytestmark = pytest.mark.slow  # every test trains
-L = keras.layers
+L, ops = keras.layers, keras.ops
+STANDING = keras.optimizers.SGD(0.0)  # weights and scales stay, ranges move
 
 
 def network(dropout=0.2):
@@ -26,16 +30,9 @@ def network(dropout=0.2):
     inputs = keras.Input((6, 6, 1), name="image")
     x = L.Conv2D(4, 3, padding="same", use_bias=False, name="first")(L.Rescaling(0.5, name="half")(inputs))
     x = L.ReLU()(L.BatchNormalization(name="norm")(x))
-    x = L.Add()([x, inner(x)])
-    x = L.LayerNormalization(name="layer_norm")(L.GlobalAveragePooling2D()(x))
-    x = L.Dropout(dropout)(L.Dense(8, "relu", name="hidden")(x))
-    return keras.Model(inputs, L.Dense(4, name="head")(x), name="network")
-
-
-def plain(activation="relu", *behind):
-    convolution = L.Conv2D(4, 3, activation=activation, name="conv")
-    layers = [convolution, *behind, L.MaxPooling2D(), L.Flatten(), L.Dense(4, name="head")]
-    return keras.Sequential([keras.Input((6, 6, 1)), *layers], name="plain")
+    x = L.Concatenate(name="join")([x, inner(x, training=False)])
+    x = L.Dropout(dropout)(L.Dense(8, "relu", name="hidden")(L.GlobalAveragePooling2D()(x)))
+    return keras.Model(inputs, L.Dense(4, "softmax", name="head")(x), name="network")
 
 
 @pytest.fixture
@@ -45,216 +42,247 @@ def model():
 
 
 def train(model, data, **settings):
-    return kc.quantization_aware_training(model, data, **({"epochs": 2, "batch_size": 25} | settings))
+    return fitted(kc.quantization_aware_training, model, data, **({"epochs": 2, "batch_size": 25} | settings))
 
 
-def tensors_of(path):
-    content = flatbuffer.parse(path.read_bytes())
-    return content, content.subgraphs[0].tensors
+def rounded(result):
+    return {path: each for path, each in layers_by_path(result.model).items() if isinstance(each, QuantizeActivation)}
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.sampled(2)
 def test_kernels_lie_on_the_grid(model, data, bits):
     before = [weight.numpy() for weight in model.weights]
     result = train(model, data, bits=bits, validation=data)
     for weight, expected in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected)
-    assert type(result.model) is type(model) and result.model.output_names == model.output_names
     assert set(result.kernels) == {"first", "inner/depthwise", "inner/pointwise", "hidden", "head"}
     for path, kernel in result.kernels.items():
         assert kernel.levels.tolist() == kc.Integer(bits).levels_array.tolist()
         assert kernel.codes.min() == kernel.levels[0] or kernel.codes.max() == kernel.levels[-1], path
-        layer = layers_by_path(result.model)[path]
-        np.testing.assert_array_equal(np.asarray(layer.weights[0]), kernel.decode())
+        assert kernel.scale.size == {"hidden": 1, "head": 1}.get(path, 4)
     assert "norm" not in layers_by_path(result.model)  # folded
-    assert result.report.row("layer_norm").reason == "tfmot rounds nothing in LayerNormalization"
+    row = result.report.row("head")
+    assert row.action == "quantized" and row.num_levels == len(kc.Integer(bits).levels_array)
     figures = result.report.steps[-1].figures
     assert {"validation accuracy before", "validation accuracy after", "ideal bytes"} <= figures.keys()
+    assert figures["validation accuracy after"] == pytest.approx(kc.evaluate(result.model, *data).top1, abs=1e-6)
 
 
-def test_a_negative_gamma_behind_2_bits_is_not_folded(model, data):
-    norm = layers_by_path(model)["norm"]
-    norm.gamma.assign(-norm.gamma)
-    kernel = layers_by_path(model)["first"].kernel
-    kernel.assign(-abs(kernel.numpy()))  # codes of -2 in every channel
-    result = train(model, data, bits=2, epochs=1)
-    assert "norm" in layers_by_path(result.model)
-    result.check()
-
-
-@pytest.mark.parametrize(
-    "bits, activations",
-    [
-        (4, ["relu"]),
-        (8, ["relu"]),
-        (8, [None, L.ReLU()]),
-        (8, [None, L.ReLU(6.0)]),
-        (8, [None, L.Activation("relu")]),
-        (8, [None, L.ReLU(negative_slope=0.1)]),
-        (8, [None, L.LeakyReLU()]),
-        (8, ["gelu"]),
-        (8, [None, L.BatchNormalization()]),
-        (4, [None, L.BatchNormalization(), L.ReLU()]),
-        (8, [None, L.BatchNormalization(), L.Activation("relu")]),
-        (8, [None, L.BatchNormalization(), L.LeakyReLU()]),
-        (8, [None, L.BatchNormalization(gamma_initializer=keras.initializers.Constant(-0.5)), L.ReLU()]),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("storage", ["fast", "small"])
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.sampled(2)
-def test_codes_are_those_of_the_converter(data, tmp_path, bits, activations):
-    """TensorFlow's converter makes integers of the same graph on its own: those of convolutions, channel by channel."""
+def test_the_file_is_the_model_that_comes_back(model, data, bits, storage, tmp_path):
+    """The trained integers and the trained ranges, through `export_tflite` alone."""
+    result = train(model, data, bits=bits)
+    kc.export_tflite(result, tmp_path / "net.tflite", activations="int8", storage=storage)
+    content = flatbuffer.parse((tmp_path / "net.tflite").read_bytes())
+    tensors = {tensor.name.decode(): tensor for tensor in content.subgraphs[0].tensors}
+    codes = flatbuffer.array_of(content, tensors["hidden/kernel"])
+    np.testing.assert_array_equal(codes.T, result.kernels["hidden"].codes)
+    scales = {
+        round(float(each.quantization.scale[0]), 9) for each in tensors.values() if each.quantization.scale is not None
+    }
+    assert {round(layer.scale, 9) for layer in rounded(result).values()} <= scales
+    difference = kc.evaluate(result.model, *data).top1 - kc.evaluate_tflite(tmp_path / "net.tflite", *data).top1
+    assert abs(difference) <= 0.01
+
+
+def every_kernel():
+    image, text = keras.Input((6, 6, 2), name="image"), keras.Input((5,), dtype="int32", name="text")
+    x = L.SeparableConv2D(4, 3, activation="relu", name="separable")(image)
+    x = L.Conv2DTranspose(3, 2, name="transposed")(x)
+    x = L.Flatten()(L.Conv3D(2, 2, name="volume")(L.Reshape((5, 5, 3, 1))(x)))
+    y = L.Embedding(9, 4, name="embedding")(text)
+    y = L.Bidirectional(L.GRU(3, return_sequences=True), name="both")(y)
+    y = L.MultiHeadAttention(2, 3, name="attention")(y, y)
+    y = L.Flatten()(L.TimeDistributed(L.Dense(3), name="each")(L.Conv1D(4, 2, name="line")(y)))
+    return keras.Model([image, text], L.Dense(3, "softmax", name="head")(L.Concatenate()([x, y])))
+
+
+def test_every_kernel_that_quantize_knows_is_rounded(tmp_path):
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(48, 6, 6, 2)).astype("float32"), rng.integers(0, 9, (48, 5))]
+    model = every_kernel()
+    result = train(model, (x, np.arange(48) % 3), bits=4, epochs=1, batch_size=16)
+    known = set(views_by_path(model))
+    halves = {"separable/depthwise_kernel": "separable_depthwise", "separable/pointwise_kernel": "separable"}
+    assert set(result.kernels) == {halves.get(path, path) for path in known}
+    for path, before in views_by_path(model).items():
+        moved = views_by_path(result.model)[halves.get(path, path)].kernel
+        assert not np.array_equal(moved, before.kernel), path
+
+
+# From codes
+
+GIVEN = {
+    "integer": kc.GPFQ(bits=3),
+    "layer": kc.MSQ(alphabet=kc.Integer(4, per_channel=False)),
+    "asymmetric": kc.MSQ(alphabet=kc.Integer(4, symmetric=False)),
+    "groups": kc.MSQ(alphabet=kc.Integer(4, group_size=3)),
+    "ternary": kc.GPFQ(alphabet=kc.Ternary()),
+    "gap": kc.SparseGPFQ(bits=3, regularizer="l0"),
+    "odd": kc.Beacon(bits=2),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.sampled(3)
+def test_it_begins_at_the_codes_and_scales_of_a_result(data, given):
     keras.utils.set_random_seed(0)
     layers = [
-        each if isinstance(each, str | None) else type(each).from_config(each.get_config()) for each in activations
+        L.Flatten(),
+        L.Dense(12, "relu", name="first"),
+        L.Dense(8, "relu", name="second"),
+        L.Dense(4, name="head"),
     ]
-    result = train(plain(*layers), data, bits=bits, tflite=tmp_path / "qat.tflite")
-    normalized = any(isinstance(each, L.BatchNormalization) for each in activations)
-    assert len(result.model.layers) == 3 + len(activations) - normalized  # all others are there
-    content, tensors = tensors_of(tmp_path / "qat.tflite")
-    for path, expected in (
-        ("conv", np.moveaxis(result.kernels["conv"].codes, 3, 0)),
-        ("head", result.kernels["head"].codes.T),
-    ):
-        matches = [
-            flatbuffer.array_of(content, tensor)
-            for tensor in tensors
-            if list(tensor.shape) == list(expected.shape) and flatbuffer.TYPES[tensor.type] == f"INT{bits}"
-        ]
-        assert len(matches) == 1
-        np.testing.assert_array_equal(matches[0], expected, err_msg=path)
-    keras_top1, tflite_top1 = (
-        kc.evaluate(result.model, *data).top1,
-        kc.evaluate_tflite(tmp_path / "qat.tflite", *data).top1,
-    )
-    assert abs(keras_top1 - tflite_top1) <= 0.03  # activations are rounded in the file only
-    assert result.report.steps[-1].figures["bytes of the file"] == (tmp_path / "qat.tflite").stat().st_size
+    quantized = kc.quantize(keras.Sequential([keras.Input((6, 6, 1)), *layers]), GIVEN[given], data)
+    standing = train(quantized, data, optimizer=STANDING, activation_bits=None)
+    moving = train(quantized, data, optimizer=keras.optimizers.Adam(0.01), activation_bits=None)
+    for path, kernel in quantized.kernels.items():
+        np.testing.assert_array_equal(standing.kernels[path].codes, kernel.codes, err_msg=path)
+        np.testing.assert_array_equal(standing.kernels[path].scale, kernel.scale, err_msg=path)
+        np.testing.assert_array_equal(views_by_path(standing.model)[path].kernel, kernel.decode())
+        assert moving.kernels[path].levels.tolist() == kernel.levels.tolist()
+        assert not np.array_equal(moving.kernels[path].scale, kernel.scale)
+    moved = [not np.array_equal(moving.kernels[path].codes, quantized.kernels[path].codes) for path in moving.kernels]
+    assert any(moved)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize(
-    "behind", ["BatchNormalization", "LayerNormalization", "PReLU", "ELU", "Rescaling", "Activation", "Multiply"]
-)
-@pytest.mark.sampled(2)
-def test_layers_behind_such_as_tfmot_cannot_round_are_of_integers_in_the_file(data, tmp_path, behind, bits):
-    inputs = keras.Input((6, 6, 1))
-    settings = {"Rescaling": {"scale": 2.0}, "Activation": {"activation": "hard_silu"}}
-    layer = getattr(L, behind)(**settings.get(behind, {}))
-    x = L.Conv2D(8, 3, activation="relu", name="conv")(inputs)
-    x = layer([x, x] if behind == "Multiply" else x)
-    model = keras.Model(
-        inputs, L.Dense(4, name="head")(L.Flatten()(L.Conv2D(16, 3, activation="relu", name="next")(x)))
-    )
-    result = train(model, data, bits=bits, epochs=1, tflite=tmp_path / "qat.tflite")
-    assert set(result.kernels) == {"conv", "next", "head"}
-    _, tensors = tensors_of(tmp_path / "qat.tflite")
-    types = {tuple(tensor.shape): flatbuffer.TYPES[tensor.type] for tensor in tensors if len(tensor.shape) == 4}
-    assert types[16, 3, 3, 8] == f"INT{bits}"
+def test_codes_of_another_width_are_dropped(data):
+    model = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), L.Dense(4, name="head")])
+    result = train(kc.quantize(model, kc.MSQ(bits=4), data), data, bits=3)
+    assert len(result.kernels["head"].levels) == 7
+    assert len(train(kc.quantize(model, kc.MSQ(bits=4), data), data).kernels["head"].levels) == 15
 
 
-@pytest.mark.parametrize("activation", ["elu", "silu", "selu", "sigmoid", "softplus"])
-def test_kernels_with_other_activations_are_rounded_too(data, activation):
-    """tfmot refuses some of them: they become layers of their own while it trains."""
-    result = train(plain(activation), data, epochs=1)
-    assert set(result.kernels) == {"conv", "head"}
-    assert result.model.get_layer("conv").activation is keras.activations.get(activation)
+def test_codes_beat_rounding_where_bits_are_few(data):
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(6, 3, activation="relu"), L.Flatten(), L.Dense(16, "relu"), L.Dense(4, "softmax")]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+    model.compile(keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(*data, epochs=20, verbose=0)
+    settings = {"bits": 2, "epochs": 3, "validation": data}
+    losses = [
+        train(given, data, **settings).report.steps[-1].figures["validation loss after"]
+        for given in (model, kc.quantize(model, kc.GPFQ(bits=2), data))
+    ]
+    assert losses[1] < losses[0]
+
+
+# Ranges
 
 
 @pytest.mark.parametrize("factor", [0.01, 255.0])
-def test_ranges_suit_the_data_from_the_first_step_on(data, tmp_path, factor):
-    """tfmot begins with -6 to 6 for every tensor: inputs up to 255 would be clipped, small ones all be zero."""
+@pytest.mark.sampled(1)
+def test_ranges_begin_where_the_data_are(data, factor):
     keras.utils.set_random_seed(0)
     x, y = data[0] * factor, data[1]
-    model = plain()
-    model.get_layer("conv").kernel.assign(model.get_layer("conv").kernel / factor)
-    slow = keras.optimizers.SGD(1e-9)
-    result = train(model, (x, y), epochs=1, optimizer=slow, tflite=tmp_path / "qat.tflite")
-    expected = result.model.predict(x, verbose=0)
-    assert kc.evaluate_tflite(tmp_path / "qat.tflite", x, expected.argmax(axis=1)).top1 > 0.97
-    for weight, before in zip(result.model.weights[1::2], model.weights[1::2], strict=True):
-        np.testing.assert_allclose(weight.numpy(), before.numpy(), atol=1e-6)  # biases: only ranges were set
+    model = network(0.0)
+    model.get_layer("half").scale = 0.5 / factor
+    result = train(model, (x, y), epochs=1, optimizer=STANDING)
+    layers = rounded(result)
+    batches = [x[start : start + 200] for start in range(0, len(x), 200)]
+    low, high = (np.mean([end(batch) for batch in batches]) for end in (np.min, np.max))
+    image = layers["image_quantized"]
+    span = image.scale * 255
+    assert span == pytest.approx(max(high, 0) - min(low, 0), rel=0.1)
+    assert kc.evaluate(result.model, x, model.predict(x, verbose=0).argmax(axis=1)).top1 > 0.9
 
 
-def test_a_loss_that_becomes_nan_is_said(model, data, tmp_path):
-    with pytest.raises(kc.UserError, match="became NaN or infinite, by epoch"):
-        train(model, data, optimizer=keras.optimizers.SGD(1e20), checkpoint=tmp_path / "state")
-    assert not (tmp_path / "state").exists()
+def test_what_is_joined_has_one_alphabet(model, data):
+    layers = rounded(train(model, data))
+    relu = next(path for path in layers if path.startswith("re_lu"))
+    assert layers[relu].scale == layers["inner/pointwise_quantized"].scale
 
 
-def test_it_learns(data):
+def test_ranges_move_in_a_nested_model_that_is_called_with_training_false(data):
     keras.utils.set_random_seed(0)
-    result = train(plain(), data, bits=3, epochs=20, optimizer=keras.optimizers.Adam(0.01))
-    assert kc.evaluate(result.model, *data).top1 > 0.9  # chance is 0.25
+    inner = keras.Sequential([keras.Input((6, 6, 1)), L.Conv2D(4, 3, name="conv")], name="inner")
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, L.Dense(4, name="head")(L.Flatten()(inner(inputs, training=False))))
+    spans = [
+        rounded(train(model, data, optimizer=STANDING, epochs=epochs))["inner/conv_quantized"].scale
+        for epochs in (1, 9)
+    ]
+    assert spans[0] != spans[1]
 
 
-def test_export_writes_the_codes(model, data, tmp_path):
-    result = train(model, data, bits=4)
+def test_activations_in_floating_point(model, data, tmp_path):
+    result = train(model, data, bits=4, activation_bits=None)
+    assert not rounded(result) and type(result.model) is type(model)
+    assert result.model.output_names == model.output_names
+    assert [*layers_by_path(result.model)] == [path for path in layers_by_path(model) if path != "norm"]
     kc.export_tflite(result, tmp_path / "net.tflite", storage="small")
-    content, tensors = tensors_of(tmp_path / "net.tflite")
-    kernels = {tensor.name.decode(): flatbuffer.array_of(content, tensor) for tensor in tensors}
-    np.testing.assert_array_equal(kernels["hidden/kernel"].T, result.kernels["hidden"].codes)
-    np.testing.assert_array_equal(
-        kernels["inner/pointwise/kernel"], np.moveaxis(result.kernels["inner/pointwise"].codes, 3, 0)
-    )
+    with pytest.raises(kc.InputError, match="rounds its activations, which only a file of integers does"):
+        kc.export_tflite(train(model, data, bits=4), tmp_path / "net.tflite")
+
+
+@pytest.mark.parametrize("kind", ["masked", "rounded"])
+def test_models_whose_activations_are_left_alone_say_so(data, kind):
+    x = data[0].reshape(-1, 6, 6)
+    layers = [L.Masking(), L.LSTM(4)] if kind == "masked" else [L.Flatten()]
+    model = keras.Sequential([keras.Input((6, 6)), *layers, L.Dense(4, name="head")])
+    given = model if kind == "masked" else kc.quantize_activations(model, x)
+    result = train(given, (x, data[1]))
+    reason = {"masked": "passes on a mask", "rounded": "its activations are rounded already"}[kind]
+    assert reason in result.report.steps[-1].figures["activations"]
+    assert bool(rounded(result)) == (kind == "rounded")
+
+
+# What stays
 
 
 def test_zeros_of_pruning_stay(model, data):
-    pruned = kc.prune_magnitude(model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
-    result = train(pruned, data, bits=8)
-    assert set(result.masks) == set(pruned.masks)
-    for path, mask in pruned.masks.items():
-        assert (result.kernels[path].codes[~mask] == 0).all(), path
-        assert (layers_by_path(result.model)[path].kernel.numpy()[~mask] == 0).all()
+    pruned = fitted(kc.prune_magnitude, model, data, epochs=2, batch_size=25, schedule=kc.ConstantSparsity(0.6))
+    for given in (pruned, kc.quantize(pruned, kc.GPFQ(bits=4), data)):
+        result = train(given, data)
+        assert set(result.masks) == set(pruned.masks)
+        for path, mask in pruned.masks.items():
+            assert (result.kernels[path].codes[~mask] == 0).all(), path
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(model, data, tmp_path):
-    whole = train(model, data, bits=4)
+def test_shared_values_of_clusters_stay(data):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), L.Conv2D(8, 3, name="conv"), L.Flatten(), L.Dense(4, name="head")]
+    )
+    clustered = fitted(kc.cluster_weights, model, data, number_of_clusters=4, epochs=1)
+    result = train(clustered, data, bits=8)
+    assert set(result.clusters) == set(clustered.clusters)
+    assert all(len(np.unique(result.kernels[path].codes)) <= 4 for path in clustered.clusters)
+
+
+@pytest.mark.parametrize("samples", [lambda data: data, Mirrored], ids=["arrays", "hooks"])
+@pytest.mark.sampled(1)
+def test_a_killed_run_goes_on_to_the_same_codes_and_ranges(model, data, samples, tmp_path):
+    """Also where ranges begin with a look at batches that change with the epoch."""
+    whole = train(model, samples(data), bits=4, epochs=3)
     with pytest.raises(Killed):
-        train(model, data, bits=4, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
-    resumed = train(model, data, bits=4, checkpoint=tmp_path / "state")
+        train(model, samples(data), bits=4, epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
+    resumed = train(model, samples(data), bits=4, epochs=3, checkpoint=tmp_path / "state")
     for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
     for path, kernel in whole.kernels.items():
         np.testing.assert_array_equal(resumed.kernels[path].codes, kernel.codes)
+    assert [layer.scale for layer in rounded(resumed).values()] == [layer.scale for layer in rounded(whole).values()]
     assert not (tmp_path / "state").exists()
-
-
-@pytest.mark.sampled(0)
-def test_a_killed_run_on_batches_that_change_with_the_epoch_goes_on_too(model, data, tmp_path):
-    """Ranges begin with a look at the batches, which counts as an epoch of theirs in every run."""
-    whole = train(model, Mirrored(data), epochs=3)
-    with pytest.raises(Killed):
-        train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state", callbacks=[Kill(1, 4)])
-    resumed = train(model, Mirrored(data), epochs=3, checkpoint=tmp_path / "state")
-    for weight, expected in zip(resumed.model.weights, whole.model.weights, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), expected.numpy(), err_msg=weight.path)
 
 
 def test_chosen_layers_only(model, data):
     result = train(model, data, layers=["hidden", "pointwise"])
     assert set(result.kernels) == {"hidden", "inner/pointwise"}
     assert result.report.row("head").reason == "not chosen"
+    assert result.report.row("head").action == "float"
 
 
-def test_layers_that_tfmot_does_not_round_stay_in_floating_point(data):
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 6, 1))
-    x = L.PReLU(name="prelu")(L.SeparableConv2D(4, 3, name="separable")(inputs))
-    x = L.Multiply()([x, L.Conv2DTranspose(4, 1, name="transposed")(x)]) - 0.5 * x
-    x = L.Dense(4, name="head")(L.Reshape((64,))(x))
-    model = keras.Model(inputs, x)
-    result = train(model, data)
-    assert set(result.kernels) == {"transposed", "head"}
-    assert result.report.row("separable").reason == "tfmot rounds no kernel of SeparableConv2D"
-    assert result.report.row("prelu").reason == "tfmot rounds nothing in PReLU"
-
-
-def test_shared_layers_stay_in_floating_point(data):
-    inputs = keras.Input((6, 6, 1))
-    shared = L.Dense(36, "relu", name="shared")
-    model = keras.Model(inputs, L.Dense(4, name="head")(shared(shared(L.Flatten()(inputs)))))
-    result = train(model, data)
-    assert set(result.kernels) == {"head"} and "called more than once" in result.report.row("shared").reason
+def test_what_tensorboard_shows(model, data, tmp_path):
+    summaries = kc.TrainingSummaries(tmp_path / "logs")
+    train(model, data, callbacks=[summaries])
+    written = b"".join(path.read_bytes() for path in (tmp_path / "logs").rglob("events*"))
+    assert b"range/image_range/low" in written and b"range/pointwise_range/high" in written
+    fitted(kc.prune_magnitude, model, data, epochs=2, callbacks=[kc.TrainingSummaries(tmp_path / "pruned")])
+    assert b"zeros/inner/pointwise" in b"".join(each.read_bytes() for each in (tmp_path / "pruned").rglob("events*"))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +290,9 @@ def test_shared_layers_stay_in_floating_point(data):
     [
         ({"bits": 1}, "bits must be an integer from 2 to 8. Received: 1"),
         ({"bits": 9}, "bits must be an integer from 2 to 8. Received: 9"),
-        ({"epochs": 0}, "epochs must be an integer from 1"),
+        ({"activation_bits": 1}, "bits of an activation must be an integer from 2 to 16. Received: 1"),
+        ({"engine": "torch"}, "engine must be one of keras, tfmot. Received: 'torch'"),
+        ({"engine": "tfmot", "activation_bits": 4}, "engine='tfmot' rounds activations to 8 bits. Received: 4"),
         ({"layers": "nowhere"}, "'nowhere' matches no layer that can be quantized"),
         ({"validation": 3}, r"validation must be an array"),
     ],
@@ -272,7 +302,7 @@ def test_bad_settings(model, data, settings, message):
         train(model, data, **settings)
 
 
-def test_a_model_without_such_kernels(data):
+def test_a_model_without_kernels(data):
     model = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), L.Softmax()])
-    with pytest.raises(kc.InputError, match="has no kernel that tfmot rounds"):
+    with pytest.raises(kc.InputError, match="has no kernel that can be quantized"):
         train(model, data)

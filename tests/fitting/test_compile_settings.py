@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_compress as kc
+from tests.trainings import fitted
 
 pytestmark = pytest.mark.slow  # every test trains
 L = keras.layers
@@ -32,7 +33,7 @@ def two_outputs():
 
 def trained(technique, model, data, **settings):
     function, own = TECHNIQUES[technique]
-    return function(model, data, **own, **settings)
+    return fitted(function, model, data, **own, **settings)
 
 
 @pytest.mark.parametrize("normalized", [False, True])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_compress.errors import InputError
@@ -48,6 +49,37 @@ def strategy_of(name: str) -> "tf.distribute.Strategy | None":
 def scope(strategy: "tf.distribute.Strategy | None") -> contextlib.AbstractContextManager[Any]:
     """In which variables belong to a strategy; nothing for None."""
     return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def distribute(model: Any, batch: Any) -> None:
+    """Makes a compiled model that belongs to a strategy ready for `fit` or `evaluate`; nothing for any other.
+
+    Keras 3.15 builds losses and metrics on a batch that it takes from the samples and does not give back, so that their
+    order is another one than in a single process; with several workers it fails there, and where it averages the logs.
+
+    Args:
+        model: compiled.
+        batch: (x, y) or (x, y, sample_weight), arrays.
+    """
+    strategy = model._distribute_strategy  # private, as all of it: there is no setting for this
+    if strategy is None:
+        return
+    import tensorflow as tf
+
+    with strategy.scope():
+        model._symbolic_build(data_batch=batch)
+    model._maybe_symbolic_build = lambda **settings: None
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and not hasattr(model, "_averages_logs"):
+        model._averages_logs = True
+        for name in ("train_step", "test_step"):
+            setattr(model, name, _with_axis(getattr(model, name)))
+
+
+def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """The step with logs of shape (1,): Keras takes their mean over workers along the first axis."""
+    import tensorflow as tf
+
+    return lambda data: {name: tf.reshape(value, [1]) for name, value in step(data).items()}
 
 
 def task_of(strategy: "tf.distribute.Strategy | None") -> int:

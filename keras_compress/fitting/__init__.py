@@ -1,0 +1,1 @@
+"""Trainings by Keras 3's own `fit`: settings, compiling, constraints, a run that can be killed."""
