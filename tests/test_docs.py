@@ -20,6 +20,7 @@ README = ROOT / "README.md"
 GUIDE = ROOT / "docs" / "guides" / "quantize.md"
 EXPORT_GUIDE = GUIDE.with_name("export.md")
 MODELS_GUIDE = GUIDE.with_name("models.md")
+TFMOT_GUIDE = GUIDE.with_name("tfmot.md")
 PRUNE_GUIDE = GUIDE.with_name("prune.md")
 QAT_GUIDE = GUIDE.with_name("qat.md")
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -128,6 +129,13 @@ def test_the_examples_of_the_guide_to_pruning_run(tmp_path):
 def test_the_examples_of_the_guide_to_quantization_aware_training_run(tmp_path):
     printed = run_blocks(blocks(QAT_GUIDE, "python"), tmp_path)
     assert "int4" in printed and "top-1" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(0)
+def test_the_examples_for_people_who_come_from_tfmot_run(tmp_path):
+    run_blocks(blocks(TFMOT_GUIDE, "python"), tmp_path)
+    assert (tmp_path / "digits_int8.tflite").is_file()
 
 
 def test_the_readme_enters_the_virtual_environment_before_it_uses_it():
