@@ -8,28 +8,26 @@ passes over all training images, those of cifar10 mirrored and shifted, by Adam 
 --learning_rate to zero in half a cosine, and exported; accuracies on all test images. unlabelled: the same for networks
 without data here, towards the classes that they themselves give to CIFAR-10's images, enlarged, or to noise; the
 fraction of 1,000 other inputs that keep their class. chains: techniques one after the other on --chained; sizes are
-those of weights, and of TFLite files with codes in 8 or 4 bits, after gzip. codes: quantization-aware training at few
-bits that begins with rounding, and with codes of GPFQ, for --seeds. An hour on two cores. Writes training_networks
-(.json, .md, .csv).
+those of weights, and of TFLite files with codes in 8 or 4 bits, after gzip. Half an hour on two cores. Writes
+training_networks (.json, .md, .csv).
 """
 
 import pathlib
 import tempfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 from harness import networks, results
+from harness.tasks import BATCH_SIZE, CALIBRATION, Task, task_of
 
 from keras_compress.commands import cli
 from keras_compress.errors import InputError
 
 FLAGS = flags.FLAGS
 
-PARTS = ("labelled", "unlabelled", "chains", "codes")
-BATCH_SIZE = 64
-CALIBRATION = 500  # samples
+PARTS = ("labelled", "unlabelled", "chains")
 INPUTS = 4000  # of networks without labels; a quarter of them tests
 CHAINS = [
     ("pruned to 80 %",),
@@ -46,7 +44,6 @@ CHAINS = [
 networks.define_flags([name for name in networks.LABELLED if name not in ("mnist_mlp", "cifar10_cnn")])
 flags.DEFINE_list("parts", list(PARTS), "Which ones.")
 flags.DEFINE_list("chained", ["deepxplore_lenet5"], "Networks of `chains`.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the trainings of `codes`.")
 flags.DEFINE_integer("epochs", 4, "Of each training.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.001, "At the beginning.")
 flags.DEFINE_string("results_dir", results.FOLDER, "Where the files go.")
@@ -60,7 +57,7 @@ def main(argv: list[str]) -> None:
     data = results.data_folder(FLAGS.data)
     machine = results.machine()
     cli.import_tensorflow()
-    functions = {"labelled": labelled, "unlabelled": unlabelled, "chains": chains, "codes": codes}
+    functions = {"labelled": labelled, "unlabelled": unlabelled, "chains": chains}
     tables: dict[str, list[dict[str, Any]]] = {}
     for part in FLAGS.parts:
         for row in functions[part](data):
@@ -74,59 +71,16 @@ def main(argv: list[str]) -> None:
         machine=machine,
         settings={"epochs": FLAGS.epochs, "learning_rate": FLAGS.learning_rate},
         notes=[
-            "One seed, but for codes. labelled: accuracies on all test images, percent. TFLite: the float file of a "
+            "One seed. labelled: accuracies on all test images, percent. TFLite: the float file of a "
             "pruned network, the full-integer one with the trained ranges after quantization-aware training. gzipped "
             "size: weights as float32 after gzip, over those of the float network.",
             "unlabelled: inputs that keep the float network's class, percent, of 1,000 outside of the training.",
             "chains: accuracies on all test images, percent; sizes as fractions of those of the float network: weights "
             'as float32 after gzip, and the TFLite file (storage="small"; activations of 8 bits where they were '
             "trained with them, else float) after gzip.",
-            "codes: quantization-aware training of as many epochs that begins with the float weights, rounded to the "
-            'largest weight, and with the codes and scales of `kc.quantize(model, kc.GPFQ(bits))`, which "before" is '
-            "without training; activations of 8 bits; top-1 on all test images, percent, mean and standard deviation "
-            "over the seeds of the training.",
         ],
     )
     print(path.read_text())
-
-
-class Task(NamedTuple):
-    """A network and the data of its training."""
-
-    model: Any
-    train: Any
-    calibration: Any  # training samples without labels
-    test: tuple[Any, Any]
-
-    def training(self, source: Any, seed: int = 0) -> dict[str, Any]:
-        """Settings of one training of a network, which is compiled for it."""
-        import keras
-
-        import keras_compress as kc
-        from keras_compress.fitting.compiling import loss_for
-
-        rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * len(self.train))
-        model = source.model if isinstance(source, kc.Result) else source
-        loss = loss_for(model, self.train[0][1])
-        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-        return {"training": kc.Training(FLAGS.epochs, seed=seed, verbose=0)}
-
-
-def task_of(network: Any, data: pathlib.Path) -> Task:
-    import keras_compress as kc
-    from keras_compress import sweep, zoo
-    from keras_compress.zoo.batches import augmentation_for
-
-    dataset = zoo.load_dataset(str(data / f"{network.dataset}.npz"))
-    samples = sweep.DataSplits.of(dataset, network.preprocessing)
-    augment = augmentation_for(network.dataset)
-    train = zoo.Batches(samples.x_train, dataset.y_train, network.preprocessing, BATCH_SIZE, augment=augment)
-    return Task(
-        kc.load_model(network.path),
-        train,
-        samples.calibration(CALIBRATION, 0).read().inputs,
-        samples.test().read().parts,
-    )
 
 
 def labelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -164,7 +118,7 @@ def trained(name: str, known: dict[str, Any], task: Task, names: tuple[str, str]
     import keras_compress as kc
 
     float_size = kc.measure(task.model).gzipped_bytes
-    for label, technique, settings in (
+    for label, technique, own in (
         ("50 % zeros", kc.prune_magnitude, {"schedule": kc.PolynomialDecay(0.2, 0.5)}),
         ("80 % zeros", kc.prune_magnitude, {"schedule": kc.PolynomialDecay(0.5, 0.8)}),
         ("8 bits", kc.quantization_aware_training, {"bits": 8}),
@@ -172,8 +126,8 @@ def trained(name: str, known: dict[str, Any], task: Task, names: tuple[str, str]
     ):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "network.tflite"
-            result = technique(task.model, task.train, **task.training(task.model), **settings)
-            kc.export_tflite(result, path, activations="int8" if "bits" in settings else "float")
+            result = technique(task.model, task.train, **settings(task, task.model), **own)
+            kc.export_tflite(result, path, activations="int8" if "bits" in own else "float")
             in_file = kc.evaluate_tflite(path, *task.test).top1
         row = {"network": name, "technique": label, **known}
         row |= {names[0]: 100 * kc.evaluate(result.model, *task.test).top1, names[1]: 100 * in_file}
@@ -190,10 +144,12 @@ def chains(data: pathlib.Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"The file of the network {name!r} is not there.")
         task = task_of(network, data)
         steps = {
-            "pruned to 80 %": lambda source, task=task: kc.prune_magnitude(source, task.train, **task.training(source)),
-            "16 clusters": lambda source, task=task: kc.cluster_weights(source, task.train, **task.training(source)),
+            "pruned to 80 %": lambda source, task=task: kc.prune_magnitude(
+                source, task.train, **settings(task, source)
+            ),
+            "16 clusters": lambda source, task=task: kc.cluster_weights(source, task.train, **settings(task, source)),
             "8 bits, trained": lambda source, task=task: kc.quantization_aware_training(
-                source, task.train, **task.training(source)
+                source, task.train, **settings(task, source)
             ),
             "4 bits, GPFQ": lambda source, task=task: kc.quantize(source, kc.GPFQ(bits=4), task.calibration),
         }
@@ -209,25 +165,8 @@ def chains(data: pathlib.Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def codes(data: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Quantization-aware training at 4, 3 and 2 bits, from the float weights and from the codes of GPFQ."""
-    import numpy as np
-
-    import keras_compress as kc
-
-    for network in networks.chosen(data):
-        task = task_of(network, data)
-        for bits in (4, 3, 2):
-            quantized = kc.quantize(task.model, kc.GPFQ(bits=bits), task.calibration)
-            row: dict[str, Any] = {"network": network.name, "bits": bits}
-            row["GPFQ, before"] = 100 * kc.evaluate(quantized.model, *task.test).top1
-            for name, given in (("from float", task.model), ("from GPFQ", quantized)):
-                top1 = []
-                for seed in map(int, FLAGS.seeds):
-                    result = kc.quantization_aware_training(given, task.train, bits=bits, **task.training(given, seed))
-                    top1.append(100 * kc.evaluate(result.model, *task.test).top1)
-                row |= {name: float(np.mean(top1)), f"{name}, spread": float(np.std(top1))}
-            yield row
+def settings(task: Task, source: Any) -> dict[str, Any]:
+    return task.training(source, FLAGS.epochs, FLAGS.learning_rate)
 
 
 def sizes_of(result: Any) -> tuple[int, int]:
