@@ -103,7 +103,7 @@ class TrainingJob(NamedTuple):
         print(result.report)
         before, after = row["float_top1"], row["top1"]
         print(f"top-1:    {before:.2%} before, {after:.2%} after, on {row['test_samples']:,} test samples")
-        print(compare_sizes(before=self.model, after=result))
+        print(compare_sizes(before=self.given, after=result))
         for top1, size in files.values():
             print(f"TFLite:   {top1:.2%}, {size:,} bytes: {tflite}")
         print(f"network:  {folder / self.name}.keras")
