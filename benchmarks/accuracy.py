@@ -121,6 +121,7 @@ def write(folder: pathlib.Path, rows: list[tables.Row], machine: dict[str, Any],
             "symmetric. Scales by the radius rule mse, but for Beacon and the refined methods, which fit them, if the "
             "name does not say MSE.",
             "Bold: the best of a column.",
+            f"Measured: {tables.days(rows)}.",
         ],
         sections=tables.network_tables(means),
     )

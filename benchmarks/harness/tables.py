@@ -31,6 +31,14 @@ def read(folder: pathlib.Path, networks: Iterable[str]) -> list[Row]:
     return rows
 
 
+def days(rows: list[Row]) -> str:
+    """When each network was measured."""
+    by_network: dict[str, set[str]] = {}
+    for row in rows:
+        by_network.setdefault(row["model"], set()).add(row["time"][:10])
+    return "; ".join(f"{network} {' to '.join(sorted({min(each), max(each)}))}" for network, each in by_network.items())
+
+
 def summary(rows: Iterable[Row]) -> list[Row]:
     """A row for each network, width and method, in the order of tables: means and standard deviations in percent."""
     groups: dict[tuple[Any, ...], list[Row]] = {}

@@ -11,6 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Keras exports no test for a class with the constructor of a Functional model.
+from keras.src.models.functional import functional_like_constructor
+
+from keras_compress.layers.paths import functional_graph
+
 DECAY = 0.999  # of the moving averages of ranges, as tfmot's
 LEAST_SCALE = 1e-9  # of a channel whose weights are all zero
 ROUNDED = 1e-4  # steps that the largest weight may lie beyond the outermost level, and is not clipped
@@ -167,8 +172,18 @@ def _of_all_replicas(values: Any) -> Any:
     return context.all_gather(tf.stack([tf.reduce_min(values), tf.reduce_max(values)]), axis=0)
 
 
+def fake_quantized(model: keras.Model, name: str) -> Any:
+    """A model with the layers of a Functional or Sequential one that is called with its kernels on their grids.
+
+    A class of the user's stays, with its own `train_step` for instance.
+    """
+    kind = type(model) if functional_like_constructor(type(model)) else keras.Model
+    graph = functional_graph(model)
+    return type("FakeQuantized", (FakeQuantized, kind), {})(graph.input, graph.output, name=name)
+
+
 class FakeQuantized(keras.Model):
-    """A Functional model that is called with its kernels on their grids: `FakeQuantized(model.input, model.output)`.
+    """What `fake_quantized` adds to a class.
 
     Whatever layer reads a kernel, also one within another layer, gets the kernel on its grid; the variable stays in
     floating point, and has the gradient.

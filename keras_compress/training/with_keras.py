@@ -13,7 +13,15 @@ from keras_compress.errors import InputError
 from keras_compress.fitting import loop
 from keras_compress.fitting.compiling import compile_as
 from keras_compress.fitting.constraints import keep
-from keras_compress.fitting.fake_quantization import FakeQuantized, Group, KernelGrid, Mode, MovingRange, begin_ranges
+from keras_compress.fitting.fake_quantization import (
+    FakeQuantized,
+    Group,
+    KernelGrid,
+    Mode,
+    MovingRange,
+    begin_ranges,
+    fake_quantized,
+)
 from keras_compress.fitting.strategies import scope
 from keras_compress.fitting.training import Fitting
 from keras_compress.layers.activation import QuantizeActivation
@@ -161,8 +169,7 @@ class _Plan:
         mode = Mode()
         behind, groups = self._moving(mode)
         network = rebuild(self.split.model, insert=lambda tensor: behind.get(id(tensor), [])).model
-        graph = functional_graph(network)
-        model = FakeQuantized(graph.input, graph.output, name=self.source.model.name)
+        model = fake_quantized(network, self.source.model.name)
         model.dtype_policy = self.source.model.dtype_policy
         model.output_names = functional_graph(self.source.model).output_names
         views = views_by_path(network)

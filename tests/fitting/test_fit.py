@@ -414,3 +414,21 @@ def test_an_embedding_that_passes_on_a_mask_is_trained_like_any_other(technique)
         assert "words" in result.kernels
     outputs = [np.asarray(result.model(each)) for each in (words, np.roll(words, 2, axis=1))]
     np.testing.assert_allclose(*outputs, atol=1e-6)  # zeros are left out, wherever they are
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Stepping(keras.Model):
+    """A model with a step of the user's own."""
+
+    made = 0
+
+    def train_step(self, data):
+        Stepping.made += 1
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_step_of_the_users_own_is_made(technique):
+    plain, before = one(), Stepping.made
+    result = trained(technique, Stepping(plain.input, plain.output), (A, KIND))
+    assert Stepping.made > before and isinstance(result.model, Stepping)
