@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import pathlib
 import tempfile
@@ -40,6 +41,13 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def remove_parts(path: str | os.PathLike[str]) -> None:
+    """Removes what a process that was killed within `replacing(path)` has left; nobody may be writing it now."""
+    path = pathlib.Path(path)
+    for part in path.parent.glob(f".{glob.escape(path.stem)}-*{glob.escape(path.suffix)}"):
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.errors import InputError, UserError
-from keras_compress.files import replacing
+from keras_compress.files import remove_parts, replacing
 from keras_compress.fitting.strategies import task_of
 from keras_compress.fitting.training import Fitting, Training
 from keras_compress.samples.feeding import Feed
@@ -163,6 +163,7 @@ class _State:
         else:
             for path in [*self.folder.glob("ckpt-*"), self.folder / "checkpoint", self.folder / RUN]:
                 path.unlink(missing_ok=True)
+            remove_parts(self.folder / RUN)
         with contextlib.suppress(OSError):  # there is something else
             self.folder.rmdir()
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_compress import foreign
 from keras_compress.errors import InputError
-from keras_compress.files import replacing
+from keras_compress.files import remove_parts, replacing
 
 STATE = "state.npz"
 RUN = "run.json"  # what a checkpoint belongs to
@@ -84,6 +84,7 @@ class Checkpoint:
             return
         for name in (STATE, RUN):
             (self.folder / name).unlink(missing_ok=True)
+            remove_parts(self.folder / name)
         with contextlib.suppress(OSError):  # there is something else
             self.folder.rmdir()
 
