@@ -31,6 +31,14 @@ def check_writable_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
     return folder
 
 
+def new_run(folder: pathlib.Path) -> pathlib.Path:
+    """The next folder run_1, run_2, ... within it, which is not there yet: TensorBoard joins all logs of one."""
+    number = 1
+    while (folder / f"run_{number}").exists():
+        number += 1
+    return folder / f"run_{number}"
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Waits until no other process is in a block like this one for `folder`; a lock that dies with its process."""

@@ -243,14 +243,7 @@ def _optimizer(steps: int, masks: Any) -> Any:
 
 
 def _callbacks(name: str) -> list[Any]:
+    from keras_compress.files import new_run
     from keras_compress.fitting.summaries import TrainingSummaries
 
-    return [TrainingSummaries(_new_run(pathlib.Path(FLAGS.logs_dir) / name), write_graph=False)]
-
-
-def _new_run(folder: pathlib.Path) -> pathlib.Path:
-    """A folder of its own for each run: TensorBoard joins all logs of one."""
-    number = 1
-    while (folder / f"run_{number}").exists():
-        number += 1
-    return folder / f"run_{number}"
+    return [TrainingSummaries(new_run(pathlib.Path(FLAGS.logs_dir) / name), write_graph=False)]

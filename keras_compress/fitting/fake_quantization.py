@@ -231,7 +231,7 @@ def begin_ranges(model: FakeQuantized, batches: Iterable[Any], groups: Iterable[
     others = [(variable, np.asarray(variable)) for variable in model.variables if id(variable) not in own]
     decay = tf.Variable(0.0, trainable=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(batch: Any) -> None:
         model.mode.decay = decay
         model(batch, training=True)

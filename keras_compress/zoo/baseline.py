@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError, UserError
-from keras_compress.files import check_writable_folder, replacing
+from keras_compress.files import check_writable_folder, new_run, replacing
 from keras_compress.samples.splits import split_by_class
 from keras_compress.zoo.architectures import build_architecture
 from keras_compress.zoo.batches import AUGMENTATIONS, Batches
@@ -116,7 +116,7 @@ def train_network(
         architecture: for `build_architecture`, with `width_multiplier` and `dropout_scale`.
         recipe: settings of the training.
         models_dir: folder of NAME.keras and NAME.json.
-        logs_dir: folder of NAME.csv and NAME/ for TensorBoard.
+        logs_dir: folder of NAME.csv, and of NAME/run_1, run_2, ... for TensorBoard.
         source, options: arguments with which `load_dataset` gives the data set again.
         preprocessing: for `fit_preprocessing`; None for "unit" of images, "standardize" of tables.
         name: of the files; None for DATASET_ARCHITECTURE.
@@ -139,7 +139,13 @@ def train_network(
     check_writable_folder(model_path.parent)
     check_writable_folder(logs)
     history, accuracy = train(
-        model, dataset, prepare, recipe, log_csv=logs.with_name(f"{name}.csv"), tensorboard=logs, verbose=verbose
+        model,
+        dataset,
+        prepare,
+        recipe,
+        log_csv=logs.with_name(f"{name}.csv"),
+        tensorboard=new_run(logs),
+        verbose=verbose,
     )
     card = ModelCard(
         dataset=source,
