@@ -37,18 +37,18 @@ def main(argv: list[str]) -> None:
     for row in measured(data):
         rows.append(row)
         print(results.markdown([row]), flush=True)
-    path = results.write(
-        FLAGS.results_dir,
-        "training_few_bits",
-        "Quantization-aware training at few bits, from codes and from rounding",
-        {"codes": rows},
-        machine=machine,
-        settings={"epochs": FLAGS.epochs, "learning_rate": FLAGS.learning_rate, "seeds": FLAGS.seeds},
-        notes=[
-            "Top-1 on all test images, percent, of networks that round their activations to 8 bits; mean and standard "
-            "deviation over the seeds. GPFQ: its codes, before any training, with float activations."
-        ],
-    )
+        path = results.write(
+            FLAGS.results_dir,
+            "training_few_bits",
+            "Quantization-aware training at few bits, from codes and from rounding",
+            {"codes": rows},
+            machine=machine,
+            settings={"epochs": FLAGS.epochs, "learning_rate": FLAGS.learning_rate, "seeds": FLAGS.seeds},
+            notes=[
+                "Top-1 on all test images, percent, of networks that round their activations to 8 bits; mean and "
+                "standard deviation over the seeds. GPFQ: its codes, before any training, with float activations."
+            ],
+        )
     print(path.read_text())
 
 

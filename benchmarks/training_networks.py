@@ -63,7 +63,13 @@ def main(argv: list[str]) -> None:
         for row in functions[part](data):
             tables.setdefault(part, []).append(row)
             print(results.markdown([row]).splitlines()[-1], flush=True)
-    path = results.write(
+            path = write(tables, machine)
+    print(path.read_text())
+
+
+def write(tables: dict[str, list[dict[str, Any]]], machine: dict[str, Any]) -> pathlib.Path:
+    """The rows that are there; a run of an hour that is ended leaves what it has measured."""
+    return results.write(
         FLAGS.results_dir,
         "training_networks",
         "Networks that others trained: pruning, clustering and quantization-aware training",
@@ -80,7 +86,6 @@ def main(argv: list[str]) -> None:
             "trained with them, else float) after gzip.",
         ],
     )
-    print(path.read_text())
 
 
 def labelled(data: pathlib.Path) -> Iterator[dict[str, Any]]:
