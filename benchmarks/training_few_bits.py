@@ -5,9 +5,9 @@
 
 Each of --networks is trained for --epochs passes over all training images, those of cifar10 mirrored and shifted, by
 Adam at a learning rate that falls from --learning_rate to zero in half a cosine, once for each seed of the order of
-images: from the float weights, rounded to the largest one, and from the codes and scales of
-`kc.quantize(model, kc.GPFQ(bits))`. Activations have 8 bits. Top-1 on all test images. Writes training_few_bits (.json,
-.md, .csv).
+images: from the float weights, rounded to the largest one (float); from the codes and scales of
+`kc.quantize(model, kc.GPFQ(bits))` (codes); from the float weights on the grid of these codes (grid). Activations have 8
+bits. Top-1 on all test images. Writes training_few_bits (.json, .md, .csv).
 """
 
 import pathlib
@@ -46,7 +46,9 @@ def main(argv: list[str]) -> None:
             settings={"epochs": FLAGS.epochs, "learning_rate": FLAGS.learning_rate, "seeds": FLAGS.seeds},
             notes=[
                 "Top-1 on all test images, percent, of networks that round their activations to 8 bits; mean and "
-                "standard deviation over the seeds. GPFQ: its codes, before any training, with float activations."
+                "standard deviation over the seeds. float: begun with rounding to the largest weight; codes: with the "
+                "codes of GPFQ; grid: with the float weights on its grid. GPFQ: its codes, before any training, with "
+                "float activations."
             ],
         )
     print(path.read_text())
@@ -65,11 +67,15 @@ def measured(data: pathlib.Path) -> Iterator[dict[str, Any]]:
             quantized = kc.quantize(task.model, kc.GPFQ(bits=bits), task.calibration)
             row: dict[str, Any] = {"network": network.name, "bits": bits}
             row["GPFQ"] = 100 * kc.evaluate(quantized.model, *task.test).top1
-            for name, given in (("from float", task.model), ("from GPFQ", quantized)):
+            for name, given, more in (
+                ("float", task.model, {}),
+                ("codes", quantized, {}),
+                ("grid", quantized, {"float_model": task.model}),
+            ):
                 top1 = []
                 for seed in seeds:
                     settings = task.training(given, FLAGS.epochs, FLAGS.learning_rate, seed)
-                    result = kc.quantization_aware_training(given, tasks[seed].train, bits=bits, **settings)
+                    result = kc.quantization_aware_training(given, tasks[seed].train, bits=bits, **settings, **more)
                     top1.append(100 * kc.evaluate(result.model, *task.test).top1)
                 row |= {name: float(np.mean(top1)), f"{name}, spread": float(np.std(top1))}
             yield row

@@ -32,6 +32,7 @@ def quantization_aware_training(
     bits: int | None = None,
     activation_bits: int | None = 8,
     layers: Patterns | None = None,
+    float_model: keras.Model | None = None,
     validation: Any = None,
     callbacks: Sequence[Any] = (),
     training: Training | None = None,
@@ -42,7 +43,7 @@ def quantization_aware_training(
     A copy is fitted by Keras, with the optimizer, the loss and the metrics that the model was compiled with, else Adam
     and the cross-entropy that fits. Gradients go straight through the rounding.
 
-    Kernels that have codes begin on their grid, and their scales are trained with them (Esser et al., 2020). Others
+    Kernels that have codes begin at them, and their scales are trained too (Esser et al., 2020). Others
     have 2^bits - 1 levels, 4 for 2 bits, of which the outermost is the largest weight in each step; Dense kernels have
     one scale, others one for each channel. Activations are rounded where a full-integer TFLite file rounds them, to
     ranges that begin as the means of 16 batches and move as in tfmot. Zeros and clusters that a result keeps stay.
@@ -57,6 +58,8 @@ def quantization_aware_training(
         activation_bits: 2 to 16, of which TFLite files have 8; None leaves activations in floating point. Those that
             `quantize_activations` has rounded stay as they are.
         layers: whose kernels are rounded, as in `quantize`; None for all that `quantize` knows.
+        float_model: the model that was quantized. Kernels with codes then begin with its weights, rounded to the grid
+            of the codes: rounding forgets what they know. None begins at the codes themselves.
         validation: as `train_data`; evaluated before, after, and after each epoch.
         callbacks: of Keras; they see the copy.
         training: epochs, batch size, seed, checkpoint, strategy; None is `kc.Training(epochs=1)`.
@@ -75,14 +78,17 @@ def quantization_aware_training(
     source = Result.of(model)
     functional_graph(source.model)
     check_settings(bits, activation_bits, engine)
+    if engine == "tfmot" and float_model is not None:
+        raise InputError("engine='tfmot' drops codes, so that float_model has no meaning. Leave one of them out.")
     fitting = Fitting.of(train_data, validation, callbacks, training, epochs=1)
     step = Step("quantization_aware_training", {"bits": bits, "activation_bits": activation_bits})
     step.settings["epochs"] = fitting.training.epochs
+    step.settings |= {"float_model": float_model.name} if float_model is not None else {}
     if engine == "tfmot":
         step.settings["engine"] = engine
         result = trained_by_tfmot(source, fitting, bits or WIDTH, layers, step)
     else:
-        result = trained_by_keras(source, fitting, bits, activation_bits, layers, step)
+        result = trained_by_keras(source, fitting, bits, activation_bits, layers, float_model, step)
     loop.warn_of_lost_accuracy(step.figures, "Train for more epochs, or with more bits.")
     _add_rows(step, result)
     sizes = measure(source.model), measure(result)

@@ -50,6 +50,7 @@ def trained_by_keras(
     bits: int | None,
     activation_bits: int | None,
     layers: Patterns | None,
+    float_model: keras.Model | None,
     step: Step,
 ) -> Result:
     """See `quantization_aware_training`; what it left in floating point is `step.figures["reasons"]`."""
@@ -57,6 +58,8 @@ def trained_by_keras(
     reasons = _left(source, layers)
     split, reason = _split(source.model, activation_bits)
     plan = _Plan(source, split, reasons, bits, activation_bits if not reason else None)
+    if float_model is not None:
+        plan.begin_with(float_model)
     if reason and activation_bits is not None:
         step.figures["activations"] = f"in floating point, or as they were: {reason}"
     with scope(strategy):
@@ -152,6 +155,20 @@ class _Plan:
             if levels is None or np.array_equal(codes.levels, levels)
         }
         self.clusters = split.by_new_paths(source.clusters)
+
+    def begin_with(self, float_model: keras.Model) -> None:
+        """Kernels with codes get the weights of a model with the same kernels, which are rounded to their grid."""
+        kernels = self.split.by_new_paths({path: view.kernel for path, view in views_by_path(float_model).items()})
+        for path, view in views_by_path(self.split.model).items():
+            if path not in self.codes or path not in self.kernels:
+                continue
+            if path not in kernels or kernels[path].shape != view.kernel.shape:
+                received = "no such kernel" if path not in kernels else f"{kernels[path].shape}"
+                raise InputError(
+                    f"float_model must have the kernels of the result. Expected: {path!r} of shape "
+                    f"{view.kernel.shape}. Received: {received}. Pass the model that was quantized."
+                )
+            view.variable.assign(kernels[path])
 
     @property
     def width(self) -> float:

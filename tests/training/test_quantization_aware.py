@@ -306,3 +306,25 @@ def test_a_model_without_kernels(data):
     model = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), L.Softmax()])
     with pytest.raises(kc.InputError, match="has no kernel that can be quantized"):
         train(model, data)
+
+
+def test_float_weights_begin_on_the_grid_of_the_codes(data):
+    keras.utils.set_random_seed(0)
+    layers = [
+        L.SeparableConv2D(4, 3, name="separable"),
+        L.Flatten(),
+        L.Dense(8, name="hidden"),
+        L.Dense(4, name="head"),
+    ]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *layers])
+    quantized = kc.quantize(model, kc.GPFQ(bits=2), data)
+    result = train(quantized, data, optimizer=STANDING, float_model=model)
+    for path in ("hidden", "head"):
+        kernel, expected = result.kernels[path], quantized.kernels[path]
+        np.testing.assert_array_equal(kernel.scale, expected.scale)
+        nearest = np.clip(np.rint(views_by_path(model)[path].kernel / expected.scale), -2, 1)
+        np.testing.assert_array_equal(kernel.codes, nearest)
+        assert not np.array_equal(kernel.codes, expected.codes)
+    other = keras.Sequential([keras.Input((6, 6, 1)), L.Flatten(), L.Dense(4, name="head")])
+    with pytest.raises(kc.InputError, match="float_model must have the kernels of the result"):
+        train(quantized, data, float_model=other)
