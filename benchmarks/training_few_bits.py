@@ -6,8 +6,8 @@
 Each of --networks is trained for --epochs passes over all training images, those of cifar10 mirrored and shifted, by
 Adam at a learning rate that falls from --learning_rate to zero in half a cosine, once for each seed of the order of
 images: from the float weights, rounded to the largest one (float); from the codes and scales of
-`kc.quantize(model, kc.GPFQ(bits))` (codes); from the float weights on the grid of these codes (grid). Activations have 8
-bits. Top-1 on all test images. Writes training_few_bits (.json, .md, .csv).
+`kc.quantize(model, kc.GPFQ(bits))` (codes); from the float weights on the grid of these codes (grid). Activations have
+8 bits. Top-1 on all test images. Writes training_few_bits (.json, .md, .csv).
 """
 
 import pathlib
