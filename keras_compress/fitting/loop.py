@@ -73,7 +73,7 @@ def fit(
             _Shown(shown or {}),
             *own,
             *callbacks,
-            keras.callbacks.TerminateOnNaN(),
+            _StopOnNaN(),
             *([] if run is None else [run]),
         ],
         shuffle=False,
@@ -131,6 +131,14 @@ def warn_of_lost_accuracy(figures: dict[str, Any], instead: str) -> None:
             figures["warning"] = f"{name.removesuffix(' before')} fell from {before:.2%} to {after:.2%}. {instead}"
             logger.warning(figures["warning"])
             return
+
+
+class _StopOnNaN(keras.callbacks.Callback):
+    """Ends a training whose loss is not finite: by epochs, since Keras' own waits for the loss of each step."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            self.model.stop_training = True
 
 
 class _Shown(keras.callbacks.Callback):

@@ -43,23 +43,27 @@ class MaskUpdates(keras.callbacks.Callback):
         self.mask_of = mask_of
         self.steps = steps
         self.once = once
-        # In a graph: called as it is, a schedule takes longer than the step of a small network.
-        signature = [tf.TensorSpec((), tf.int64)]
-        self.schedule = tf.function(lambda step: schedule(step), input_signature=signature).get_concrete_function()
-        self.first = 1
+        # All steps of an epoch in one graph: called as it is, a schedule takes longer than the step of a small network.
+        signature = [tf.TensorSpec([None], tf.int64)]
+        kinds = tf.TensorSpec((), tf.bool), tf.TensorSpec((), tf.float32)
+
+        def of_steps(numbers: Any) -> Any:
+            return tf.map_fn(schedule, numbers, fn_output_signature=kinds)
+
+        self.schedule = tf.function(of_steps, input_signature=signature).get_concrete_function()
+        self.planned: dict[int, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.first = epoch * self.steps + 1
+        first = epoch * self.steps + 1
+        if self.once:
+            self.planned = {0: 0.0} if epoch == 0 else {}
+            return
+        changes, sparsities = self.schedule(tf.range(first, first + self.steps, dtype=tf.int64))
+        self.planned = {int(batch): float(sparsities[batch]) for batch in np.flatnonzero(changes)}
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        step = self.first + batch
-        if self.once:
-            if step == 1:
-                self.update(0.0)
-            return
-        changes, sparsity = self.schedule(tf.constant(step, tf.int64))
-        if bool(changes):
-            self.update(float(sparsity))
+        if batch in self.planned:
+            self.update(self.planned[batch])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
