@@ -1,4 +1,4 @@
-"""Seconds of a training step: pruning, clustering and quantization-aware training beside a float step of Keras.
+"""Seconds of a training step: pruning, clustering and quantization-aware training next to a float step of Keras.
 
     python benchmarks/training_steps.py
     python benchmarks/training_steps.py --networks=resnet18 --repetitions=5

@@ -4,12 +4,12 @@ import inspect
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_compress.bridge.counterparts import NoCounterpartError, objects
 from keras_compress.bridge.libraries import import_tf_keras, keras_2
 from keras_compress.errors import InputError
-from keras_compress.layers.paths import functional_graph, is_graph
+from keras_compress.fitting.compiling import compiled_with, loss_for
+from keras_compress.layers.paths import functional_graph
 
 KINDS = {  # setting of `compile`: module of its objects
     "optimizer": "optimizers",
@@ -35,7 +35,7 @@ def compile_for(converted: Any, model: keras.Model, labels: Any, optimizer: Any 
     """
     settings = {name: _converted_state(model, name, value) for name, value in _compiled(model).items()}
     if "loss" not in settings:
-        settings["loss"] = _loss_for(model, labels)
+        settings["loss"] = loss_for(model, labels, import_tf_keras().losses)
         settings.setdefault("metrics", ["accuracy"])
     settings.setdefault("optimizer", _converted(optimizer, "optimizer"))
     converted.compile(**settings)
@@ -43,11 +43,7 @@ def compile_for(converted: Any, model: keras.Model, labels: Any, optimizer: Any 
 
 def _compiled(model: keras.Model) -> dict[str, Any]:
     """The arguments with which a model of Keras 3 was compiled; none where it was not."""
-    if not model.compiled or not hasattr(model, "_compile_config"):
-        return {}
-    # private: `get_compile_config()` serializes, and a function of the user's own then is a name and no function
-    state = {name: value for name, value in model._compile_config.config.items() if value is not None}
-    state = {name: value for name, value in state.items() if name in KINDS or name == "run_eagerly"}
+    state = {name: value for name, value in compiled_with(model).items() if name in KINDS or name == "run_eagerly"}
     if isinstance(state.get("optimizer"), str):  # its learning rate may have been set since
         optimizer = model.optimizer
         state["optimizer"] = getattr(optimizer, "inner_optimizer", optimizer)
@@ -106,39 +102,3 @@ def _named(value: str, name: str) -> str:
     except ValueError as error:
         raise InputError(f"{name}: Keras knows none that is called {value!r}.") from error
     return value
-
-
-def _loss_for(model: keras.Model, labels: Any) -> Any:
-    """The cross-entropy for a classifier with one output.
-
-    Raises:
-        InputError: several outputs, or labels that are no classes.
-    """
-    losses = import_tf_keras().losses
-    outputs = functional_graph(model).outputs
-    labels = np.asarray(labels) if not isinstance(labels, (list, tuple, dict)) else np.zeros(0)
-    if len(outputs) == 1 and labels.size:
-        last = _layer_of(outputs[0])
-        activation = getattr(last, "activation", None)
-        from_logits = activation not in (keras.activations.softmax, keras.activations.sigmoid) and not isinstance(
-            last, keras.layers.Softmax
-        )
-        classes = outputs[0].shape[-1]
-        if classes == 1:
-            return losses.BinaryCrossentropy(from_logits=from_logits)
-        if np.issubdtype(labels.dtype, np.integer) and (labels.ndim == 1 or labels.shape[1:] == (1,)):
-            return losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-        if labels.ndim == 2 and labels.shape[1] == classes and np.isin(labels, (0, 1)).all():
-            return losses.CategoricalCrossentropy(from_logits=from_logits)
-    raise InputError(
-        f"Model {model.name!r} is not compiled with a loss, and no loss is obvious for its outputs and labels. Compile "
-        "it before: model.compile(optimizer, loss)."
-    )
-
-
-def _layer_of(output: keras.KerasTensor) -> Any:
-    """The layer that gives an output, within models too."""
-    history = output._keras_history  # private: no other way to the layer of a tensor
-    if is_graph(history.operation):
-        return _layer_of(functional_graph(history.operation).outputs[history.tensor_index])
-    return history.operation

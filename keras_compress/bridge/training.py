@@ -1,7 +1,6 @@
 """Training of tfmot's graphs, models of tf_keras: one order of samples for a seed, a run that can be killed."""
 
 import contextlib
-import hashlib
 import json
 import pathlib
 import shutil
@@ -15,6 +14,7 @@ import tensorflow as tf
 from keras_compress.bridge.libraries import import_tf_keras
 from keras_compress.errors import InputError, UserError
 from keras_compress.files import remove_parts, replacing
+from keras_compress.fitting.checkpoint import digest_of
 from keras_compress.fitting.strategies import task_of
 from keras_compress.fitting.training import Fitting, Training
 from keras_compress.samples.feeding import Feed
@@ -125,7 +125,7 @@ class _State:
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(written), max_to_keep=1)
         self.run = {
             "engine": ENGINE,
-            "weights": _digest(converted.variables),
+            "weights": digest_of(converted.variables),
             "settings": training.digest(),
             "data": samples.digest(),
         }
@@ -166,13 +166,6 @@ class _State:
             remove_parts(self.folder / RUN)
         with contextlib.suppress(OSError):  # there is something else
             self.folder.rmdir()
-
-
-def _digest(variables: list[Any]) -> str:
-    digest = hashlib.sha256()
-    for variable in variables:
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def _adapted(callback: Any) -> Any:

@@ -1,9 +1,10 @@
 """The state of a run on disk, so that one that was killed goes on to the same weights."""
 
 import contextlib
+import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -65,7 +66,7 @@ class Checkpoint:
             _set_state(callback, json.loads(str(self.stored[f"callback_{number}"])), self.stored, number)
 
     def save(self, epochs: int, variables: Sequence[Any], callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Writes the state beside the old one, and puts it in its place."""
+        """Writes the state next to the old one, and puts it in its place."""
         if not self.writes:
             return
         content: dict[str, Any] = {"epochs": np.int64(epochs)}
@@ -87,6 +88,14 @@ class Checkpoint:
             remove_parts(self.folder / name)
         with contextlib.suppress(OSError):  # there is something else
             self.folder.rmdir()
+
+
+def digest_of(variables: Iterable[Any]) -> str:
+    """What tells the values of variables, of Keras or of TensorFlow, from others."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def without_saved_state(callbacks: Sequence[keras.callbacks.Callback]) -> list[str]:

@@ -25,7 +25,7 @@ def compile_as(copied: keras.Model, model: keras.Model, labels: Any, optimizer: 
     Raises:
         InputError: labels for which no loss is obvious, or an optimizer whose configuration does not make it.
     """
-    settings = _compiled(model)
+    settings = _settings(model)
     if settings.get("loss") is None:
         settings["loss"] = loss_for(model, labels)
         settings.setdefault("metrics", ["accuracy"])
@@ -34,12 +34,19 @@ def compile_as(copied: keras.Model, model: keras.Model, labels: Any, optimizer: 
     copied.compile(**settings)
 
 
-def _compiled(model: keras.Model) -> dict[str, Any]:
-    """The arguments with which a model was compiled; none where it was not."""
+def compiled_with(model: keras.Model) -> dict[str, Any]:
+    """The arguments with which a model was compiled, those that are not None; none where it was not."""
     if not model.compiled or not hasattr(model, "_compile_config"):
         return {}
     # private: `get_compile_config()` serializes, and a function of the user's own then is a name and no function
-    settings = {name: value for name, value in model._compile_config.config.items() if value is not None}
+    return {name: value for name, value in model._compile_config.config.items() if value is not None}
+
+
+def _settings(model: keras.Model) -> dict[str, Any]:
+    """Those for a copy, which shares no state with the model."""
+    settings = compiled_with(model)
+    if not settings:
+        return {}
     optimizer = model.optimizer  # its learning rate may have been set since
     settings["optimizer"] = getattr(optimizer, "inner_optimizer", optimizer)
     return {name: _anew(value) if name in OBJECTS else value for name, value in settings.items()}
@@ -65,13 +72,17 @@ def _anew(value: Any) -> Any:
     return value
 
 
-def loss_for(model: keras.Model, labels: Any) -> Any:
+def loss_for(model: keras.Model, labels: Any, losses: Any = keras.losses) -> Any:
     """The cross-entropy for a classifier with one output.
+
+    Args:
+        model: of Keras 3.
+        labels: of some samples.
+        losses: module that has it, of Keras 3 or of tf_keras.
 
     Raises:
         InputError: several outputs, or labels that are no classes.
     """
-    losses = keras.losses
     outputs = functional_graph(model).outputs
     labels = np.asarray(labels) if not isinstance(labels, (list, tuple, dict)) else np.zeros(0)
     if len(outputs) == 1 and labels.size:

@@ -1,6 +1,5 @@
 """`fit()`: Keras 3's own, in an order of samples that a seed gives, as a run that can be killed."""
 
-import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_compress.errors import InputError, UserError
-from keras_compress.fitting.checkpoint import Checkpoint, without_saved_state
+from keras_compress.fitting.checkpoint import Checkpoint, digest_of, without_saved_state
 from keras_compress.fitting.strategies import distribute, task_of
 from keras_compress.fitting.summaries import Summaries, TrainingSummaries
 from keras_compress.fitting.training import Fitting
@@ -164,7 +163,7 @@ class _Run(keras.callbacks.Callback):
         self.variables = [*model.variables, *model.optimizer.variables, *state]
         feed, training = fitting.feed, fitting.training
         self.others = list(fitting.callbacks)
-        run = {"weights": _digest(self.variables), "settings": training.digest(), "data": feed.digest()}
+        run = {"weights": digest_of(self.variables), "settings": training.digest(), "data": feed.digest()}
         self.checkpoint = Checkpoint(training.checkpoint, run, writes=task_of(training.strategy) == 0)
         if names := without_saved_state(self.others):
             logger.warning(
@@ -182,10 +181,3 @@ class _Run(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         done = self.params["epochs"] if self.model.stop_training else epoch + 1
         self.checkpoint.save(done, self.variables, self.others)
-
-
-def _digest(variables: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for variable in variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
-    return digest.hexdigest()

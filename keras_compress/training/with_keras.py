@@ -142,17 +142,16 @@ class _Plan:
     ):
         self.source = source
         self.split = split
-        self.bits = bits
-        self.activation_bits = activation_bits
+        self.levels = integer_levels(bits or WIDTH)  # of kernels without codes
+        self.activation_bits = activation_bits or 0  # 0 where there are no tensors to round
         self.graph = Graph(split.model)
         self.tensors: list[QuantizedTensor] = [] if activation_bits is None else quantized_tensors(self.graph)
         left = split.by_new_paths(reasons)
         self.kernels = [path for path in views_by_path(split.model) if path not in left]
-        levels = None if bits is None else integer_levels(bits)
         self.codes = {
             path: codes
             for path, codes in split.by_new_paths(source.kernels).items()
-            if levels is None or np.array_equal(codes.levels, levels)
+            if bits is None or np.array_equal(codes.levels, self.levels)
         }
         self.clusters = split.by_new_paths(source.clusters)
 
@@ -175,10 +174,8 @@ class _Plan:
         """Bits a weight, on average over the weights that are rounded."""
         views = views_by_path(self.split.model)
         sizes = [views[path].kernel.size for path in self.kernels]
-        default = self.bits or WIDTH
-        widths = [
-            (len(self.codes[path].levels) - 1).bit_length() if path in self.codes else default for path in self.kernels
-        ]
+        levels = [self.codes[path].levels if path in self.codes else self.levels for path in self.kernels]
+        widths = [(len(each) - 1).bit_length() for each in levels]
         return float(np.average(widths, weights=sizes))
 
     def copy(self) -> _Trained:
@@ -196,7 +193,7 @@ class _Plan:
 
     def _moving(self, mode: Mode) -> tuple[dict[int, list[keras.Layer]], dict[int, Group]]:
         """The layer behind each tensor, by its symbol, and the groups of tensors with one range."""
-        names, bits = Names(self.graph), self.activation_bits or 0
+        names, bits = Names(self.graph), self.activation_bits
         behind: dict[int, list[keras.Layer]] = {}
         groups: dict[int, Group] = {}
         for tensor in self.tensors:
@@ -213,8 +210,7 @@ class _Plan:
     def _grid(self, path: str, view: KernelView) -> KernelGrid:
         codes = self.codes.get(path)
         if codes is None:
-            levels = integer_levels(self.bits or WIDTH)
-            return KernelGrid(view.variable, levels, self._axes(path, view))
+            return KernelGrid(view.variable, self.levels, self._axes(path, view))
         entries = codes.along(np.arange(codes.scale.size).reshape(codes.scale.shape))
         return KernelGrid(
             view.variable,
@@ -222,7 +218,7 @@ class _Plan:
             scale=codes.scale.reshape(-1),
             entries=entries,
             zero_point=codes.along(codes.zero_point),
-            gap=None if codes.gap is None else codes.along(codes.gap),
+            gap=codes.along(codes.gap),
         )
 
     def _axes(self, path: str, view: KernelView) -> tuple[int, ...]:
@@ -243,7 +239,7 @@ class _Plan:
             return network, kernels
         graph = Graph(network)
         activations = [
-            Activation(tensor, self.activation_bits or 0, self._alphabet(tensor, trained))
+            Activation(tensor, self.activation_bits, self._alphabet(tensor, trained))
             for tensor in quantized_tensors(graph)
         ]
         return rounded_network(network, graph, activations, weight_scales(kernels)), kernels
@@ -258,10 +254,10 @@ class _Plan:
             return dataclasses.replace(before, codes=codes, scale=scales.reshape(before.scale.shape), gap=gap)
         axes = self._axes(path, view)
         scale = scales.reshape([codes.shape[axis] for axis in axes] or [1])
-        return QuantizedKernel(codes, integer_levels(self.bits or WIDTH), scale, view.axes)
+        return QuantizedKernel(codes, self.levels, scale, view.axes)
 
     def _alphabet(self, tensor: QuantizedTensor, trained: _Trained) -> TensorAlphabet:
-        bits = self.activation_bits or 0
+        bits = self.activation_bits
         if tensor.function is not None:
             return TensorAlphabet.of_function(*tensor.function, bits)
         low, high = trained.groups[tensor.group].ends()
@@ -275,7 +271,9 @@ def _begin_ranges(plan: _Plan, trained: _Trained, fitting: Fitting) -> None:
     alone = trained if fitting.training.strategy is None else plan.copy()
     batches = (batch[0] for batch in fitting.feed.shuffled(fitting.training.seed, 0, 1).take(RANGE_BATCHES))
     begin_ranges(alone.model, batches, alone.groups.values())
-    for number, group in trained.groups.items() if alone is not trained else ():
+    if alone is trained:
+        return
+    for number, group in trained.groups.items():
         for own, other in zip(group.members, alone.groups[number].members, strict=True):
             own.low.assign(np.asarray(other.low))
             own.high.assign(np.asarray(other.high))

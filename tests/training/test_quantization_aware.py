@@ -13,7 +13,7 @@ from tests.pictures import Kill, Killed, Mirrored
 from tests.trainings import fitted
 
 pytestmark = pytest.mark.slow  # every test trains
-L, ops = keras.layers, keras.ops
+L = keras.layers
 STANDING = keras.optimizers.SGD(0.0)  # weights and scales stay, ranges move
 
 

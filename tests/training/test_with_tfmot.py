@@ -6,7 +6,6 @@ import pytest
 
 import keras_compress as kc
 from keras_compress.layers.paths import layers_by_path
-from keras_compress.measurement import flatbuffer
 from tests.pictures import Kill, Killed
 from tests.trainings import fitted
 
@@ -48,11 +47,6 @@ def model():
 def train(model, data, **settings):
     settings = {"epochs": 2, "batch_size": 25, "engine": "tfmot"} | settings
     return fitted(kc.quantization_aware_training, model, data, **settings)
-
-
-def tensors_of(path):
-    content = flatbuffer.parse(path.read_bytes())
-    return content, content.subgraphs[0].tensors
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
